@@ -1,0 +1,51 @@
+# Every target makes .venv first where it is missing or older than pyproject.toml or constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?= -n auto
+WORKDIR ?= runs/demo
+
+.PHONY: help demo test test-fast check format wheel clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+# The demo needs no accelerator; JAX_PLATFORMS=tpu or cuda in the environment uses one.
+demo: export JAX_PLATFORMS ?= cpu
+demo: $(VENV)/.installed  ## train, search and report on the embedded domain, into runs/demo
+	$(BIN)/ttcjax run configs/procmath_tiny.py --workdir $(WORKDIR)
+
+test: $(VENV)/.installed-test  ## all tests, as CI runs them
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.installed-test  ## all tests but the slow ones
+	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow"
+
+check: $(VENV)/.installed-test  ## lint, format, types and import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+	$(BIN)/pytest -q tests/test_imports.py
+
+format: $(VENV)/.installed-test  ## rewrite the code in the one format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: $(VENV)/.installed-test  ## build dist/*.whl
+	$(BIN)/pip wheel . --no-deps --wheel-dir dist
+
+clean:  ## remove what is built and cached; .venv and runs/ stay
+	rm -rf build dist .cache .pytest_cache .ruff_cache .hypothesis ttcjax.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorboard]'
+	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tensorboard,test]'
+	touch $@ $(VENV)/.installed

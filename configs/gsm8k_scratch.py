@@ -1,0 +1,55 @@
+"""Every stage on real text: GSM8K, a policy of about a million parameters trained from scratch.
+
+Command:   ttcjax run configs/gsm8k_scratch.py --data.dir PATH
+           PATH holds the data set's own train.jsonl and test.jsonl.
+Hardware:  two CPU cores.
+Expect:    accuracy near nothing. A model this small does not solve such problems; the run shows that
+           ragged solutions, calculator marks and `#### n` answers go through every stage.
+"""
+
+from ttcjax.config import (
+    DataConfig,
+    ExperimentConfig,
+    LabelConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PRMConfig,
+    SamplerConfig,
+    SweepConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> ExperimentConfig:
+    return ExperimentConfig(
+        name="gsm8k_scratch",
+        workdir="runs/gsm8k_scratch",
+        data=DataConfig(name="gsm8k", dir="data/gsm8k", num_train=7_000, num_valid=200, num_test=64),
+        tokenizer=TokenizerConfig(vocab_size=4_000, number_pieces=10, train_lines=7_000),
+        model=ModelConfig(
+            num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=384, max_seq_len=512
+        ),
+        policy=TrainConfig(
+            steps=200,
+            batch_size=16,
+            seq_len=512,
+            optimizer=OptimizerConfig(learning_rate=2e-3),
+            validate_every=50,
+            checkpoint_every=50,
+        ),
+        sampler=SamplerConfig(max_tokens=192, max_step_tokens=64, rows=128),
+        labels=LabelConfig(questions=32, samples=4, rollouts=4, shard_questions=8),
+        prm=PRMConfig(
+            train=TrainConfig(
+                steps=50,
+                batch_size=8,
+                seq_len=512,
+                dropout=0.05,
+                optimizer=OptimizerConfig(learning_rate=3e-4),
+                validate_every=25,
+                checkpoint_every=25,
+            )
+        ),
+        sweep=SweepConfig(samples=8, budgets=(1, 2, 4, 8), bootstrap=1000, shard_questions=16),
+    )

@@ -1,0 +1,110 @@
+"""The bank stage: base samples of every test question with the verifier's step scores, written once.
+
+Majority, best-of-N and every other selector among independent samples are computed from it afterwards, at any
+budget up to its size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from etils import epath
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
+from ttcjax.data.task import Example, Task
+from ttcjax.errors import UserError
+from ttcjax.eval import rows
+from ttcjax.metrics import progress
+from ttcjax.sample.engine import Solution
+from ttcjax.sample.loading import load_engine
+from ttcjax.text import steps as step_text
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Sample and score `config.sweep.samples` solutions of every test question; finished shards are kept.
+
+    Returns:
+        `questions`, `solutions`, and of the shards made by this call `sampled` and `sampling_seconds`, from
+        which solutions a second follow (the first batch compiles).
+    """
+    task, splits = loader.load(config.data, workdir / "data")
+    engine = load_engine(workdir, config.sampler)
+    examples, size, sampled, sampling = splits.test[:], config.sweep.shard_questions, 0, 0.0
+    with progress(len(examples), "bank: questions") as bar:
+        for number, start in enumerate(range(0, len(examples), size)):
+            shard = examples[start : start + size]
+            path = rows.shard_path(out, number)
+            if complete(path):
+                bar.skip(len(shard))
+            else:
+                begin = time.perf_counter()
+                prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
+                found = engine.sample(prompts, config.sweep.samples, config.sweep.seed)
+                sampling += time.perf_counter() - begin
+                sampled += sum(map(len, found))
+                found = engine.score(prompts, found)
+                seconds = (time.perf_counter() - begin) / max(1, len(shard) * config.sweep.samples)
+                table = result_rows(task, shard, found, strategy="sample", n=0, seed=config.sweep.seed, seconds=seconds)
+                rows.write_shard(path, table)
+                bar.update(len(shard))
+    return {
+        "questions": len(examples),
+        "solutions": len(examples) * config.sweep.samples,
+        "sampled": sampled,
+        "sampling_seconds": sampling,
+    }
+
+
+def complete(path: epath.Path) -> bool:
+    """Return whether a shard is there and whole; a damaged one counts as absent and is made again."""
+    if not path.exists():
+        return False
+    try:
+        rows.read_shard(path, columns=["question"])
+    except UserError:
+        return False
+    return True
+
+
+def result_rows(
+    task: Task,
+    examples: Sequence[Example],
+    found: Sequence[Sequence[Solution]],
+    *,
+    strategy: str,
+    n: int,
+    seed: int,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Return the rows of `rows.SCHEMA` for the solutions of some questions; `seconds` is a row's share."""
+    table = []
+    for example, solutions in zip(examples, found, strict=True):
+        for index, solution in enumerate(solutions):
+            answer = task.extract(solution.text) if solution.finished else None
+            lines = step_text.split_steps(solution.text)[: len(solution.step_scores)]
+            table.append(
+                {
+                    "question": example.id,
+                    "level": example.level,
+                    "subject": example.subject,
+                    "gold": example.answer,
+                    "strategy": strategy,
+                    "n": n,
+                    "seed": seed,
+                    "sample": index,
+                    "text": solution.text,
+                    "answer": answer,
+                    "correct": task.grade(answer, example.answer),
+                    "finished": solution.finished,
+                    "step_scores": list(solution.step_scores),
+                    "step_truth": task.check_steps(example, lines),
+                    "tokens": solution.tokens_sampled,
+                    "verifier_tokens": solution.tokens_verified,
+                    "logprob": solution.logprob,
+                    "seconds": seconds,
+                }
+            )
+    return table

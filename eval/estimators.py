@@ -1,0 +1,284 @@
+"""From result rows to accuracies with intervals; nothing here runs a model.
+
+Rows are laid out once as arrays over (question, run, sample). A row that should exist and does not is
+unparsable and wrong there, and is listed by `Samples.missing`; it is never left out of an average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ttcjax.errors import UserError
+from ttcjax.select import choose, group_answers
+from ttcjax.verify.aggregate import Ragged, aggregate
+
+COLUMNS = ("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth")
+"""Columns the estimators read; the texts stay on disk."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Rows laid out as arrays `[Q, R, N]`: question, independent run, sample of the run.
+
+    Attributes:
+        questions: Question ids, `[Q]`.
+        seeds: Seed of each run, `[R]`.
+        groups: Ids of groups of equal answers within a question; -1 is unparsable or missing.
+        correct: Whether the answer is right; false where missing.
+        row: Row of the table the sample was read from; -1 where missing.
+        steps: Verifier scores of the steps, one row for each row of the table.
+    """
+
+    questions: tuple[str, ...]
+    seeds: tuple[int, ...]
+    groups: np.ndarray
+    correct: np.ndarray
+    row: np.ndarray
+    steps: Ragged
+
+    @classmethod
+    def from_table(
+        cls,
+        table: pa.Table,
+        questions: Sequence[str],
+        samples: int,
+        runs: int = 1,
+        grade_equal: Callable[[str, str], bool] | None = None,
+    ) -> Samples:
+        """Lay out the rows of the bank, or of one search strategy at one budget.
+
+        Args:
+            table: Rows with `COLUMNS`, in any order.
+            questions: All ids, those without rows included.
+            samples: Samples N of a run that should be there.
+            runs: Runs R (distinct seeds) that should be there.
+            grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
+
+        Raises:
+            UserError: Two rows have the same place, or a row has none.
+        """
+        place = {question: i for i, question in enumerate(questions)}
+        question = np.array([place.get(q, -1) for q in table["question"].to_pylist()], np.int64)
+        seeds, run = np.unique(table["seed"].to_numpy(), return_inverse=True)
+        sample = table["sample"].to_numpy().astype(np.int64)
+        runs = max(runs, len(seeds))
+        outside = (question < 0) | (sample < 0) | (sample >= samples)
+        if outside.any():
+            raise UserError(
+                f"{int(outside.sum())} result rows do not belong to this config ({len(questions)} questions of "
+                f"{samples} samples): delete their folder and run again"
+            )
+        at = (question, run, sample)
+        row = np.full((len(questions), runs, samples), -1, np.int64)
+        row[at] = np.arange(table.num_rows)
+        if int((row >= 0).sum()) < table.num_rows:
+            raise UserError("result rows hold the same sample twice: delete their folder and run again")
+        groups = np.full(row.shape, -1, np.int64)
+        groups[at] = _answer_groups(table, question, grade_equal)
+        correct = np.zeros(row.shape, bool)
+        correct[at] = table["correct"].to_numpy()
+        # Runs that left no row at all have no seed to show.
+        all_seeds = (*map(int, seeds), *[-1] * (runs - len(seeds)))
+        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table))
+
+    @property
+    def missing(self) -> list[tuple[str, int, int]]:
+        """(question, seed, sample) of every row that should be there and is not."""
+        return [(self.questions[q], self.seeds[r], int(n)) for q, r, n in zip(*np.nonzero(self.row < 0), strict=True)]
+
+    def scores(self, how: str) -> np.ndarray:
+        """Return solution scores `[Q, R, N]` from step scores; 0 where missing."""
+        scores = np.append(aggregate(self.steps, how), 0.0)
+        return scores[self.row]
+
+    def pass_at_1(self) -> np.ndarray:
+        """Return the share of right samples of each question, `[Q]`."""
+        return self.correct.mean(axis=(1, 2))
+
+    def accuracy(self, rule: str, how: str = "last", n: int | None = None, ties: str = "score") -> np.ndarray:
+        """Return each question's chance that the selected answer is right, `[Q]`.
+
+        With `n`, every run is cut into disjoint blocks of `n` samples (a rest is not used), the rule chooses
+        within each block, and the blocks are averaged. Blocks of i.i.d. samples are i.i.d. draws of "n samples,
+        then select", so the mean is unbiased at every n, which resampling with replacement is not (it
+        repeats samples and so overstates agreement).
+
+        Args:
+            rule: Selection rule.
+            how: Step aggregation behind the scores.
+            n: Samples selected from; all of a run by default.
+            ties: Which of two groups of equal weight wins, see `ttcjax.select.choose`.
+
+        Raises:
+            UserError: A run has fewer than `n` samples.
+        """
+        questions, runs, samples = self.row.shape
+        n = samples if n is None else n
+        if not 0 < n <= samples:
+            raise UserError(f"a budget of {n} needs as many samples, and there are {samples}: raise sweep.samples")
+        blocks = samples // n
+
+        def cut(values_QRN: np.ndarray) -> np.ndarray:
+            return values_QRN[:, :, : blocks * n].reshape(questions * runs * blocks, n)
+
+        chosen = choose(cut(self.groups), cut(self.scores(how)), rule, ties)
+        right = cut(self.correct)[np.arange(len(chosen)), chosen] & (chosen >= 0)
+        return right.reshape(questions, -1).mean(axis=1)
+
+
+def pass_at_k(correct_QN: np.ndarray, k: int) -> np.ndarray:
+    """Return the chance that one of k samples is right, `[Q]`: 1 - C(n - c, k) / C(n, k), unbiased.
+
+    Source: Chen et al. 2021, section 2.1; here as the product of (1 - k / i) for i = n - c + 1 .. n.
+
+    Args:
+        correct_QN: Whether each sample is right, `[Q, N]`.
+        k: At most N.
+
+    Raises:
+        UserError: k is not in 1 .. N.
+    """
+    n = correct_QN.shape[1]
+    if not 0 < k <= n:
+        raise UserError(f"pass@{k} needs at least {k} samples, and there are {n}: raise sweep.samples")
+    factors = np.maximum(1 - k / np.arange(n, 0, -1), 0.0)
+    all_wrong = np.concatenate([[1.0], np.cumprod(factors)])
+    return 1 - all_wrong[correct_QN.sum(axis=1)]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Bootstrap:
+    """Percentile intervals of means over questions (Efron 1979).
+
+    All estimates of one instance use the same resamples, so the interval of a difference is a paired one:
+    pass it the per-question differences.
+    """
+
+    def __init__(self, questions: int, resamples: int, seed: int, level: float = 0.95):
+        """Draw the resamples.
+
+        Args:
+            questions: Number of questions Q.
+            resamples: Number of resamples behind each interval.
+            seed: Equal seeds give equal intervals.
+            level: Coverage of the interval.
+
+        Raises:
+            UserError: There is no question.
+        """
+        if questions < 1:
+            raise UserError("there is no question to estimate from: check that the bank is not empty")
+        rng = np.random.default_rng(seed)
+        # How often each question is drawn is all that a mean needs: [resamples, Q] counts.
+        self._counts = rng.multinomial(questions, np.full(questions, 1 / questions), size=resamples).astype(np.float64)
+        self._quantiles = ((1 - level) / 2, (1 + level) / 2)
+
+    def __call__(self, values_Q: np.ndarray) -> Estimate:
+        """Return the mean of per-question values `[Q]` and its interval."""
+        means = self._counts @ values_Q / len(values_Q)
+        low, high = np.quantile(means, self._quantiles)
+        return Estimate(float(np.mean(values_Q)), float(low), float(high))
+
+    def paired(self, a_Q: np.ndarray, b_Q: np.ndarray) -> Estimate:
+        """Return the mean of a - b over the same questions and its interval."""
+        return self(np.asarray(a_Q, np.float64) - b_Q)
+
+
+@dataclass(frozen=True)
+class StrategyName:
+    """A strategy as configs write it, e.g. `beam:width=4`."""
+
+    kind: str
+    options: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> StrategyName:
+        """Read `kind` or `kind:option=value,option=value`.
+
+        Raises:
+            UserError: The text has another form.
+        """
+        kind, _, rest = text.partition(":")
+        pairs = [option.partition("=") for option in rest.split(",")] if rest else []
+        if not kind or any(not name or not value for name, _, value in pairs):
+            raise UserError(f"cannot read strategy {text!r}: write it like beam:width=4")
+        return cls(kind, {name: value for name, _, value in pairs})
+
+    @property
+    def from_bank(self) -> bool:
+        """Whether the base samples of the bank are all it needs."""
+        return self.kind in ("majority", "best_of_n")
+
+    @property
+    def rule(self) -> str:
+        """The selection rule: `majority`, or the option `select` (`weighted` by default)."""
+        return "majority" if self.kind == "majority" else self.options.get("select", "weighted")
+
+    @property
+    def ties(self) -> str:
+        """The option `ties`, see `ttcjax.select`."""
+        return self.options.get("ties", "score")
+
+    def aggregation(self, default: str) -> str:
+        """The step aggregation: the option `aggregate`, or the default."""
+        return self.options.get("aggregate", default)
+
+    def is_best_of_n_at(self, n: int) -> bool:
+        """Whether a search is best-of-N by definition because its width exceeds the budget."""
+        width = self.options.get("width", "")
+        return width.isdigit() and int(width) > n
+
+
+def step_scores(table: pa.Table) -> Ragged:
+    """Return the verifier's step scores of every row."""
+    return _ragged(table["step_scores"])
+
+
+def with_step_truth(table: pa.Table) -> tuple[np.ndarray, Ragged, Ragged]:
+    """Return the rows whose steps were checked, their step scores and their step truth.
+
+    Args:
+        table: Rows with `step_scores` and `step_truth`.
+
+    Returns:
+        Row indices `[k]`, scores and truth with one row each.
+
+    Raises:
+        UserError: A row has another number of scores than of checked steps.
+    """
+    checked = pc.is_valid(table["step_truth"]).to_numpy()
+    scores = step_scores(table).keep(checked)
+    truth = _ragged(table["step_truth"].filter(pa.array(checked)))
+    if (scores.lengths != truth.lengths).any():
+        raise UserError("a result row has another number of step scores than of steps: delete its folder and run again")
+    return np.flatnonzero(checked), scores, truth
+
+
+def _ragged(column: pa.ChunkedArray) -> Ragged:
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    return Ragged.from_lengths(pc.list_flatten(column).to_numpy(), lengths)
+
+
+def _answer_groups(table: pa.Table, question: np.ndarray, grade_equal: Callable[[str, str], bool] | None) -> np.ndarray:
+    codes = table["answer"].combine_chunks().dictionary_encode()
+    text = codes.dictionary.to_pylist()
+    ids = pc.fill_null(codes.indices, -1).to_numpy().astype(np.int64)
+    if grade_equal is None:
+        return ids
+    for q in np.unique(question):
+        rows = np.flatnonzero(question == q)
+        ids[rows] = group_answers([None if i < 0 else text[i] for i in ids[rows]], grade_equal)
+    return ids

@@ -1,0 +1,158 @@
+"""Figures, drawn from the numbers of `summary.json` alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from etils import epath
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from ttcjax.eval import rows
+from ttcjax.eval.estimators import StrategyName
+
+# Okabe and Ito's palette: distinguishable with any colour vision, and ordered dark to light for print.
+_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "ttcjax",  # equal figures become equal files
+}
+_MUTED = "#666666"
+
+
+def label(strategy: str) -> str:
+    """Return how figures and tables call a strategy, e.g. `beam, width 4` for `beam:width=4`."""
+    name = StrategyName.parse(strategy)
+    options = dict(name.options)
+    if name.kind == "best_of_n":
+        kind = "best-of-N weighted" if name.rule == "weighted" else "best-of-N"
+        options.pop("select", None)
+    else:
+        kind = name.kind.replace("_", " ")
+    values = [f"{key} {'√N' if value == 'sqrt' else value}" for key, value in options.items()]
+    return ", ".join([kind, *values])
+
+
+def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
+    """Draw accuracy against generation budget, one line and one 95% band a strategy."""
+    with mpl.rc_context(_STYLE):
+        figure = _figure(7.5, 4.6)
+        axes = figure.add_subplot()
+        ends = []
+        for i, (strategy, points) in enumerate(summary["accuracy"].items()):
+            colour = _COLOURS[i % len(_COLOURS)]
+            budgets = [int(n) for n in points]
+            mean, low, high = (np.array([100 * p[key] for p in points.values()]) for key in ("mean", "low", "high"))
+            axes.fill_between(budgets, low, high, color=colour, alpha=0.11, linewidth=0)
+            axes.plot(budgets, mean, color=colour, marker=_MARKERS[i % len(_MARKERS)], markersize=5, linewidth=1.8)
+            ends.append((mean[-1], label(strategy), colour))
+        axes.set_xscale("log", base=2)
+        ticks = sorted({int(n) for points in summary["accuracy"].values() for n in points})
+        axes.set_xticks(ticks, [str(n) for n in ticks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("generation budget N (answers per question)")
+        axes.set_ylabel("accuracy (% of questions)")
+        axes.set_title(f"{summary['name']}: accuracy by strategy, {summary['questions']} questions, 95% intervals")
+        _label_ends(axes, ends)
+        return figure
+
+
+def quality(summary: dict[str, Any]) -> Figure:
+    """Draw what the strategies start from: how hard the questions are, and how far the verifier can be trusted."""
+    with mpl.rc_context(_STYLE):
+        figure = _figure(7.5, 3.7)
+        left, right = figure.subplots(1, 2)
+        counts = summary["pass_at_1_histogram"]
+        left.bar((np.arange(len(counts)) + 0.5) / len(counts), counts, width=0.92 / len(counts), color=_COLOURS[1])
+        left.axvline(summary["pass_at_1"], color=_COLOURS[2], linewidth=1.5)
+        left.annotate(
+            f"mean {summary['pass_at_1']:.2f}",
+            (summary["pass_at_1"], 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, -2),
+            textcoords="offset points",
+            color=_COLOURS[2],
+            va="top",
+        )
+        left.set_xlim(0, 1)
+        left.set_xlabel("pass@1 of a question (share of right samples)")
+        left.set_ylabel("questions")
+        left.set_title("Difficulty of the questions")
+        left.grid(axis="x", visible=False)
+        _reliability(right, summary["prm"])
+        return figure
+
+
+def save(figure: Figure, folder: epath.PathLike, name: str) -> None:
+    """Write a figure as `name.png` and `name.svg`; equal figures give equal files."""
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        sink = io.BytesIO()
+        with mpl.rc_context(_STYLE):
+            figure.savefig(sink, format=kind, dpi=160, metadata=metadata)
+        rows.write_bytes(epath.Path(folder) / f"{name}.{kind}", sink.getvalue())
+
+
+def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
+    bins = [b for b in prm["reliability"] if b["count"]]
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+    axes.set_xlabel("step score of the verifier")
+    axes.set_ylabel("share that ends with a right answer")
+    if not bins:
+        axes.set_title("No step scores")
+        return
+    total = sum(b["count"] for b in bins)
+    scores, targets = [b["score"] for b in bins], [b["target"] for b in bins]
+    axes.plot(scores, targets, color=_COLOURS[1], linewidth=1.2)
+    sizes = [10 + 300 * b["count"] / total for b in bins]
+    axes.scatter(scores, targets, s=sizes, color=_COLOURS[1], zorder=3, label="verifier (area: share of steps)")
+    axes.legend(loc="best", frameon=False, fontsize=9, handletextpad=0.5, borderaxespad=0.2)
+    axes.set_title(f"Reliability of the verifier, ECE {prm['ece']:.3f}")
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write each line's name beside its end, far enough apart to be read."""
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top)
+    gap = 0.055 * (top - bottom)
+    heights = np.array([height for height, _, _ in ends])
+    order = np.argsort(heights, kind="stable")
+    placed = heights[order]
+    # Names in order of height, each at least a gap above the one below, as a whole shifted back to its lines.
+    steps = gap * np.arange(len(placed))
+    placed = np.maximum.accumulate(placed - steps) + steps
+    placed -= np.mean(placed - heights[order])
+    for index, height in zip(order, placed, strict=True):
+        _, text, colour = ends[index]
+        axes.annotate(
+            text,
+            (1.0, float(height)),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)  # no display, no global state
+    return figure

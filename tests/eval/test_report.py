@@ -1,0 +1,265 @@
+import csv
+import dataclasses
+import io
+import json
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+from etils import epath
+from matplotlib.image import imread
+from rich.console import Console
+
+from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
+from ttcjax.errors import UserError
+from ttcjax.eval import figures, report, rows
+from ttcjax.select import choose_one
+
+QUESTIONS, SAMPLES, BUDGETS = 20, 8, (1, 2, 4, 8)
+STRATEGIES = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
+CONFIG = ExperimentConfig(
+    name="made_up",
+    data=DataConfig(num_test=QUESTIONS),
+    sweep=SweepConfig(samples=SAMPLES, budgets=BUDGETS, strategies=STRATEGIES, bootstrap=200, seeds=2),
+)
+
+
+def make_row(rng, q, strategy, n, seed, sample):
+    right = rng.random() < (q + 1) / QUESTIONS
+    truth = [True, bool(right)]
+    return {
+        "question": f"test-{q:03d}",
+        "level": 1 + q * 5 // QUESTIONS,
+        "subject": "algebra",
+        "gold": "7",
+        "strategy": strategy,
+        "n": n,
+        "seed": seed,
+        "sample": sample,
+        "text": "...",
+        "answer": "7" if right else rng.choice(["8", "9", None]),
+        "correct": bool(right),
+        "finished": True,
+        "step_scores": [float(np.clip(rng.normal(0.8 if t else 0.4, 0.2), 0, 1)) for t in truth],
+        "step_truth": truth,
+        "tokens": 10,
+        "verifier_tokens": 10,
+        "logprob": -1.0,
+        "seconds": 0.1,
+    }
+
+
+def make_rows():
+    rng = np.random.default_rng(0)
+    bank = [make_row(rng, q, "sample", 0, 2, i) for q in range(QUESTIONS) for i in range(SAMPLES)]
+    search = {
+        (strategy, n): [
+            make_row(rng, q, strategy, n, seed, i) for q in range(QUESTIONS) for seed in (2, 3) for i in range(n)
+        ]
+        for strategy in STRATEGIES[2:]
+        for n in BUDGETS
+        if not (strategy == "beam:width=4" and n < 4)
+    }
+    return bank, search
+
+
+def write(workdir, bank, search):
+    half = len(bank) // 2
+    rows.write_shard(rows.shard_path(workdir / "bank", 0), bank[:half])
+    rows.write_shard(rows.shard_path(workdir / "bank", 1), bank[half:])
+    for (strategy, n), found in search.items():
+        rows.write_shard(rows.shard_path(workdir / "search" / f"{strategy.replace(':', '_')}_{n}", 0), found)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    write(epath.Path(tmp_path), *make_rows())
+    return epath.Path(tmp_path)
+
+
+def run(workdir, config=CONFIG):
+    return report.run(config, workdir, workdir / "report.partial")
+
+
+def without_times(summary):
+    return {key: value for key, value in summary.items() if key not in report.TIMING_KEYS}
+
+
+def naive_accuracy(found, n, rule):
+    """Mean over questions of the mean over blocks, by dictionaries and loops."""
+    runs = {}
+    for row in sorted(found, key=lambda row: row["sample"]):
+        runs.setdefault((row["question"], row["seed"], row["sample"] // n), []).append(row)
+    by_question = {}
+    for (question, _, _), block in runs.items():
+        index = choose_one([r["answer"] for r in block], np.float32([r["step_scores"][-1] for r in block]), rule)
+        by_question.setdefault(question, []).append(index is not None and block[index]["correct"])
+    return np.mean([np.mean(right) for right in by_question.values()])
+
+
+def test_the_summary_holds_what_the_rows_say(workdir):
+    summary = run(workdir)
+    bank, search = make_rows()
+    assert summary == json.loads((workdir / "summary.json").read_text())
+    assert summary["questions"] == QUESTIONS
+    assert summary["config_hash"] == config_hash(CONFIG)
+    assert summary["pass_at_1"] == pytest.approx(np.mean([row["correct"] for row in bank]), abs=1e-6)
+    assert sum(summary["pass_at_1_histogram"]) == QUESTIONS
+    assert list(summary["accuracy"]) == list(STRATEGIES)
+    for strategy in STRATEGIES:
+        for n in BUDGETS:
+            # Narrower than its width, a beam is best-of-N, and the bank says how that does.
+            found = search.get((strategy, n), bank)
+            expected = naive_accuracy(found, n, "majority" if strategy == "majority" else "weighted")
+            point = summary["accuracy"][strategy][str(n)]
+            assert point["mean"] == pytest.approx(expected, abs=1e-6), (strategy, n)
+            assert point["low"] <= point["mean"] <= point["high"]
+    assert summary["aggregation"]["last"] == summary["accuracy"]["best_of_n:select=weighted"]
+    assert set(summary["aggregation"]) == {"last", "min", "product", "mean"}
+    for pair in summary["comparisons"]:
+        a, b = (summary["accuracy"][pair[k]][str(pair["n"])]["mean"] for k in "ab")
+        assert pair["difference"] == pytest.approx(a - b, abs=2e-6)
+        assert pair["low"] <= pair["difference"] <= pair["high"]
+    assert {(pair["a"], pair["b"]) for pair in summary["comparisons"]} >= {
+        ("best_of_n:select=weighted", "majority"),
+        ("beam:width=4", "best_of_n:select=weighted"),
+    }
+    assert [level["count"] for level in summary["per_level"].values()] == [4] * 5
+    for strategy in STRATEGIES:
+        levels = [level["accuracy"][strategy]["mean"] for level in summary["per_level"].values()]
+        assert np.mean(levels) == pytest.approx(summary["accuracy"][strategy]["8"]["mean"], abs=1e-6)
+    prm = summary["prm"]
+    assert 0.8 < prm["step_auroc"] <= 1
+    assert 0 < prm["first_error_f1"] <= 1
+    assert (prm["first_error_threshold"], prm["first_error_threshold_source"]) == (0.5, "default")
+    assert sum(b["count"] for b in prm["reliability"]) == prm["steps"] == 2 * len(bank)
+    assert summary["missing"] == 0
+
+
+def test_a_second_run_differs_in_its_times_only(workdir):
+    first = run(workdir)
+    files = {path.name: path.read_bytes() for path in (workdir / "report.partial").iterdir()}
+    second = run(workdir)
+    assert without_times(first) == without_times(second)
+    assert files == {path.name: path.read_bytes() for path in (workdir / "report.partial").iterdir()}
+    assert set(first["seconds"]) == {"report"}
+    assert first["peak_rss_bytes"] > 1 << 20
+
+
+def test_files_can_be_opened(workdir):
+    summary = run(workdir)
+    out = workdir / "report.partial"
+    assert imread(out / "accuracy_vs_budget.png").shape[1] >= 900
+    assert imread(out / "quality.png").shape[1] >= 900
+    for name in ("accuracy_vs_budget.svg", "quality.svg"):
+        assert xml.etree.ElementTree.fromstring((out / name).read_bytes()).tag.endswith("svg")
+    lines = list(csv.DictReader(io.StringIO((out / "accuracy.csv").read_text())))
+    assert len(lines) == len(STRATEGIES) * len(BUDGETS)
+    assert float(lines[0]["mean"]) == summary["accuracy"]["majority"]["1"]["mean"]
+    levels = list(csv.DictReader(io.StringIO((out / "per_level.csv").read_text())))
+    assert len(levels) == 5 * (1 + len(STRATEGIES))
+    assert (out / "missing.csv").read_text() == "strategy,budget,question,seed,sample\n"
+
+
+def test_missing_samples_count_as_wrong_and_are_listed(tmp_path):
+    workdir = epath.Path(tmp_path)
+    bank, search = make_rows()
+    gone = [row for row in bank if row["question"] == "test-019" and row["sample"] < 3]
+    assert any(row["correct"] for row in gone)
+    search["beam:width=4", 4] = [row for row in search["beam:width=4", 4] if row["question"] != "test-000"]
+    write(workdir, [row for row in bank if row not in gone], search)
+    summary = run(workdir)
+    right = sum(row["correct"] for row in bank) - sum(row["correct"] for row in gone)
+    assert summary["pass_at_1"] == pytest.approx(right / len(bank), abs=1e-6)
+    listed = (workdir / "report.partial" / "missing.csv").read_text().splitlines()[1:]
+    assert len(listed) == summary["missing"] == 3 + 2 * 4
+    assert listed[0] == "sample,0,test-019,2,0"
+    assert "beam:width=4,4,test-000,3,1" in listed
+
+
+def test_the_first_error_threshold_comes_from_validation_scores(workdir):
+    # Good steps score 0.2 and more here, so 0.5 would call them all wrong.
+    path = workdir / "prm" / "validation_scores.parquet"
+    found = [
+        {"step_scores": [0.2, 0.1], "step_truth": [True, False]},
+        {"step_scores": [0.3], "step_truth": [True]},
+    ]
+    rows.write_shard(path, found, schema=rows.VALIDATION_SCHEMA)
+    prm = run(workdir)["prm"]
+    assert prm["first_error_threshold_source"] == "validation"
+    assert prm["first_error_threshold"] == pytest.approx(0.15)
+    rows.write_shard(path, found[1:], schema=rows.VALIDATION_SCHEMA)
+    assert run(workdir)["prm"]["first_error_threshold_source"] == "default"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"validation_scores.parquet is corrupt"):
+        run(workdir)
+
+
+def test_times_are_those_of_the_current_stages(workdir):
+    stages = {"policy": (10.0, 4.0, 1 << 50), "bank": (5.0, 1.5, 7), "bank.old-0123": (99.0, 9.0, 1 << 60)}
+    for name, (seconds, compiling, memory) in stages.items():
+        record = {"seconds": seconds, "compile_seconds": compiling, "peak_rss_bytes": memory}
+        (workdir / name).mkdir(exist_ok=True)
+        (workdir / name / "stage.json").write_text(json.dumps(record))
+    summary = run(workdir)
+    assert {k: v for k, v in summary["seconds"].items() if k != "report"} == {"bank": 5.0, "policy": 10.0}
+    assert (summary["compile_seconds"], summary["peak_rss_bytes"]) == (5.5, 1 << 50)
+    (workdir / "policy" / "stage.json").write_text("{")
+    with pytest.raises(UserError, match=r"stage.json is corrupt"):
+        run(workdir)
+
+
+def test_a_data_set_without_step_truth_or_searches_is_reported_too(tmp_path):
+    workdir = epath.Path(tmp_path)
+    bank = [row | {"step_truth": None, "answer": None, "correct": False, "level": 0} for row in make_rows()[0]]
+    write(workdir, bank, {})
+    config = dataclasses.replace(
+        CONFIG,
+        data=DataConfig(name="gsm8k", dir="questions", num_test=1000),
+        sweep=dataclasses.replace(CONFIG.sweep, strategies=STRATEGIES[:2]),
+    )
+    summary = run(workdir, config)
+    assert summary["pass_at_1"] == 0
+    assert summary["unparsable"] == 1
+    assert summary["prm"]["step_auroc"] is None
+    assert summary["prm"]["first_error_f1"] is None
+    console = Console(file=io.StringIO(), width=80)
+    report.render(summary, console)
+    assert "step AUROC n/a" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_incomplete_results_are_refused_with_the_fix(tmp_path):
+    bank, search = make_rows()
+    workdir = epath.Path(tmp_path / "a")
+    with pytest.raises(UserError, match=r"bank holds no results"):
+        run(workdir)
+    write(workdir, bank, {k: v for k, v in search.items() if k != ("beam:width=4", 8)})
+    with pytest.raises(UserError, match=r"no rows of beam:width=4 at budget 8"):
+        run(workdir)
+    workdir = epath.Path(tmp_path / "b")
+    lost = [row for row in bank if row["question"] != "test-003"]
+    write(workdir, lost, {k: [r for r in v if r["question"] != "test-003"] for k, v in search.items()})
+    with pytest.raises(UserError, match=r"19 of 20 test questions"):
+        run(workdir)
+
+
+def test_the_terminal_table_fits_80_columns(workdir):
+    summary = run(workdir)
+    console = Console(file=io.StringIO(), width=80)
+    report.render(summary, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    for strategy in STRATEGIES:
+        assert figures.label(strategy) in text
+    assert f"{100 * summary['accuracy']['majority']['8']['mean']:.1f}" in text
+    assert "missing" not in text
+
+
+def test_labels_are_words():
+    assert [figures.label(s) for s in STRATEGIES] == [
+        "majority",
+        "best-of-N weighted",
+        "beam, width 4",
+        "beam, width √N",
+    ]
+    assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"

@@ -1,0 +1,100 @@
+import pytest
+from etils import epath
+
+from ttcjax.errors import UserError
+from ttcjax.eval import rows
+
+ROW = {
+    "question": "q0",
+    "level": 3,
+    "subject": "algebra",
+    "gold": "7",
+    "strategy": "sample",
+    "n": 0,
+    "seed": 2,
+    "sample": 0,
+    "text": "1 + 6 = 7\nAnswer: 7",
+    "answer": "7",
+    "correct": True,
+    "finished": True,
+    "step_scores": [0.5, 0.75],
+    "step_truth": [True, True],
+    "tokens": 12,
+    "verifier_tokens": 12,
+    "logprob": -1.5,
+    "seconds": 0.25,
+}
+UNPARSABLE = ROW | {"sample": 1, "answer": None, "correct": False, "step_scores": [], "step_truth": None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index in range(3):
+        rows.write_shard(rows.shard_path(tmp_path / "bank", index), [ROW | {"question": f"q{index}"}, UNPARSABLE])
+    return epath.Path(tmp_path / "bank")
+
+
+def test_rows_come_back_as_written_and_leave_no_scratch_file(folder):
+    assert rows.read_shard(folder / "shard-00000.parquet").to_pylist() == [ROW, UNPARSABLE]
+    assert [r["question"] for r in rows.read_folder(folder, ["question"]).to_pylist()][::2] == ["q0", "q1", "q2"]
+    assert sorted(p.name for p in folder.iterdir()) == [f"shard-0000{i}.parquet" for i in range(3)]
+
+
+def test_shards_of_subfolders_are_read_together(folder):
+    assert rows.read_folder(folder.parent).num_rows == 6
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_shard_is_named_with_the_fix_in_one_line(folder, damage):
+    path = folder / "shard-00001.parquet"
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[20] ^= 0xFF  # inside the first page: only its checksum can tell
+    path.write_bytes(bytes(content) if damage == "flip" else bytes(content[: len(content) // 2] * (damage != "empty")))
+    with pytest.raises(UserError) as error:
+        rows.read_shard(path)
+    assert str(error.value) == f"{path} is corrupt or truncated: delete it and run again"
+    with pytest.raises(UserError, match=f"{path.name} is corrupt or truncated: delete {folder} and run again"):
+        rows.read_folder(folder)
+
+
+def test_a_lost_shard_is_noticed(folder):
+    (folder / "shard-00001.parquet").unlink()
+    with pytest.raises(UserError, match=r"shard-00001.parquet is missing"):
+        rows.read_folder(folder)
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="run the stage that writes it"):
+        rows.read_folder(tmp_path / "bank")
+
+
+def test_shards_with_other_columns_are_refused(tmp_path):
+    path = tmp_path / "shard-00000.parquet"
+    rows.write_shard(path, [{"step_scores": [0.5], "step_truth": [True]}], schema=rows.VALIDATION_SCHEMA)
+    assert rows.read_shard(path, schema=rows.VALIDATION_SCHEMA).num_rows == 1
+    with pytest.raises(UserError, match="another version"):
+        rows.read_shard(path)
+
+
+def test_rows_that_do_not_fit_the_schema_are_a_bug_of_the_caller(tmp_path):
+    path = tmp_path / "shard-00000.parquet"
+    with pytest.raises(ValueError, match="column tokens"):
+        rows.write_shard(path, [{k: v for k, v in ROW.items() if k != "tokens"}])
+    with pytest.raises(ValueError, match="gold holds null"):
+        rows.write_shard(path, [ROW | {"gold": None}])
+    assert not path.exists()
+
+
+def test_a_write_that_fails_leaves_the_old_shard_and_no_scratch(folder, monkeypatch):
+    path = folder / "shard-00000.parquet"
+    before = path.read_bytes()
+
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(path), "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        rows.write_shard(path, [UNPARSABLE])
+    assert path.read_bytes() == before
+    assert len(list(folder.iterdir())) == 3

@@ -1,0 +1,264 @@
+"""The command line: what it prints, and that bad input gives one line and the right exit status."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import types
+
+import pytest
+
+from ttcjax import cli, pipeline
+from ttcjax.config import ExperimentConfig
+from ttcjax.errors import UserError
+
+CONFIG = """
+from ttcjax.config import ExperimentConfig
+def get_config():
+    return ExperimentConfig(name="t")
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "t.py"
+    path.write_text(CONFIG)
+    return str(path)
+
+
+def fails(capsys, *arguments: str) -> tuple[int, str]:
+    """Run the command, and return its exit status and the one line it printed on stderr."""
+    status = cli.main(arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, f"an error is one line, not:\n{err}"
+    assert err.startswith("ttcjax: ")
+    return status, err
+
+
+def test_config_prints_the_resolved_settings(capsys, config_file):
+    arguments = ["--sweep.budgets", "1", "2", "--model.tie_embeddings", "False", "--model.query-scale", "0.5"]
+    assert cli.main(["config", config_file, *arguments, "--workdir", "gs://bucket/run"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["sweep"]["budgets"] == [1, 2]
+    assert values["model"]["tie_embeddings"] is False
+    assert values["model"]["query_scale"] == 0.5
+    assert values["workdir"] == "gs://bucket/run"
+    assert values["policy"] == json.loads(json.dumps(values["policy"])), "settings that were not named stay"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--policy.stpes", "3"], "--policy.stpes; did you mean --policy.steps?"),
+        (["--steps", "3"], "did you mean --policy.steps?"),
+        (["--policy.steps=3", "--zzz=1"], "unknown setting --zzz; `ttcjax run CONFIG --help` lists them"),
+        (["--policy.steps", "many"], "--policy.steps"),
+        (["--policy.steps"], "--policy.steps"),
+        (["--policy.steps", "-4"], "policy: steps must be positive, not -4"),
+        (["--policy.steps", "3", "4"], "unexpected argument '4'"),
+        (["--data.name", "mnist"], "procmath"),
+        (["--data.name", "gsm8k"], "--data.dir"),
+        (["--sweep.budgets", "1,2"], "--sweep.budgets"),
+        (["--sampler.max_tokens", "300"], "sampler.max_tokens (300) must leave room"),
+        (["--model.tie_embeddings"], "--model.tie_embeddings"),
+    ],
+)
+def test_wrong_settings_are_answered_in_one_line(capsys, config_file, arguments, words):
+    status, line = fails(capsys, "config", config_file, *arguments)
+    assert status == 2
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no config file"),
+        ("x = 1\n", "no get_config()"),
+        ("def get_config():\n    return 3\n", "must return an ExperimentConfig, not int"),
+        ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError"),
+        ("def get_config():\n    y = 1\n    return 1 / 0\n", "line 3: ZeroDivisionError"),
+        ("def get_config(:\n", "line 1: SyntaxError"),
+        (
+            "from ttcjax.config import DataConfig\ndef get_config():\n    return DataConfig(num_test=0)\n",
+            "num_test must be",
+        ),
+    ],
+)
+def test_broken_config_files_are_answered_in_one_line(capsys, tmp_path, text, words):
+    path = tmp_path / "broken.py"
+    if text is not None:
+        path.write_text(text)
+    status, line = fails(capsys, "config", str(path))
+    assert status == 2
+    assert words in line
+    assert str(path) in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "COMMAND"),
+        (["rnu"], "invalid choice: 'rnu'"),
+        (["run"], "required: CONFIG; see `ttcjax run --help`"),
+        (["run", "--policy.steps", "3"], "--policy.steps"),
+        (["solve", "1 + 1?"], "--workdir"),
+        (["list", "no/such/folder"], "no workdir no/such/folder"),
+    ],
+)
+def test_wrong_commands_are_answered_in_one_line(capsys, arguments, words):
+    status, line = fails(capsys, *arguments)
+    assert status == 2
+    assert words in line
+
+
+def test_help_teaches(capsys):
+    for arguments in (["--help"], ["run", "--help"]):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main(arguments)
+    text = capsys.readouterr().out
+    assert "ttcjax run configs/procmath_tiny.py" in text
+    assert "JAX_COMPILATION_CACHE_DIR" in text
+    assert all(stage.name in text for stage in pipeline.STAGES)
+
+
+def test_help_after_a_config_lists_its_settings(capsys, config_file):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["policy", config_file, "--policy.steps", "7", "--help"])
+    text = capsys.readouterr().out
+    assert "Optimizer steps" in text, "the docstrings of the settings are their help"
+    assert f"usage: ttcjax policy {config_file}" in text
+
+
+def test_a_missing_stage_is_named_with_its_command(capsys, config_file, tmp_path):
+    status, line = fails(capsys, "labels", config_file, "--workdir", str(tmp_path / "w"))
+    assert status == 2
+    assert f"run `ttcjax data {config_file}` first" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (UserError("the\nfix"), 2, "ttcjax: the fix"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again"),
+        (SystemExit(143), 143, "SIGTERM; run the same command again"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"), 1, "no space left on the disk while writing a/b"),
+        (ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device"), 1, "no space left on the disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "Permission denied: a/b"),
+    ],
+)
+def test_errors_of_a_stage_become_one_line(capsys, monkeypatch, config_file, error, status, words):
+    def run(config, **_):
+        raise error
+
+    monkeypatch.setattr(pipeline, "run", run)
+    found, line = fails(capsys, "run", config_file)
+    assert found == status
+    assert words in line
+
+
+def test_a_full_disk_behind_another_error_is_seen(capsys, monkeypatch, config_file):
+    def run(config, **_):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "x")
+        except OSError as error:
+            raise RuntimeError("checkpoint failed") from error
+
+    monkeypatch.setattr(pipeline, "run", run)
+    status, line = fails(capsys, "run", config_file)
+    assert status == 1
+    assert "no space left" in line
+
+
+def test_bugs_are_not_hidden(monkeypatch, config_file):
+    def run(config, **_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "run", run)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["run", config_file])
+
+
+def test_debug_shows_the_traceback(capsys, tmp_path):
+    assert cli.main(["config", str(tmp_path / "none.py"), "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("ttcjax: no config file")
+
+
+def test_distributed_outside_a_job_is_answered_in_one_line(capsys, config_file):
+    status, line = fails(capsys, "run", config_file, "--distributed")
+    assert status == 2
+    assert "--distributed found no multi-host job" in line
+
+
+def test_list_shows_every_stage(capsys, tmp_path):
+    (tmp_path / "data").mkdir()
+    record = {"complete": True, "fingerprint": "0123456789abcdef", "attempts": 1, "seconds": 2.5, "started": 0.0}
+    (tmp_path / "data" / pipeline.RECORD).write_text(json.dumps(record))
+    assert cli.main(["list", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["data", "complete", "2.5", "s", "0123456789abcdef"]
+    assert [line.split()[:2] for line in lines[1:]] == [[s.name, "missing"] for s in pipeline.STAGES[1:]]
+
+
+def test_solve_prints_text_that_looks_like_markup_as_it_is(capsys):
+    solved = types.SimpleNamespace(
+        question="What is [bold]2[/] + 3?",
+        answer="5",
+        steps=[("2 + 3 = [5]", 0.9), ("Answer: 5", 0.75)],
+        votes=[("5", 1.65, 2), ("[/]", 0.1, 1)],
+        generations=16,
+        seconds=0.5,
+    )
+    cli._print_solved(solved)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    for part in ("[bold]2[/]", "2 + 3 = [5]", "0.900", "1.650", "answer: 5", "16 generations"):
+        assert part in out
+
+
+def test_override_without_arguments_returns_the_config_itself():
+    config = ExperimentConfig()
+    assert cli.override(config, []) is config
+
+
+def test_help_is_quick(tmp_path):
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "ttcjax.cli", "--help"], check=True, capture_output=True, cwd=tmp_path)
+    assert time.perf_counter() - begin < 1.5, "something heavy is imported before it is needed"
+
+
+def test_a_closed_pipe_is_no_error(config_file, tmp_path):
+    script = f"{sys.executable} -m ttcjax.cli config {config_file} | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == ""
+
+
+def test_sigterm_ends_a_run_in_order(config_file, tmp_path):
+    """What is open is closed on the way out, and the exit status is the shell's for SIGTERM."""
+    script = textwrap.dedent(f"""
+        import sys, time
+        from ttcjax import cli, pipeline
+        def run(config, **_):
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            finally:
+                print("closed", flush=True)
+        pipeline.run = run
+        sys.exit(cli.main(["run", {config_file!r}]))
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert out == "closed\n"
+    assert err == "ttcjax: stopped by SIGTERM; run the same command again to go on\n"
+    assert process.returncode == 143

@@ -1,0 +1,329 @@
+"""Stages: what is skipped, resumed, moved aside, and what each depends on."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+from etils import epath
+
+from ttcjax import config as config_lib
+from ttcjax import pipeline
+from ttcjax.config import ExperimentConfig, PRMConfig, SamplerConfig, SweepConfig, TrainConfig
+from ttcjax.errors import UserError
+from ttcjax.pipeline import Stage
+
+# Two stages that count their runs, the second reading the first; it fails or dies where a file tells it to.
+FIRST = """
+def run(config, workdir, out):
+    (out / "value.txt").write_text(str(config.policy.steps))
+    log = workdir / "log.txt"
+    log.write_text((log.read_text() if log.exists() else "") + "first ")
+    return {"steps": config.policy.steps}
+"""
+SECOND = """
+import os, signal
+def run(config, workdir, out):
+    log = workdir / "log.txt"
+    log.write_text(log.read_text() + ("second-resumed " if (out / "half.txt").exists() else "second "))
+    (out / "half.txt").write_text("half")
+    if (workdir / "fail").exists():
+        raise OSError(28, "No space left on device", str(out))
+    if (workdir / "die").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"value": int((workdir / "first" / "value.txt").read_text()) + config.sampler.top_k}
+"""
+STAGES = (
+    Stage("first", "toy_first", "the first", (), ("policy",)),
+    Stage("second", "toy_second", "the second", ("first",), ("sampler",)),
+)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch) -> Iterator[pathlib.Path]:
+    """Install the toy stages and return their folder."""
+    (tmp_path / "toy_first.py").write_text(FIRST)
+    (tmp_path / "toy_second.py").write_text(SECOND)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(pipeline, "STAGES", STAGES)
+    yield tmp_path
+    for name in ("toy_first", "toy_second"):
+        sys.modules.pop(name, None)
+
+
+def config_for(folder: pathlib.Path, steps: int = 5, top_k: int = 0, **changes) -> ExperimentConfig:
+    return ExperimentConfig(
+        workdir=str(folder / "work"),
+        policy=TrainConfig(steps=steps, **changes),
+        sampler=SamplerConfig(top_k=top_k),
+    )
+
+
+def log_of(folder: pathlib.Path) -> list[str]:
+    return (folder / "work" / "log.txt").read_text().split()
+
+
+def test_a_run_writes_results_records_and_settings(toy):
+    config = config_for(toy)
+    records = pipeline.run(config)
+    assert records["second"]["result"] == {"value": 5}
+    work = toy / "work"
+    assert sorted(p.name for p in work.iterdir()) == [".lock", "first", "log.txt", "second"]
+    assert json.loads((work / "second" / "config.json").read_text())["policy"]["steps"] == 5
+    record = json.loads((work / "second" / "stage.json").read_text())
+    assert record == records["second"]
+    assert record["complete"]
+    assert record["attempts"] == 1
+    assert record["seconds"] > 0
+    assert record["compilations"] == 0
+    assert record["compile_seconds"] == 0
+    assert record["peak_rss_bytes"] > 1 << 20
+    assert "jax" in record["versions"]
+
+
+def test_complete_stages_are_skipped(toy, caplog):
+    config = config_for(toy)
+    first = pipeline.run(config)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "ttcjax"):
+        assert pipeline.run(config) == first
+    assert caplog.messages == ["first: complete", "second: complete"]
+    assert log_of(toy) == ["first", "second"]
+
+
+def test_a_late_setting_does_not_rerun_an_early_stage(toy):
+    pipeline.run(config_for(toy))
+    records = pipeline.run(config_for(toy, top_k=3))
+    assert log_of(toy) == ["first", "second", "second"]
+    assert records["second"]["result"] == {"value": 8}
+
+
+def test_an_early_setting_reruns_what_reads_it(toy):
+    pipeline.run(config_for(toy))
+    assert pipeline.run(config_for(toy, steps=7))["second"]["result"] == {"value": 7}
+    assert log_of(toy) == ["first", "second", "first", "second"]
+
+
+def test_settings_of_speed_rerun_nothing(toy):
+    pipeline.run(config_for(toy))
+    pipeline.run(config_for(toy, log_every=3, keep_checkpoints=9))
+    assert log_of(toy) == ["first", "second"]
+
+
+def test_outdated_results_are_kept_and_come_back(toy, caplog):
+    before = pipeline.run(config_for(toy))
+    old = toy / "work" / f"second.old-{before['second']['fingerprint']}"
+    with caplog.at_level(logging.WARNING, "ttcjax"):
+        pipeline.run(config_for(toy, top_k=3))
+    assert "second was made with other settings: it is kept as" in caplog.text
+    assert json.loads((old / "stage.json").read_text()) == before["second"]
+
+    assert pipeline.run(config_for(toy)) == before, "the old results serve again"
+    assert log_of(toy) == ["first", "second", "second"]
+    assert not old.exists()
+
+
+def test_a_failed_stage_is_resumed(toy, caplog):
+    config = config_for(toy)
+    (toy / "work").mkdir()
+    (toy / "work" / "fail").touch()
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.run(config)
+    assert not (toy / "work" / "second").exists()
+    (toy / "work" / "fail").unlink()
+    with caplog.at_level(logging.INFO, "ttcjax"):
+        record = pipeline.run(config)["second"]
+    assert log_of(toy) == ["first", "second", "second-resumed"]
+    assert "second: resuming an interrupted run" in caplog.messages
+    assert record["attempts"] == 2
+
+
+def test_an_unfinished_stage_of_other_settings_is_not_resumed(toy):
+    (toy / "work").mkdir()
+    (toy / "work" / "fail").touch()
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.run(config_for(toy))
+    (toy / "work" / "fail").unlink()
+    pipeline.run(config_for(toy, top_k=3))
+    assert log_of(toy) == ["first", "second", "second"]
+    assert len(list((toy / "work").glob("second.partial.old-*"))) == 1
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["cut", "gone"])
+def test_a_folder_without_a_readable_record_is_moved_aside(toy, kept):
+    config = config_for(toy)
+    pipeline.run(config)
+    record = toy / "work" / "second" / "stage.json"
+    if kept:
+        record.write_text(record.read_text()[:20])
+    else:
+        record.unlink()
+    pipeline.run(config)
+    assert log_of(toy) == ["first", "second", "second"]
+    assert (toy / "work" / "second.old-unknown" / "half.txt").exists()
+
+
+def test_a_run_killed_before_the_rename_is_published(toy):
+    config = config_for(toy)
+    before = pipeline.run(config)
+    (toy / "work" / "second").rename(toy / "work" / "second.partial")
+    assert pipeline.run(config) == before
+    assert log_of(toy) == ["first", "second"]
+
+
+def test_kill_9_leaves_a_workdir_that_resumes(toy):
+    (toy / "work").mkdir()
+    (toy / "work" / "die").touch()
+    code = textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(toy)!r})
+        from ttcjax import pipeline
+        from ttcjax.config import ExperimentConfig, from_dict
+        from ttcjax.pipeline import Stage
+        pipeline.STAGES = {STAGES!r}
+        config = from_dict(ExperimentConfig, {config_lib.to_dict(config_for(toy))!r})
+        pipeline.run(config)
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (toy / "work" / "die").unlink()
+    record = pipeline.run(config_for(toy))["second"]
+    assert log_of(toy) == ["first", "second", "second-resumed"]
+    assert record["attempts"] == 2
+    assert record["result"] == {"value": 5}
+
+
+def test_seconds_of_a_killed_attempt_count(tmp_path):
+    folder = epath.Path(tmp_path)
+    (folder / "half.txt").write_text("half")
+    started = (folder / "half.txt").stat().mtime - 40
+    assert pipeline._seconds_of_killed_attempt(folder, {"started": started}) == 40
+
+
+def test_one_stage_needs_those_it_reads(toy):
+    config = config_for(toy)
+    with pytest.raises(UserError, match=r"'first', which is missing in .*: run `ttcjax first x.py` first"):
+        pipeline.run(config, only="second", command="x.py")
+    pipeline.run(config, only="first")
+    assert list(pipeline.run(config, only="second")) == ["second"]
+    with pytest.raises(UserError, match="'first', which was made with other settings"):
+        pipeline.run(config_for(toy, steps=9), only="second")
+    with pytest.raises(UserError, match="unknown stage 'third'"):
+        pipeline.run(config, only="third")
+
+
+def test_states_tell_complete_from_unfinished(toy):
+    (toy / "work").mkdir()
+    (toy / "work" / "fail").touch()
+    assert [state for _, state, _ in pipeline.states(toy / "work")] == ["missing", "missing"]
+    with contextlib.suppress(OSError):
+        pipeline.run(config_for(toy))
+    assert [state for _, state, _ in pipeline.states(toy / "work")] == ["complete", "unfinished"]
+
+
+HOLD = """
+import sys, time
+from etils import epath
+from ttcjax import pipeline
+with pipeline.locked(epath.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_run_on_a_workdir_is_refused_until_the_first_is_dead(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=f"in use by process {holder.pid} on .*--workdir"),
+            pipeline.locked(epath.Path(tmp_path)),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with pipeline.locked(epath.Path(tmp_path)):
+        assert (tmp_path / ".lock").exists(), "the lock of a killed process is free at once"
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write in workdir"), pipeline.locked(epath.Path(tmp_path / "file")):
+        pass
+
+
+# ---- the real stages
+
+
+BASE = ExperimentConfig()
+
+
+def changed(**changes) -> set[str]:
+    other = dataclasses.replace(BASE, **changes)
+    return {s.name for s in pipeline.STAGES if pipeline.fingerprint(s, BASE) != pipeline.fingerprint(s, other)}
+
+
+ALL = ["data", "policy", "labels", "prm", "bank", "search", "report"]
+
+
+def test_stages_are_in_the_order_of_what_they_read():
+    names = [stage.name for stage in pipeline.STAGES]
+    assert names == ALL
+    for number, stage in enumerate(pipeline.STAGES):
+        assert set(stage.needs) <= set(names[:number]), stage.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"data": dataclasses.replace(BASE.data, seed=1)}, "data"),
+        ({"tokenizer": dataclasses.replace(BASE.tokenizer, vocab_size=600)}, "data"),
+        ({"model": dataclasses.replace(BASE.model, d_ff=128)}, "policy"),
+        ({"policy": TrainConfig(steps=9)}, "policy"),
+        ({"sampler": SamplerConfig(temperature=0.5)}, "labels"),
+        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, "labels"),
+        ({"prm": PRMConfig(valid_fraction=0.2)}, "prm"),
+        ({"prm": PRMConfig(train=TrainConfig(steps=9))}, "prm"),
+        ({"sweep": SweepConfig(samples=128)}, "bank"),
+        ({"sweep": SweepConfig(budgets=(1, 2))}, "search"),
+        ({"sweep": SweepConfig(seeds=2)}, "search"),
+        ({"prm": PRMConfig(aggregate="min")}, "search"),
+        ({"sweep": SweepConfig(bootstrap=99)}, "report"),
+        ({"sampler": SamplerConfig(rows=8)}, "report"),
+        ({"name": "other"}, "report"),
+    ],
+)
+def test_a_setting_reruns_its_stage_and_all_that_follow(changes, first):
+    assert changed(**changes) == set(ALL[ALL.index(first) :])
+
+
+def test_the_workdir_changes_no_fingerprint():
+    assert changed(workdir="elsewhere") == set()
+
+
+def test_every_setting_belongs_to_a_stage():
+    """A setting that is in no stage's list would be changed without effect: stale results would be taken for new."""
+
+    def leaves(value: object, path: str):
+        if isinstance(value, dict):
+            for key, below in value.items():
+                yield from leaves(below, f"{path}.{key}" if path else key)
+        else:
+            yield path
+
+    claimed = [p for stage in pipeline.STAGES if stage.name != "report" for p in stage.settings]
+    free = {
+        leaf
+        for leaf in leaves(config_lib.to_dict(BASE), "")
+        if not any(leaf == path or leaf.startswith(path + ".") for path in claimed)
+    }
+    assert free == {"name", "workdir", "sweep.bootstrap"}, "these decide the report alone, or nothing"

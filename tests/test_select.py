@@ -1,0 +1,106 @@
+from collections import defaultdict
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ttcjax.errors import UserError
+from ttcjax.select import RULES, choose, choose_one, group_answers
+
+# Eighths add up exactly, so a reference in another order of summation breaks ties alike.
+score = st.integers(0, 8).map(lambda i: i / 8)
+question = st.lists(st.tuples(st.sampled_from(["1", "2", "3", None]), score), min_size=1, max_size=9)
+
+
+def reference(samples, rule):
+    """The rules of the module docstring, word for word."""
+    members = defaultdict(list)
+    for index, (answer, score) in enumerate(samples):
+        if answer is not None:
+            members[answer].append((index, Fraction(score)))
+    if not members:
+        return None
+
+    def key(answer):
+        scores = [s for _, s in members[answer]]
+        weight = {"majority": len(scores), "best": max(scores), "weighted": sum(scores)}[rule]
+        return weight, sum(scores), -members[answer][0][0]
+
+    return max(members, key=key)
+
+
+@given(question, st.sampled_from(RULES))
+def test_one_question_matches_the_rules_read_aloud(samples, rule):
+    answers, scores = [a for a, _ in samples], [s for _, s in samples]
+    index = choose_one(answers, scores, rule)
+    expected = reference(samples, rule)
+    assert (None if index is None else answers[index]) == expected
+    if index is not None:  # the sample returned is the group's best one
+        assert scores[index] == max(s for a, s in samples if a == expected)
+
+
+@given(st.lists(question, min_size=1, max_size=6), st.sampled_from(RULES))
+def test_questions_together_equal_questions_alone(questions, rule):
+    width = max(map(len, questions))
+    groups, scores = np.full((len(questions), width), -1), np.full((len(questions), width), np.nan)
+    for q, samples in enumerate(questions):
+        groups[q, : len(samples)] = group_answers([a for a, _ in samples])
+        scores[q, : len(samples)] = [s for _, s in samples]
+    alone = [choose_one([a for a, _ in samples], [s for _, s in samples], rule) for samples in questions]
+    assert [None if i < 0 else i for i in choose(groups, scores, rule)] == alone
+
+
+@given(question, st.floats(0.01, 1))
+def test_constant_scores_make_weighted_equal_to_majority(samples, constant):
+    answers = [a for a, _ in samples]
+    scores = [constant] * len(answers)
+    assert choose_one(answers, scores, "weighted") == choose_one(answers, scores, "majority")
+
+
+def test_ties_go_to_the_higher_summed_score_then_to_the_lower_index():
+    assert choose_one(["a", "b", "b", "a"], [0.1, 0.5, 0.5, 0.1], "majority") == 1
+    assert choose_one(["a", "b"], [0.5, 0.5], "majority") == 0
+    assert choose_one(["a", "b", "b"], [0.9, 0.9, 0.1], "best") == 1
+    assert choose_one(["b", "a", "a"], [0.5, 0.25, 0.25], "weighted") == 0
+
+
+def test_ties_can_be_left_to_the_sample_index_so_that_no_verifier_is_needed():
+    answers, scores = ["a", "b", "b", "a"], [0.1, 0.5, 0.5, 0.1]
+    assert answers[choose_one(answers, scores, "majority", ties="first") or 0] == "a"
+    assert answers[choose_one(answers, scores, "weighted", ties="first") or 0] == "b"
+
+
+def test_unparsable_answers_do_not_vote():
+    assert choose_one([None, None, "7"], [1.0, 1.0, 0.0], "weighted") == 2
+    assert choose_one([None, None], [1.0, 1.0], "majority") is None
+    assert choose_one([], [], "best") is None
+    assert choose_one([None, "7"], [float("nan"), 0.3], "best") == 1
+
+
+def test_equivalent_strings_vote_together():
+    def same_value(a, b):
+        return Fraction(a) == Fraction(b)
+
+    answers = ["1/2", "3", "0.5", None, "2/4", "3"]
+    assert list(group_answers(answers)) == [0, 1, 2, -1, 3, 1]
+    assert list(group_answers(answers, same_value)) == [0, 1, 0, -1, 0, 1]
+    assert choose_one(answers, [0.5] * 6, "majority") == 1
+    assert choose_one(answers, [0.5] * 6, "majority", same_value) == 0
+
+
+def test_equal_strings_need_no_grader():
+    def never(a, b):
+        raise AssertionError(f"compared {a} with {b}")
+
+    assert list(group_answers(["x", "x", None, "x"], never)) == [0, 0, -1, 0]
+
+
+def test_bad_input_says_what_is_wrong():
+    with pytest.raises(UserError, match=r"'average'.*majority, best, weighted"):
+        choose_one(["1"], [0.5], "average")
+    with pytest.raises(UserError, match="not finite"):
+        choose_one(["1"], [float("nan")])
+    with pytest.raises(UserError, match=r"\(1, 2\) and \(1, 1\)"):
+        choose_one(["1", "2"], [0.5])

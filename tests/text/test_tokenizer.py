@@ -1,0 +1,186 @@
+import json
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from ttcjax.config import TokenizerConfig
+from ttcjax.errors import UserError
+from ttcjax.text import tokenizer as tokenizer_lib
+
+CONFIG = TokenizerConfig(vocab_size=512)
+WORDS = ["What is the sum of", "Find the product of", "Let x =", "so x =", "Then the remainder is", "Answer:"]
+
+
+def template_texts(count: int = 400) -> list[str]:
+    rng = np.random.default_rng(0)
+    texts = []
+    for _ in range(count):
+        lines = [f"{WORDS[rng.integers(6)]} {rng.integers(100)} and {rng.integers(1000)}." for _ in range(4)]
+        texts.append("\n".join(lines))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizer_lib.train(template_texts(), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def merged():
+    return tokenizer_lib.train(template_texts(), TokenizerConfig(vocab_size=512, merge_words=True))
+
+
+PIECES = st.sampled_from(["</s>", "<s>", "<pad>", "<unk>", "<0x41>", "\u2581", "\u2585", "\n", "\t", "  ", "42", "007"])
+ANY_TEXT = st.lists(st.one_of(st.text(), PIECES), max_size=6).map("".join)
+
+
+@hypothesis.given(ANY_TEXT)
+@hypothesis.settings(deadline=None, max_examples=300)
+def test_decode_inverts_encode_and_text_never_becomes_a_mark(tokenizer, merged, text):
+    for each in (tokenizer, merged):
+        ids = each.encode(text)
+        assert each.decode(ids) == text
+        assert not {each.pad_id, each.bos_id, each.eos_id, each.unk_id} & set(ids)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "   a    b   ",
+        "\n\n\n",
+        "\r\n\t",
+        "\x00",
+        "na\u00efve \U0001f600\u200d",
+        "\ufffe",
+        "x\u2581\u2581 y",
+        "e\u0301",
+    ],
+)
+def test_difficult_text_round_trips(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_lone_surrogates_are_replaced_rather_than_fatal(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+
+
+def test_numbers_below_the_limit_are_one_piece_and_longer_ones_split_left_to_right(tokenizer):
+    def pieces(text):
+        return [tokenizer.decode([i]) for i in tokenizer.encode(text)]
+
+    for number in range(100):
+        assert pieces(str(number)) == [str(number)]
+    assert pieces("142") == ["14", "2"]
+    assert pieces("12345") == ["12", "34", "5"]
+    assert pieces("007") == ["0", "0", "7"], "leading zeros are no number piece"
+    assert pieces("9" * 5) == ["99", "99", "9"]
+
+
+def test_digits_alone_with_ten_number_pieces():
+    tokenizer = tokenizer_lib.train(template_texts(), TokenizerConfig(vocab_size=400, number_pieces=10))
+    assert [tokenizer.decode([i]) for i in tokenizer.encode("1428")] == ["1", "4", "2", "8"]
+
+
+def test_digits_never_hide_inside_learned_pieces(tokenizer, merged):
+    for each in (tokenizer, merged):
+        for i in range(each.vocab_size):
+            text = each.decode([i])
+            assert text.isdigit() or not any(c.isdigit() for c in text), f"piece {text!r} mixes digits and letters"
+
+
+def test_newline_is_its_own_piece_and_ends_a_step(tokenizer):
+    ids = tokenizer.encode("so x = 3\nAnswer: 3\n")
+    newlines = [i for i in ids if i in tokenizer.step_end_ids]
+    assert len(newlines) == 2, "each newline is exactly one step-end token"
+    assert tokenizer.decode(newlines) == "\n\n"
+    assert tokenizer.step_end_ids[-1] == tokenizer.eos_id
+    for i in range(tokenizer.vocab_size):
+        assert ("\n" in tokenizer.decode([i])) == (i in tokenizer.step_end_ids[:-1])
+
+
+def test_merged_words_shorten_template_text(tokenizer, merged):
+    text = "What is the sum of 4 and 5."
+    assert len(merged.encode(text)) <= len(tokenizer.encode(text)) - 2
+    assert any(" " in merged.decode([i]).strip() for i in range(merged.vocab_size)), "some piece spans two words"
+
+
+def test_training_is_deterministic_and_the_fingerprint_tells_models_apart(tokenizer, merged):
+    again = tokenizer_lib.train(iter(template_texts()), CONFIG)
+    assert again.fingerprint == tokenizer.fingerprint != merged.fingerprint
+    assert len(again.fingerprint) == 16
+
+
+def test_only_the_first_train_lines_count(tokenizer):
+    config = TokenizerConfig(vocab_size=512, train_lines=400)
+    assert tokenizer_lib.train([*template_texts(), "zzz qqq zzz"], config).fingerprint == tokenizer.fingerprint
+
+
+def test_small_text_yields_a_smaller_vocabulary():
+    tokenizer = tokenizer_lib.train(["ab ab"], TokenizerConfig(vocab_size=4000))
+    assert 361 < tokenizer.vocab_size < 4000
+    assert tokenizer.decode(tokenizer.encode("xyz")) == "xyz"
+
+
+def test_ids_are_those_of_the_convention(tokenizer):
+    assert tokenizer.pad_id == 0
+    assert len({tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id}) == 4
+    assert max(tokenizer.encode("any \u4e16\u754c")) < tokenizer.vocab_size
+
+
+def test_decode_drops_marks_and_survives_whatever_a_model_samples(tokenizer):
+    ids = tokenizer.encode("so x = 7")
+    marked = [tokenizer.bos_id, *ids, tokenizer.eos_id, 0, 0]
+    assert tokenizer.decode(marked) == "so x = 7"
+    assert tokenizer.decode(np.array(marked, np.int32)) == "so x = 7"
+    assert tokenizer.decode_batch(np.array([marked, marked])) == ["so x = 7"] * 2
+    assert tokenizer.decode([*ids, tokenizer.vocab_size + 5, tokenizer.unk_id]) == "so x = 7\ufffd\ufffd"
+    half_a_character = tokenizer.encode("\U0001f600")[:2]
+    assert tokenizer.decode(half_a_character) == "\ufffd"
+
+
+def test_batches_equal_single_calls(tokenizer):
+    texts = [*template_texts(5), "", "a \u2581 b"]
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch([]) == []
+
+
+def test_save_and_load_keep_ids_and_fingerprint(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "tokenizer.model")
+    loaded = tokenizer_lib.load(tmp_path / "tokenizer.model")
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.encode("Find 12 and 345") == tokenizer.encode("Find 12 and 345")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"junk" * 50, lambda b: b[:-3]]
+)
+def test_damaged_file_is_one_clear_line(tokenizer, tmp_path, damage):
+    path = tmp_path / "tokenizer.model"
+    tokenizer.save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match="data stage") as caught:
+        tokenizer_lib.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_names_the_stage_to_run(tmp_path):
+    with pytest.raises(UserError, match="run the data stage"):
+        tokenizer_lib.load(tmp_path / "nowhere.model")
+
+
+def test_vocabulary_too_small_or_no_text_names_the_fix():
+    with pytest.raises(UserError, match=r"raise tokenizer\.vocab_size"):
+        tokenizer_lib.train(template_texts(), TokenizerConfig(vocab_size=350))
+    with pytest.raises(UserError, match="training split"):
+        tokenizer_lib.train([], CONFIG)
+
+
+def test_training_on_json_like_text_with_odd_characters():
+    texts = [json.dumps({"q": "caf\u00e9 \u2585 \t \x00"}, ensure_ascii=False)] * 20
+    tokenizer = tokenizer_lib.train(texts, CONFIG)
+    assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]

@@ -1,0 +1,202 @@
+"""The policy and PRM stages on questions in GSM8K's form, small enough to train in seconds."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from etils import epath
+
+from ttcjax.checkpoint import load_params
+from ttcjax.config import (
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PRMConfig,
+    TokenizerConfig,
+    TrainConfig,
+    from_dict,
+)
+from ttcjax.data import loader, prepare
+from ttcjax.errors import UserError
+from ttcjax.model import params as model_params
+from ttcjax.text import tokenizer as tokenizers
+from ttcjax.train import policy, prm
+
+TRAIN = TrainConfig(
+    steps=12,
+    batch_size=8,
+    seq_len=96,
+    optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=2),
+    validate_every=6,
+    checkpoint_every=6,
+    log_every=4,
+)
+CONFIG = ExperimentConfig(
+    data=DataConfig(name="gsm8k", dir="unset", num_train=400, num_valid=20, num_test=20),
+    tokenizer=TokenizerConfig(vocab_size=420),
+    model=ModelConfig(num_layers=2, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, d_ff=32, max_seq_len=128),
+    policy=TRAIN,
+    prm=PRMConfig(train=dataclasses.replace(TRAIN, dropout=0.05), valid_fraction=0.2),
+)
+
+
+def _write_labels(config, workdir, questions=10):
+    """Give every step of a few reference solutions a label that is known from its line."""
+    task, splits = loader.load(config.data, workdir / "data")
+    examples = [splits.train[i] for i in range(questions)]
+    columns = {
+        "question": [e.id for e in examples for _ in range(2)],
+        "sample": pa.array([i for _ in examples for i in range(2)], pa.int32()),
+        "prompt": [task.prompt(e.question) for e in examples for _ in range(2)],
+        "solution": [e.solution for e in examples for _ in range(2)],
+        "step_values": pa.array(
+            [[1 / (1 + i)] * len(e.solution.split("\n")) for e in examples for i in range(2)], pa.list_(pa.float32())
+        ),
+        "correct": [True] * (2 * questions),
+    }
+    (workdir / "labels").mkdir()
+    table = pa.table(columns)
+    pq.write_table(table.slice(0, 8), workdir / "labels" / "shard-00000.parquet")
+    pq.write_table(table.slice(8), workdir / "labels" / "shard-00001.parquet")
+
+
+def _write_questions(folder):
+    """Files in GSM8K's form."""
+    for split, count in (("train", 420), ("test", 20)):
+        lines = []
+        for i in range(count):
+            a, b, c = i % 21, i // 21, len(split)
+            solution = f"{a} + {b} = <<{a}+{b}={a + b}>>{a + b}\n{a + b} + {c} = {a + b + c}\n#### {a + b + c}"
+            lines.append(json.dumps({"question": f"What is {a} plus {b} plus {c}?", "answer": solution}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("questions")
+    _write_questions(folder)
+    return dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, dir=str(folder)))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, config):
+    """A workdir with finished stages, and the results of the two training stages."""
+    workdir = epath.Path(tmp_path_factory.mktemp("workdir"))
+    prepare.run(config, workdir, workdir / "data")
+    policy_result = policy.run(config, workdir, workdir / "policy")
+    _write_labels(config, workdir)
+    return workdir, policy_result, prm.run(config, workdir, workdir / "prm")
+
+
+def test_the_policy_learns_from_scratch(trained):
+    workdir, result, _ = trained
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    events = [json.loads(line) for line in (workdir / "policy" / "metrics.jsonl").read_text().splitlines()]
+    first = next(e["loss"] for e in events if e["kind"] == "train")
+    assert result["valid_loss"] < first <= np.log(tokenizer.vocab_size) + 1
+    assert json.loads(json.dumps(result)) == result
+    assert result["steps"] == 12
+    assert 0 < result["tokens_seen"] <= 12 * 8 * 96
+
+
+def test_the_policy_is_readable_with_its_config(trained):
+    workdir, result, _ = trained
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    params, metadata = load_params(workdir / "policy" / "best", tokenizer)
+    model = from_dict(ModelConfig, metadata["model"])
+    assert metadata["kind"] == "policy"
+    assert model == dataclasses.replace(CONFIG.model, vocab_size=tokenizer.vocab_size)
+    load_params(workdir / "policy" / "best", tokenizer, expect=model_params.abstract(model))
+    assert result["params"] == model_params.count(params)
+
+
+def test_the_prm_is_readable_and_has_a_value_head(trained):
+    workdir, _, result = trained
+    params, metadata = load_params(workdir / "prm" / "best")
+    model = from_dict(ModelConfig, metadata["model"])
+    assert metadata["kind"] == "prm"
+    load_params(workdir / "prm" / "best", expect=model_params.abstract(model, ("value",)))
+    assert np.any(params["value"]["w"] != 0), "the value head must have been trained"
+    assert result["train_questions"] + result["valid_questions"] == 10
+    assert (result["valid_questions"], result["valid_solutions"]) == (2, 4)
+    assert result["valid_loss"] < np.log(2), "soft labels of mean 0.75 are learnt below the loss of guessing"
+
+
+def test_the_prm_starts_from_the_policys_trunk(trained):
+    workdir, _, _ = trained
+    trunk, metadata = load_params(workdir / "policy" / "best")
+    model = from_dict(ModelConfig, metadata["model"])
+    start = prm.initial_params(trunk, model, seed=0)
+    for name in ("embed", "layers", "final_norm"):
+        assert jax.tree.all(jax.tree.map(np.array_equal, start[name], trunk[name])), name
+    assert set(start) == {"embed", "layers", "final_norm", "value"}
+
+
+def test_both_stages_can_be_run_again_for_the_same_result(trained, config):
+    workdir, policy_result, prm_result = trained
+    assert policy.run(config, workdir, workdir / "policy") == policy_result
+    assert prm.run(config, workdir, workdir / "prm") == prm_result
+
+
+def test_a_stage_goes_on_from_its_checkpoint_bit_for_bit(trained, config, tmp_path):
+    workdir, result, _ = trained
+    out = epath.Path(tmp_path) / "policy"
+    shutil.copytree(workdir / "policy", out)
+    (out / "checkpoints" / "12").rmtree()
+    assert policy.run(config, workdir, out) == result
+    resumed, whole = (load_params(folder / "best")[0] for folder in (out, workdir / "policy"))
+    assert jax.tree.all(jax.tree.map(np.array_equal, resumed, whole))
+
+
+def test_held_out_questions_depend_on_their_ids_alone():
+    ids = [f"q{i}" for i in range(100)]
+    held = prm.held_out(ids, 0.1)
+    assert len(held) == 10
+    assert prm.held_out(reversed(ids), 0.1) == held
+
+
+@pytest.mark.parametrize(("count", "fraction"), [(2, 0.01), (2, 0.99), (3, 0.5)])
+def test_neither_part_is_ever_empty(count, fraction):
+    assert 0 < len(prm.held_out([str(i) for i in range(count)], fraction)) < count
+
+
+def test_one_question_is_too_few():
+    with pytest.raises(UserError, match="at least two questions"):
+        prm.held_out(["a", "a"], 0.5)
+
+
+def test_missing_labels_name_the_stage(tmp_path):
+    with pytest.raises(UserError, match="run the labels stage first"):
+        prm.read_labels(epath.Path(tmp_path))
+
+
+def test_a_truncated_labels_file_is_one_line(trained, tmp_path):
+    workdir, _, _ = trained
+    data = (workdir / "labels" / "shard-00000.parquet").read_bytes()
+    (tmp_path / "shard-00000.parquet").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"shard-00000.parquet cannot be read .* make them again") as error:
+        prm.read_labels(epath.Path(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(trained):
+    workdir, _, _ = trained
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    with pytest.raises(UserError, match="set it to 0"):
+        policy.resolve_model(dataclasses.replace(CONFIG.model, vocab_size=100), tokenizer)
+
+
+def test_a_prm_of_another_tokenizers_policy_is_refused(trained, config, tmp_path):
+    workdir, _, _ = trained
+    other = epath.Path(tmp_path)
+    prepare.run(dataclasses.replace(config, tokenizer=TokenizerConfig(vocab_size=400)), other, other / "data")
+    for stage in ("policy", "labels"):
+        shutil.copytree(workdir / stage, other / stage)
+    with pytest.raises(UserError, match="was trained with tokenizer"):
+        prm.run(config, other, other / "prm")

@@ -1,0 +1,171 @@
+"""The labels stage: how often the policy still gets there from every step of its own solutions.
+
+Snell et al. 2024, section 5.1 and App. D, after Math-Shepherd (Wang et al. 2023): sample solutions of training
+questions, drop those without a readable answer, and from every step prefix sample completions; the share of
+right ones is the step's soft label. The last step has nothing to complete, so its label is 0 or 1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
+from ttcjax.data.task import Example, Task
+from ttcjax.errors import UserError
+from ttcjax.files import write_bytes
+from ttcjax.metrics import progress
+from ttcjax.sample.engine import Engine, Prompt, Solution
+from ttcjax.sample.loading import load_engine
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("solution", pa.string(), nullable=False),
+        pa.field("step_values", pa.list_(pa.float32()), nullable=False),
+        pa.field("correct", pa.bool_(), nullable=False),
+    ]
+)
+
+
+@dataclass
+class _Counts:
+    """What happened to the samples of the shards at hand."""
+
+    samples: int = 0
+    dropped: int = 0
+    correct: int = 0
+    steps: int = 0
+    rollouts: int = 0
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Label `config.labels.questions` training questions, shard by shard; finished shards are kept.
+
+    Returns:
+        `questions`, `solutions`, `steps`, `mean_value`, and of the shards labelled by this call `samples`,
+        `dropped` (without a readable answer or unfinished) and `rollouts`.
+
+    Raises:
+        UserError: No sample has a readable answer, so there is nothing to learn from.
+    """
+    task, splits = loader.load(config.data, workdir / "data")
+    engine = load_engine(workdir, config.sampler, verifier=False)
+    examples = splits.train[: config.labels.questions]
+    counts = _Counts()
+    size = config.labels.shard_questions
+    with progress(len(examples), "labels: questions") as bar:
+        for number, start in enumerate(range(0, len(examples), size)):
+            shard = examples[start : start + size]
+            path = out / f"shard-{number:05d}.parquet"
+            if _complete(path):
+                bar.skip(len(shard))
+            else:
+                rows = label(engine, task, shard, config, counts)
+                sink = pa.BufferOutputStream()
+                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, compression="zstd")
+                write_bytes(path, sink.getvalue().to_pybytes())
+                bar.update(len(shard))
+    return _summary(out, len(examples), counts)
+
+
+def label(
+    engine: Engine, task: Task, examples: Sequence[Example], config: ExperimentConfig, counts: _Counts
+) -> list[dict[str, Any]]:
+    """Sample solutions of some questions and label every step.
+
+    A prefix that several samples of a question share is completed once, and its label shared.
+    """
+    labels = config.labels
+    prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
+    sampled = engine.sample(prompts, labels.samples, labels.seed)
+    kept: list[tuple[int, int, Solution, bool]] = []
+    prefixes: dict[tuple[int, tuple[int, ...]], Prompt] = {}
+    for q, (example, solutions) in enumerate(zip(examples, sampled, strict=True)):
+        for index, solution in enumerate(solutions):
+            counts.samples += 1
+            answer = task.extract(solution.text) if solution.finished else None
+            if answer is None:
+                counts.dropped += 1
+                continue
+            correct = task.grade(answer, example.answer)
+            counts.correct += correct
+            kept.append((q, index, solution, correct))
+            for prefix in _step_prefixes(engine, solution):
+                # The id makes a prefix's rollouts its own, whichever sample it came from.
+                name = f"{example.id}/{' '.join(map(str, prefix))}"
+                prefixes.setdefault((q, prefix), Prompt(name, prompts[q].tokens + prefix))
+
+    keys = list(prefixes)
+    rollouts = engine.sample(list(prefixes.values()), labels.rollouts, labels.seed + 1)
+    counts.rollouts += len(keys) * labels.rollouts
+    values: dict[tuple[int, tuple[int, ...]], float] = {}
+    for (q, prefix), ends in zip(keys, rollouts, strict=True):
+        before = engine.tokenizer.decode(prefix)
+        right = [task.grade(task.extract(before + end.text), examples[q].answer) for end in ends]
+        values[q, prefix] = float(np.mean(right))
+
+    rows = []
+    for q, index, solution, correct in kept:
+        step_values = [values[q, prefix] for prefix in _step_prefixes(engine, solution)] + [float(correct)]
+        counts.steps += len(step_values)
+        rows.append(
+            {
+                "question": examples[q].id,
+                "sample": index,
+                "prompt": task.prompt(examples[q].question),
+                "solution": solution.text,
+                "step_values": step_values,
+                "correct": correct,
+            }
+        )
+    return rows
+
+
+def _step_prefixes(engine: Engine, solution: Solution) -> list[tuple[int, ...]]:
+    """Return the tokens up to every step end but the last."""
+    ends = [i for i, token in enumerate(solution.tokens) if token in engine.tokenizer.step_end_ids]
+    return [solution.tokens[: i + 1] for i in ends[:-1]]
+
+
+def _complete(path: epath.Path) -> bool:
+    try:
+        return path.exists() and pq.read_schema(pa.BufferReader(path.read_bytes())).equals(SCHEMA)
+    except pa.ArrowException:
+        logger.warning("%s is damaged and is made again", path)
+        return False
+
+
+def _summary(out: epath.Path, questions: int, counts: _Counts) -> dict[str, Any]:
+    solutions, values = 0, []
+    for path in sorted(out.glob("shard-*.parquet")):
+        table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=["step_values"])
+        solutions += table.num_rows
+        values.append(np.asarray(table["step_values"].combine_chunks().flatten()))
+    if not solutions:
+        raise UserError(
+            "no sampled solution ends with an answer that can be read, so no step can be labelled: train the "
+            "policy longer, or raise --sampler.max-tokens"
+        )
+    flat = np.concatenate(values)
+    return {
+        "questions": questions,
+        "solutions": solutions,
+        "steps": int(flat.size),
+        "mean_value": float(flat.mean()),
+        "samples": counts.samples,
+        "dropped": counts.dropped,
+        "rollouts": counts.rollouts,
+    }

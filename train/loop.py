@@ -1,0 +1,459 @@
+"""The only training loop: every model of the library is trained by `fit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ttcjax.checkpoint import Checkpoints
+from ttcjax.config import OptimizerConfig, TrainConfig, config_hash, to_dict
+from ttcjax.errors import UserError
+from ttcjax.metrics import MetricWriter, progress
+from ttcjax.parallel import make_mesh
+from ttcjax.train.batches import Batch, BatchIterator
+
+logger = logging.getLogger(__name__)
+
+LossSums = tuple[jax.Array, jax.Array, Mapping[str, tuple[jax.Array, jax.Array]]]
+LossFn = Callable[[Any, Mapping[str, jax.Array], jax.Array | None], LossSums]
+"""(params, batch, dropout key or None) to (sum of losses, sum of weights, {metric: (sum, weight)})."""
+
+
+class DivergedError(UserError):
+    """The loss is no longer a finite number."""
+
+
+class Preempted(SystemExit):
+    """SIGTERM came; the state is saved. Ends the process with status 143 (128 + SIGTERM) unless caught."""
+
+    def __init__(self, message: str):
+        super().__init__(128 + signal.SIGTERM)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What `fit` leaves behind."""
+
+    params: Any
+    """Parameters after the last step, on the devices; the best ones are in `best/`."""
+    steps: int
+    """Optimizer steps done; fewer than configured where patience ran out."""
+    tokens_seen: int
+    """Training tokens, padding left out."""
+    train_loss: float
+    """Mean over the last `log_every` steps or fewer."""
+    valid_loss: float
+    """Lowest validation loss."""
+    best_step: int
+    valid_metrics: dict[str, float]
+    """The other validation metrics at `best_step`."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything but the parameters, and their number, ready for JSON."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "params"}
+        return {**fields, "params": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.params))}
+
+
+@dataclass
+class _HostState:
+    """What resuming needs beside the device's state and the data iterator's."""
+
+    tokens_seen: int = 0
+    train_loss: float = math.nan
+    valid_loss: float = math.inf
+    best_step: int = 0
+    valid_metrics: dict[str, float] = field(default_factory=dict)
+    validations_since_best: int = 0
+    window: dict[str, float] = field(default_factory=dict)
+    """Sums since the last log line."""
+
+
+def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
+    """Return the learning rate as a function of the number of steps done before.
+
+    It rises linearly to the peak in `warmup_steps`, then follows the schedule down to `final_fraction` of the
+    peak at the last of `steps`.
+    """
+
+    def at(count: jax.typing.ArrayLike) -> jax.Array:
+        step = jnp.asarray(count, jnp.float32) + 1
+        warm = jnp.minimum(1.0, step / max(config.warmup_steps, 1))
+        gone = jnp.clip((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0, 1.0)
+        left = {"constant": 1.0, "linear": 1.0 - gone, "cosine": 0.5 * (1.0 + jnp.cos(jnp.pi * gone))}[config.schedule]
+        if config.schedule != "constant":
+            left = config.final_fraction + (1.0 - config.final_fraction) * left
+        return config.learning_rate * warm * left
+
+    return at
+
+
+def decay_mask(params: Any) -> Any:
+    """Return booleans for the leaves that weight decay applies to: matrices, neither norms nor biases.
+
+    Leaves below `layers` have one leading axis for the layer, which is not counted.
+    """
+
+    def is_matrix(path: tuple[Any, ...], leaf: Any) -> bool:
+        names = [str(getattr(part, "key", part)) for part in path]
+        if names and names[-1].endswith(("norm", "bias", "scale")):
+            return False
+        return len(leaf.shape) - ("layers" in names) >= 2
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
+    """Return AdamW (Loshchilov and Hutter 2019) behind clipping by global norm."""
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
+    adamw = optax.adamw(
+        learning_rate(config, steps),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        mask=decay_mask,
+    )
+    chain = optax.chain(clip, adamw)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):  # Optax needs it, whatever the caller has set.
+            return chain.update(updates, state, params)
+
+    return optax.GradientTransformation(chain.init, update)
+
+
+def init_state(config: TrainConfig, params: Any) -> dict[str, Any]:
+    """Return the state before the first step: `params`, `opt_state` and `step`."""
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+
+def make_train_step(
+    config: TrainConfig, loss_fn: LossFn, mesh: Mesh
+) -> Callable[[Any, Mapping[str, jax.Array]], tuple[Any, dict[str, jax.Array]]]:
+    """Compile one optimizer step `(state, batch) -> (state, sums)`; the state's buffers are donated.
+
+    The batch is split over mesh axis `data`, the state is the same on all devices. With `accumulate` above 1
+    the rows go through in that many micro-batches; gradients and losses are divided by the weights of the
+    whole batch, so that the result does not depend on the split. The dropout key is folded from the seed and
+    the step: step k draws the same masks in a resumed run.
+    """
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    schedule = learning_rate(config.optimizer, config.steps)
+
+    def sums(params: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        loss, weight, metrics = loss_fn(params, batch, key)
+        return loss, _named_sums(loss, weight, metrics, batch)
+
+    gradient = jax.grad(sums, has_aux=True)
+
+    def accumulated(params: Any, batch: Mapping[str, jax.Array], key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        count = config.accumulate
+        micro_sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+
+        def split(x: jax.Array) -> jax.Array:
+            # Strided, so that every device's rows stay on it.
+            x = x.reshape((x.shape[0] // count, count, *x.shape[1:])).swapaxes(0, 1)
+            return jax.lax.with_sharding_constraint(x, micro_sharding)
+
+        def add(total: Any, scanned: tuple[dict[str, jax.Array], jax.Array]) -> tuple[Any, None]:
+            micro, number = scanned
+            part = gradient(params, micro, jax.random.fold_in(key, number))
+            return jax.tree.map(jnp.add, total, part), None
+
+        micros = {name: split(x) for name, x in batch.items()}
+        first = jax.tree.map(lambda x: x[0], micros)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradient, params, first, key))
+        return jax.lax.scan(add, zeros, (micros, jnp.arange(count)))[0]
+
+    def train_step(state: Any, batch: Mapping[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
+        params, step = state["params"], state["step"]
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        grads, out = (gradient if config.accumulate == 1 else accumulated)(params, batch, key)
+        weight = jnp.maximum(out["loss_weight"], jnp.finfo(jnp.float32).tiny)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
+        out |= {"grad_norm": jnp.asarray(optax.tree.norm(grads)), "lr": jnp.asarray(schedule(step))}
+        return {"params": optax.apply_updates(params, updates), "opt_state": opt_state, "step": step + 1}, out
+
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+
+
+def _named_sums(
+    loss: jax.Array,
+    weight: jax.Array,
+    metrics: Mapping[str, tuple[jax.Array, jax.Array]],
+    batch: Mapping[str, jax.Array],
+) -> dict[str, jax.Array]:
+    tokens = jnp.sum(batch["segment_ids"] > 0) if "segment_ids" in batch else jnp.asarray(0)
+    named = {"loss_sum": loss, "loss_weight": weight, "tokens": tokens}
+    for name, (total, total_weight) in metrics.items():
+        named |= {f"{name}_sum": total, f"{name}_weight": total_weight}
+    return named
+
+
+def _means(sums: Mapping[str, float]) -> dict[str, float]:
+    names = [key.removesuffix("_sum") for key in sums if key.endswith("_sum")]
+    return {name: sums[f"{name}_sum"] / max(sums[f"{name}_weight"], 1e-30) for name in names}
+
+
+class _Sigterm:
+    """Notes SIGTERM in place of dying from it; gives the old handler back at the end."""
+
+    received = False
+
+    def __enter__(self) -> _Sigterm:
+        self._installed = threading.current_thread() is threading.main_thread()
+        if self._installed:
+            self._previous = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGTERM, self._previous)
+
+
+def fit(
+    config: TrainConfig,
+    loss_fn: LossFn,
+    params: Any,
+    train: BatchIterator,
+    valid: Sequence[Batch],
+    folder: epath.PathLike,
+    *,
+    name: str,
+    metadata: Mapping[str, Any],
+    mesh: Mesh | None = None,
+) -> FitResult:
+    """Train a model, or go on with a run that was stopped, and keep the parameters of lowest validation loss.
+
+    A run that was killed at any moment and started again ends with the same parameters, bit for bit on the
+    same devices, as one that was left alone. SIGTERM saves the state first. Metrics are read one step late, so
+    that the devices never wait for the host.
+
+    Args:
+        config: Length, batch, optimizer, validation, checkpoints, seed.
+        loss_fn: Sums over a batch, see `LossFn`. It is given a dropout key in training only.
+        params: Initial parameters; not used by a run that goes on from a checkpoint.
+        train: Endless batches with `config.batch_size` rows over all processes.
+        valid: The validation batches, of the same shapes.
+        folder: Holds `checkpoints/`, `best/` and `metrics.jsonl` afterwards.
+        name: What is being trained, for progress lines.
+        metadata: JSON-able values kept beside the best parameters, as `load_params` returns them.
+        mesh: Devices, on an axis `data`; all of them by default.
+
+    Raises:
+        DivergedError: A loss is not finite; the message names the last good checkpoint.
+        Preempted: SIGTERM came; run again to go on.
+        UserError: `batch_size / accumulate` does not divide by the devices, the disk is full, or the
+            checkpoints found are all damaged or of another configuration.
+    """
+    mesh = make_mesh({"data": -1}) if mesh is None else mesh
+    devices = mesh.shape["data"]
+    if config.batch_size // config.accumulate % devices:
+        raise UserError(
+            f"{name}: batch_size / accumulate = {config.batch_size // config.accumulate} must be a multiple of the "
+            f"{devices} devices"
+        )
+    with _Fit(config, loss_fn, params, train, valid, epath.Path(folder), name, metadata, mesh) as run:
+        return run.run()
+
+
+class _Fit:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        loss_fn: LossFn,
+        params: Any,
+        train: BatchIterator,
+        valid: Sequence[Batch],
+        folder: epath.Path,
+        name: str,
+        metadata: Mapping[str, Any],
+        mesh: Mesh,
+    ):
+        self.config, self.name, self.metadata = config, name, metadata
+        self.train, self.folder = train, folder
+        self.batch_sharding = NamedSharding(mesh, PartitionSpec("data"))
+        self.train_step = make_train_step(config, loss_fn, mesh)
+
+        @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        def valid_step(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+            return _named_sums(*loss_fn(params, batch, None), batch)
+
+        self.valid_step = valid_step
+
+        @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        def first_state(params: Any) -> dict[str, Any]:
+            # Copied: the first step donates its input, and the caller's parameters must survive that.
+            return init_state(config, jax.tree.map(jnp.copy, params))
+
+        self.state = first_state(params)
+        self.host = _HostState()
+        self.step = 0
+        self.pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.checkpoints = Checkpoints(folder, keep=config.keep_checkpoints, fingerprint=self._fingerprint())
+        try:
+            self._resume()
+            self.writer = MetricWriter(folder, resume_step=self.step)
+        except BaseException:
+            self.checkpoints.close()
+            raise
+        self.valid = [self._put(batch) for batch in valid]
+
+    def __enter__(self) -> _Fit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.writer.close()
+        self.checkpoints.close()
+
+    def _fingerprint(self) -> str:
+        config = to_dict(self.config)
+        for free in ("log_every", "keep_checkpoints"):  # They change no parameter.
+            del config[free]
+        shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", self.state["params"])
+        return config_hash(config, shapes, dict(self.metadata))
+
+    def _resume(self) -> None:
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state)
+        restored = self.checkpoints.restore(abstract)
+        if restored is None:
+            return
+        self.step, self.state, values = restored
+        self.train.set_state(values.pop("data"))
+        self.host = _HostState(**values)
+        logger.info("%s: going on from step %d", self.name, self.step)
+
+    def _put(self, batch: Batch) -> dict[str, jax.Array]:
+        if jax.process_count() == 1:
+            return jax.device_put(batch, self.batch_sharding)
+        return {k: jax.make_array_from_process_local_data(self.batch_sharding, v) for k, v in batch.items()}
+
+    @property
+    def out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.host.validations_since_best
+
+    def run(self) -> FitResult:
+        config = self.config
+        self.clock = time.monotonic()
+        with _Sigterm() as sigterm, progress(config.steps, self.name) as bar:
+            bar.skip(self.step)
+            while self.step < config.steps and not self.out_of_patience:
+                self.state, sums = self.train_step(self.state, self._put(next(self.train)))
+                self.step += 1
+                self._read_pending()
+                self.pending = (self.step, sums)
+                last = self.step == config.steps
+                saved = last or self.step % config.checkpoint_every == 0
+                if last or (config.validate_every and self.step % config.validate_every == 0):
+                    self._read_pending()
+                    self._validate()
+                    saved = saved or self.out_of_patience
+                if saved:
+                    self._save()
+                bar.update(note="" if math.isnan(self.host.train_loss) else f"loss {self.host.train_loss:.4g}")
+                if sigterm.received and not (last or self.out_of_patience):
+                    if not saved:
+                        self._save()
+                    self.checkpoints.wait()
+                    message = f"{self.name}: stopped by SIGTERM at step {self.step}; run again to go on from there"
+                    logger.warning("%s", message)
+                    raise Preempted(message)
+        self.checkpoints.wait()
+        host = self.host
+        return FitResult(
+            params=self.state["params"],
+            steps=self.step,
+            tokens_seen=host.tokens_seen,
+            train_loss=host.train_loss,
+            valid_loss=host.valid_loss,
+            best_step=host.best_step,
+            valid_metrics=host.valid_metrics,
+        )
+
+    def _read_pending(self) -> None:
+        """Account for the step dispatched last; waits for the device to finish it."""
+        if self.pending is None:
+            return
+        step, sums = self.pending
+        self.pending = None
+        values = {key: value.item() for key, value in jax.device_get(sums).items()}
+        loss = _means(values)["loss"]
+        if not (math.isfinite(loss) and math.isfinite(values["grad_norm"])):
+            self._diverged("loss" if not math.isfinite(loss) else "gradient", step)
+        lr, grad_norm = values.pop("lr"), values.pop("grad_norm")
+        host, window = self.host, self.host.window
+        host.tokens_seen += values["tokens"]
+        for key, value in values.items():
+            window[key] = window.get(key, 0) + value
+        if step % self.config.log_every and step != self.config.steps:
+            return
+        means = _means(window)
+        host.train_loss = means["loss"]
+        now = time.monotonic()
+        rate = window["tokens"] / max(now - self.clock, 1e-9)
+        self.writer.write(step, "train", {**means, "lr": lr, "grad_norm": grad_norm, "tokens_per_second": rate})
+        self.clock = now
+        window.clear()
+
+    def _validate(self) -> None:
+        begin = time.monotonic()
+        parts = [self.valid_step(self.state["params"], batch) for batch in self.valid]
+        totals = {key: float(np.sum([part[key] for part in jax.device_get(parts)])) for key in parts[0]}
+        means = _means(totals)
+        if not math.isfinite(means["loss"]):
+            self._diverged("validation loss", self.step)
+        host = self.host
+        if means["loss"] < host.valid_loss:
+            host.valid_loss, host.best_step, host.validations_since_best = means["loss"], self.step, 0
+            host.valid_metrics = {key: value for key, value in means.items() if key != "loss"}
+            best = {**self.metadata, "step": self.step, "valid_loss": means["loss"]}
+            self.checkpoints.save_best(self.state["params"], best)
+        else:
+            host.validations_since_best += 1
+        self.writer.write(self.step, "valid", means)
+        self.clock += time.monotonic() - begin  # Keeps the training rate free of validation.
+
+    def _save(self) -> None:
+        self._read_pending()
+        host = dataclasses.asdict(self.host)
+        self.checkpoints.save(self.step, self.state, {**host, "data": self.train.get_state()})
+
+    def _diverged(self, what: str, step: int) -> None:
+        self.checkpoints.wait()
+        good = self.checkpoints.latest
+        raise DivergedError(
+            f"{self.name}: the {what} is not finite at step {step}; last good checkpoint: {good or 'none yet'}; "
+            f"lower optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or clip_norm"
+        )

@@ -1,0 +1,97 @@
+"""The policy stage: a language model trained from scratch on the reference solutions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from ttcjax.config import ExperimentConfig, ModelConfig, to_dict
+from ttcjax.data import loader
+from ttcjax.errors import UserError
+from ttcjax.model import heads, transformer
+from ttcjax.model import params as model_params
+from ttcjax.text import tokenizer as tokenizers
+from ttcjax.text.tokenizer import Tokenizer
+from ttcjax.train import losses
+from ttcjax.train.batches import policy_examples, train_batches, valid_batches
+from ttcjax.train.loop import LossFn, LossSums, fit
+
+
+def resolve_model(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the model config with the tokenizer's vocabulary size filled in.
+
+    Raises:
+        UserError: The config names another size that is too small for the tokenizer.
+    """
+    if config.vocab_size == 0:
+        return dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    if config.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size={config.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
+            "set it to 0 to take the tokenizer's"
+        )
+    return config
+
+
+def make_loss(config: ModelConfig) -> LossFn:
+    """Return the next-token loss of a policy; its metric is the accuracy of the most likely token."""
+
+    def loss(params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None) -> LossSums:
+        hidden_BTD = transformer.forward(
+            params,
+            batch["tokens"],
+            batch["positions"],
+            config,
+            segment_ids_BT=batch["segment_ids"],
+            dropout_key=dropout_key,
+        )
+        total, hits = losses.next_token(
+            lambda hidden: heads.logits(params, hidden, config),
+            hidden_BTD,
+            batch["targets"],
+            batch["weights"],
+            vocab_size=config.vocab_size,
+        )
+        weight = jnp.sum(batch["weights"])
+        return total, weight, {"accuracy": (hits, weight)}
+
+    return loss
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Train the policy and write it to `out/best`.
+
+    Args:
+        config: `data`, `model` and `policy` are used.
+        workdir: Holds the finished `data` stage.
+        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+
+    Returns:
+        `steps`, `best_step`, `train_loss`, `valid_loss`, `valid_metrics`, `tokens_seen`, `params` (their number).
+    """
+    task, splits = loader.load(config.data, workdir / "data")
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    model = resolve_model(config.model, tokenizer)
+    train = config.policy
+    shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
+
+    train_examples, valid_examples = (
+        policy_examples(((task.prompt(e.question), e.solution) for e in split), tokenizer)
+        for split in (splits.train, splits.valid)
+    )
+    result = fit(
+        train,
+        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout)),
+        model_params.init(jax.random.key(train.seed), model),
+        train_batches(train_examples, **shape, seed=train.seed),
+        valid_batches(valid_examples, **shape),
+        out,
+        name="policy",
+        metadata={"kind": "policy", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+    )
+    return result.summary()

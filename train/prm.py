@@ -1,0 +1,137 @@
+"""The PRM stage: a process-reward model trained on Monte Carlo step labels (Snell et al. 2024, section 5.1, App. D)."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from ttcjax.checkpoint import load_params
+from ttcjax.config import ExperimentConfig, ModelConfig, from_dict, to_dict
+from ttcjax.errors import UserError
+from ttcjax.model import heads, transformer
+from ttcjax.model import params as model_params
+from ttcjax.text import tokenizer as tokenizers
+from ttcjax.train import losses
+from ttcjax.train.batches import prm_examples, train_batches, valid_batches
+from ttcjax.train.loop import LossFn, LossSums, fit
+
+logger = logging.getLogger(__name__)
+
+LabelRow = tuple[str, str, str, list[float]]
+"""(question id, prompt, solution, one value a step)."""
+
+
+def make_loss(config: ModelConfig) -> LossFn:
+    """Return the step loss of a verifier; its metric is the accuracy of step classification."""
+
+    def loss(params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None) -> LossSums:
+        hidden_BTD = transformer.forward(
+            params,
+            batch["tokens"],
+            batch["positions"],
+            config,
+            segment_ids_BT=batch["segment_ids"],
+            dropout_key=dropout_key,
+        )
+        values_BT = heads.value(params, hidden_BTD, config)
+        total, hits = losses.step_binary(values_BT, batch["labels"], batch["weights"])
+        weight = jnp.sum(batch["weights"])
+        return total, weight, {"accuracy": (hits, weight)}
+
+    return loss
+
+
+def read_labels(folder: epath.Path) -> list[LabelRow]:
+    """Return the rows of all `*.parquet` files of the labels stage, in the order of file names.
+
+    Raises:
+        UserError: There are no files or rows, or a file cannot be read.
+    """
+    rows: list[LabelRow] = []
+    columns = ("question", "prompt", "solution", "step_values")
+    for path in sorted(folder.glob("*.parquet")):
+        try:
+            table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"the labels in {path} cannot be read ({reason}): delete {folder} and make them again"
+            ) from error
+        rows.extend(zip(*(table[column].to_pylist() for column in columns), strict=True))
+    if not rows:
+        raise UserError(f"there are no labels in {folder}: run the labels stage first")
+    return rows
+
+
+def held_out(questions: Iterable[str], fraction: float) -> set[str]:
+    """Return the questions held out for validation: those whose id has the lowest hashes.
+
+    At least one is held out and at least one is not.
+
+    Raises:
+        UserError: There are fewer than two questions.
+    """
+    ranked = sorted(set(questions), key=lambda q: hashlib.sha256(q.encode()).digest())
+    if len(ranked) < 2:
+        raise UserError("the PRM needs labels of at least two questions: raise labels.questions")
+    return set(ranked[: min(max(1, math.floor(fraction * len(ranked))), len(ranked) - 1)])
+
+
+def initial_params(policy: model_params.Params, config: ModelConfig, seed: int) -> model_params.Params:
+    """Return a verifier with the policy's trunk and a new value head."""
+    fresh = model_params.init(jax.random.key(seed), config, heads=("value",))
+    return {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Train the verifier from the policy and the step labels and write it to `out/best`.
+
+    Args:
+        config: `prm` is used; the model is the policy's.
+        workdir: Holds the finished stages `data`, `policy` and `labels`.
+        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+
+    Returns:
+        What the policy stage returns, and `train_questions`, `valid_questions`, `train_solutions`,
+        `valid_solutions`.
+    """
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
+    model = from_dict(ModelConfig, metadata["model"])
+    train = config.prm.train
+    shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
+
+    rows = read_labels(workdir / "labels")
+    questions = {row[0] for row in rows}
+    valid_questions = held_out(questions, config.prm.valid_fraction)
+    train_examples, valid_examples = (
+        prm_examples((row[1:] for row in rows if (row[0] in valid_questions) is held), tokenizer)
+        for held in (False, True)
+    )
+    result = fit(
+        train,
+        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout)),
+        initial_params(policy, model, train.seed),
+        train_batches(train_examples, **shape, seed=train.seed),
+        valid_batches(valid_examples, **shape),
+        out,
+        name="PRM",
+        metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+    )
+    return {
+        **result.summary(),
+        "train_questions": len(questions) - len(valid_questions),
+        "valid_questions": len(valid_questions),
+        "train_solutions": len(train_examples),
+        "valid_solutions": len(valid_examples),
+    }

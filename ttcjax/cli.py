@@ -1,0 +1,354 @@
+"""The `ttcjax` command: reads arguments, calls the library, prints results and errors.
+
+Library errors become one line on stderr and an exit status: 2 for bad input, 1 for a full disk or
+another failure of the system, 130 for Ctrl-C and 143 for SIGTERM. `--debug` shows the traceback too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import errno
+import io
+import json
+import logging
+import os
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import ttcjax
+from ttcjax import config as config_lib
+from ttcjax import pipeline
+from ttcjax.config import ConfigError, ExperimentConfig
+from ttcjax.errors import UserError
+
+if TYPE_CHECKING:
+    from ttcjax.solve import Solved
+
+_TERMINATED = 128 + signal.SIGTERM
+"""The status that shells give to a process ended by SIGTERM."""
+
+_DESCRIPTION = "Test-time compute for language models in JAX: sample, verify, search, and measure what it buys."
+
+_EPILOG = """\
+examples:
+  ttcjax run configs/procmath_tiny.py                       every stage, into the config's workdir
+  ttcjax run configs/procmath_tiny.py --workdir runs/a --policy.steps 800
+  ttcjax search configs/procmath_tiny.py --sweep.budgets 1 4 16
+  ttcjax run configs/procmath_tiny.py --help                every setting, its meaning and value
+  ttcjax list runs/demo                                     which stages are complete
+  ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
+
+Run a command again to go on after an interruption: complete stages are skipped, the others resume.
+
+flags of every command:
+  --debug        show the traceback of an error
+  --distributed  join the processes of a multi-host JAX job first (jax.distributed.initialize)
+
+environment:
+  JAX_COMPILATION_CACHE_DIR  folder (or gs:// path) where compiled programs are kept between runs
+  JAX_PLATFORMS              cpu, tpu or cuda; the default is the fastest that is installed
+"""
+
+_CONFIG_EPILOG = """\
+Settings of the config are overridden by name after it: --policy.steps 800 --sweep.budgets 1 4 16
+`ttcjax {command} CONFIG --help` lists them all with the values of that config.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug, distributed = _take(arguments, "--debug"), _take(arguments, "--distributed")
+    try:
+        args = _parser().parse_args(arguments)
+        _start_logging()
+        with _sigterm_raises():
+            if distributed:
+                _join_distributed()
+            args.call(args)
+        return 0
+    except KeyboardInterrupt:
+        return _report("interrupted; run the same command again to go on", 130, debug)
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, is gone; keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UserError, ConfigError) as error:
+        return _report(str(error), 2, debug)
+    except SystemExit as error:
+        if error.code == _TERMINATED:
+            return _report("stopped by SIGTERM; run the same command again to go on", _TERMINATED, debug)
+        raise
+    except Exception as error:
+        if _disk_is_full(error):
+            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
+            advice = "free some space and run the same command again, finished work is kept"
+            return _report(f"no space left on the disk{where}: {advice}", 1, debug)
+        if isinstance(error, OSError) and error.strerror:
+            return _report(f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1, debug)
+        raise
+
+
+def _report(message: str, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"ttcjax: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _take(arguments: list[str], flag: str) -> bool:
+    found = flag in arguments
+    while flag in arguments:
+        arguments.remove(flag)
+    return found
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Say whether the error or what caused it is a full disk; C++ writers tell it in their message only."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    raise SystemExit(_TERMINATED)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that what is open is closed and what can be saved is saved."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _start_logging() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("ttcjax").setLevel(logging.INFO)
+
+
+def _join_distributed() -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"--distributed found no multi-host job to join: {error}") from error
+    if jax.process_count() > 1:
+        raise UserError(
+            f"{jax.process_count()} processes joined, and stages write from one: start `ttcjax` on one host"
+        )
+
+
+# ---- arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("ttcjax", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, call: Callable[[argparse.Namespace], None], summary: str, epilog: str = "") -> Any:
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, formatter_class=raw
+        )
+        command.set_defaults(call=call, command=name)
+        return command
+
+    def add_config(name: str, call: Callable[[argparse.Namespace], None], summary: str) -> None:
+        command = add(name, call, summary, _CONFIG_EPILOG.format(command=name))
+        command.add_argument("config", metavar="CONFIG", help="Python file with a get_config() function")
+        rest = command.add_argument("overrides", metavar="--SETTING VALUE", nargs=argparse.REMAINDER)
+        rest.required = False
+
+    add_config("run", _run, "run every stage that is not complete yet")
+    for stage in pipeline.STAGES:
+        add_config(stage.name, _run_one, f"stage: {stage.summary}")
+    add_config("config", _print_config, "print the resolved config as JSON")
+
+    command = add("list", _list, "list the stages in a workdir and their state")
+    command.add_argument("workdir", metavar="WORKDIR")
+
+    command = add("solve", _solve, "answer one question with the models of a workdir")
+    command.add_argument("question", metavar="QUESTION")
+    command.add_argument("--workdir", required=True, help="where `ttcjax run` put its stages")
+    command.add_argument(
+        "--strategy", default="beam:n=16,width=4", help="such as beam:n=16,width=4 or best_of_n:n=64 (%(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0)
+
+    add("version", _version, "print the versions of ttcjax and jax")
+    return parser
+
+
+def load_config(path: str) -> ExperimentConfig:
+    """Return what `get_config()` of a Python file gives.
+
+    Raises:
+        UserError: The file is missing, fails, or has no such function.
+    """
+    if not os.path.isfile(path):
+        hint = "; the config file comes before the settings" if path.startswith("-") else ""
+        raise UserError(f"no config file {path}{hint}")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        if get_config is None:
+            raise UserError(f"{path} has no get_config() function that returns an ExperimentConfig")
+        config = get_config()
+    except UserError:
+        raise
+    except ConfigError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        place = path if line is None else f"{path}, line {line}"
+        raise UserError(f"{place}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ExperimentConfig):
+        raise UserError(f"get_config() in {path} must return an ExperimentConfig, not {type(config).__name__}")
+    return config
+
+
+def override(config: ExperimentConfig, arguments: Sequence[str], prog: str = "ttcjax run CONFIG") -> ExperimentConfig:
+    """Return the config with settings replaced by command-line arguments, such as `--policy.steps 800`.
+
+    Raises:
+        ConfigError: A setting is unknown (the closest one is named) or its value does not fit.
+    """
+    if not arguments:
+        return config
+    import tyro
+
+    asks_help = any(a in ("-h", "--help") for a in arguments)
+    box = io.StringIO()
+    try:
+        with contextlib.nullcontext() if asks_help else contextlib.redirect_stderr(box):
+            changed, unknown = tyro.cli(
+                ExperimentConfig,
+                prog=prog,
+                args=list(arguments),
+                default=config,
+                return_unknown_args=True,
+                use_underscores=True,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ConfigError(_reason(box.getvalue())) from stop
+    if unknown:
+        raise ConfigError(_unknown_setting(unknown[0]))
+    return changed
+
+
+def _reason(box: str) -> str:
+    """Return in one line what tyro says in the first part of its box of text."""
+    words = []
+    for line in box.splitlines()[1:]:
+        line = line.strip("│ ")
+        if line.startswith("──"):
+            break
+        words.append(line)
+    reason = " ".join(words).removeprefix("Error parsing ").removeprefix(f"{ExperimentConfig.__name__}: ")
+    return reason or "these settings cannot be read"
+
+
+def _unknown_setting(argument: str) -> str:
+    if not argument.startswith("--"):
+        return f"unexpected argument {argument!r}; settings are given as --name value"
+    name = argument[2:].split("=")[0].replace("-", "_")
+    known = list(_setting_names(ExperimentConfig))
+    close = difflib.get_close_matches(name, known, n=1)
+    # A name given without its table, `steps` for `policy.steps`, is far from the full one in letters.
+    close = [k for k in known if k.endswith(f".{name}")][:1] or close
+    hint = f"did you mean --{close[0]}?" if close else "`ttcjax run CONFIG --help` lists them"
+    return f"unknown setting --{name}; {hint}"
+
+
+def _setting_names(cls: type, prefix: str = "") -> Iterator[str]:
+    instance = cls()
+    for field in dataclasses.fields(cls):
+        value = getattr(instance, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _setting_names(type(value), f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+# ---- commands
+
+
+def _config_of(args: argparse.Namespace) -> ExperimentConfig:
+    return override(load_config(args.config), args.overrides, f"ttcjax {args.command} {args.config}")
+
+
+def _run(args: argparse.Namespace) -> None:
+    pipeline.run(_config_of(args), command=args.config)
+
+
+def _run_one(args: argparse.Namespace) -> None:
+    pipeline.run(_config_of(args), only=args.command, command=args.config)
+
+
+def _print_config(args: argparse.Namespace) -> None:
+    print(json.dumps(config_lib.to_dict(_config_of(args)), indent=2))
+
+
+def _list(args: argparse.Namespace) -> None:
+    if not os.path.isdir(args.workdir) and "://" not in args.workdir:
+        raise UserError(f"no workdir {args.workdir}: `ttcjax run CONFIG --workdir {args.workdir}` makes it")
+    for name, state, record in pipeline.states(args.workdir):
+        detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
+        print(f"{name:8} {state:10} {detail}".rstrip())
+
+
+def _solve(args: argparse.Namespace) -> None:
+    from ttcjax.solve import solve
+
+    _print_solved(solve(args.question, args.workdir, args.strategy, args.seed))
+
+
+def _print_solved(solved: Solved) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Model text goes through Text: square brackets in it are not markup.
+    steps = Table("step", "score", title="best solution", title_justify="left", box=None)
+    for text, score in solved.steps:
+        steps.add_row(Text(text), f"{score:.3f}")
+    votes = Table("answer", "weight", "candidates", title="votes", title_justify="left", box=None)
+    for answer, weight, count in solved.votes:
+        votes.add_row(Text(str(answer)), f"{weight:.3f}", str(count))
+    console = Console(highlight=False)
+    console.print(Text(solved.question), steps, votes, sep="\n\n")
+    answer = "no answer could be read" if solved.answer is None else solved.answer
+    console.print(Text(f"\nanswer: {answer}   ({solved.generations} generations, {solved.seconds:.1f} s)"))
+
+
+def _version(args: argparse.Namespace) -> None:
+    from importlib.metadata import version
+
+    print(f"ttcjax {ttcjax.__version__}, jax {version('jax')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,410 @@
+"""Every setting of an experiment: its name, unit, default and the values it may take.
+
+The dataclasses here are the only place where settings are declared. Files in `configs/` build an
+`ExperimentConfig`, the command line overrides its fields by the same names, and the resolved config
+is written as JSON beside every result. All of them are frozen and hashable, so a `ModelConfig` or a
+`SamplerConfig` can be a static argument of a jitted function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting has a value it may not take, or a key that does not exist."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for contexts longer than those trained on."""
+
+    kind: Literal["none", "linear", "llama3"] = "none"
+    factor: float = 1.0
+    """Context extension factor, at least 1."""
+    low_freq_factor: float = 1.0
+    """`llama3` only: wavelengths above `original_max_position / low_freq_factor` are fully scaled."""
+    high_freq_factor: float = 4.0
+    """`llama3` only: wavelengths below `original_max_position / high_freq_factor` are kept."""
+    original_max_position: int = 8192
+    """`llama3` only: the context length of pretraining, in tokens."""
+
+    def __post_init__(self) -> None:
+        _require(self.factor >= 1.0, f"rope_scaling.factor must be at least 1, not {self.factor}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and options of a decoder-only transformer; covers the Llama, Qwen and Gemma families."""
+
+    vocab_size: int = 0
+    """Rows of the embedding table; 0 takes the tokenizer's size."""
+    num_layers: int = 2
+    d_model: int = 64
+    num_heads: int = 4
+    num_kv_heads: int = 4
+    """Key/value heads; must divide `num_heads` (grouped-query attention)."""
+    head_dim: int = 16
+    d_ff: int = 256
+    """Width of the gated MLP."""
+    max_seq_len: int = 256
+    """Longest sequence, prompt included, in tokens."""
+    tie_embeddings: bool = True
+    activation: Literal["silu", "gelu_tanh", "gelu"] = "silu"
+    norm_eps: float = 1e-6
+    norm_offset: float = 0.0
+    """Added to every RMSNorm scale; Gemma stores scales around 0 and uses 1.0 here."""
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
+    qkv_bias: bool = False
+    """Biases on the query, key and value projections (Qwen2)."""
+    out_bias: bool = False
+    """Bias on the attention output projection."""
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    """RMSNorm on each query and key head (Qwen3, Gemma3)."""
+    query_scale: float | None = None
+    """Multiplies queries before the dot product; `None` means `head_dim ** -0.5`."""
+    attn_soft_cap: float | None = None
+    """Attention scores become `cap * tanh(score / cap)` (Gemma2)."""
+    logit_soft_cap: float | None = None
+    """The same for output logits (Gemma2)."""
+    sliding_window: int | None = None
+    """Tokens a local layer sees, itself included; `None` for full attention everywhere."""
+    global_every: int = 0
+    """With a sliding window, layers `global_every - 1, 2 * global_every - 1, ...` attend fully; 0: none do."""
+    local_rope_theta: float | None = None
+    """Rotary base of the local layers when it differs from `rope_theta` (Gemma3)."""
+    post_norms: bool = False
+    """RMSNorm on the output of attention and of the MLP, before the residual sum (Gemma2)."""
+    embed_scale: bool = False
+    """Multiply embeddings by `sqrt(d_model)` (Gemma)."""
+    dropout: float = 0.0
+    """Drop probability on the output of attention and of the MLP, in training only."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters are float32 in training whatever this says."""
+    remat: bool = False
+    """Recompute each layer's activations in the backward pass."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "d_model", "num_heads", "num_kv_heads", "head_dim", "d_ff", "max_seq_len"):
+            _require(getattr(self, name) > 0, f"model.{name} must be positive, not {getattr(self, name)}")
+        _require(self.vocab_size >= 0, f"model.vocab_size must not be negative, not {self.vocab_size}")
+        _require(
+            self.num_heads % self.num_kv_heads == 0,
+            f"model.num_kv_heads ({self.num_kv_heads}) must divide model.num_heads ({self.num_heads})",
+        )
+        _require(self.head_dim % 2 == 0, f"model.head_dim must be even for rotary positions, not {self.head_dim}")
+        _require(0.0 <= self.dropout < 1.0, f"model.dropout must lie in [0, 1), not {self.dropout}")
+
+    @property
+    def groups(self) -> int:
+        """Query heads that share one key/value head."""
+        return self.num_heads // self.num_kv_heads
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where questions come from and how many of each split are used."""
+
+    name: Literal["procmath", "gsm8k"] = "procmath"
+    dir: str | None = None
+    """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`."""
+    num_train: int = 40_000
+    num_valid: int = 500
+    num_test: int = 250
+    """For data sets of fixed size these are upper limits."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("num_train", "num_valid", "num_test"):
+            _require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
+        _require(
+            self.name == "procmath" or self.dir is not None,
+            f"data.name={self.name} is read from files: give their folder with --data.dir",
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """The SentencePiece model trained on the training split's text."""
+
+    vocab_size: int = 512
+    """Pieces, control and byte pieces included."""
+    number_pieces: int = 100
+    """Integers 0 .. number_pieces - 1 are pieces of their own; 10 means single digits."""
+    merge_words: bool = False
+    """Let a piece span several words, which shortens text made from templates."""
+    train_lines: int = 20_000
+    """Training examples the pieces are learned from."""
+
+    def __post_init__(self) -> None:
+        _require(self.vocab_size >= 300, f"tokenizer.vocab_size must be at least 300, not {self.vocab_size}")
+        _require(
+            self.number_pieces in (10, 100, 1000),
+            f"tokenizer.number_pieces must be 10, 100 or 1000, not {self.number_pieces}",
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up, decay and clipping by global norm."""
+
+    learning_rate: float = 3e-3
+    """Peak, reached after the warm-up."""
+    warmup_steps: int = 20
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_fraction: float = 0.05
+    """Learning rate of the last step as a fraction of the peak."""
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """Applied to matrices only, not to norms and biases."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, f"optimizer.learning_rate must be positive, not {self.learning_rate}")
+        _require(0 <= self.b1 < 1 and 0 <= self.b2 < 1, "optimizer.b1 and optimizer.b2 must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run: length, batch, optimizer, validation and checkpoints."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Rows of `seq_len` tokens in one optimizer step, over all devices and accumulation steps."""
+    seq_len: int = 128
+    """Tokens a row; short examples are packed together."""
+    accumulate: int = 1
+    """Micro-batches an optimizer step is split into; must divide `batch_size`."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    dropout: float = 0.0
+    validate_every: int = 100
+    """Steps between validations; 0: only at the end."""
+    patience: int = 0
+    """Stop after this many validations without a lower loss; 0: never."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Latest checkpoints kept, beside the best."""
+    log_every: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "seq_len", "accumulate", "checkpoint_every", "log_every"):
+            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
+        _require(
+            self.batch_size % self.accumulate == 0,
+            f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})",
+        )
+        _require(0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How tokens are drawn and where a sequence ends."""
+
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens with at least this probability."""
+    max_tokens: int = 96
+    """Longest solution, end mark included, in tokens."""
+    max_step_tokens: int = 32
+    """Longest step, its end mark included, in tokens; a longer one is cut into several."""
+    rows: int = 256
+    """Sequences decoded at once on one device."""
+    prompt_bucket: int = 32
+    """Shortest length prompts are padded to; longer ones are padded to the next power of two."""
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0, f"sampler.temperature must not be negative, not {self.temperature}")
+        _require(self.top_k >= 0, f"sampler.top_k must not be negative, not {self.top_k}")
+        _require(0 < self.top_p <= 1, f"sampler.top_p must lie in (0, 1], not {self.top_p}")
+        _require(self.max_tokens > 0, f"sampler.max_tokens must be positive, not {self.max_tokens}")
+        _require(self.max_step_tokens > 0, f"sampler.max_step_tokens must be positive, not {self.max_step_tokens}")
+        _require(self.rows > 0, f"sampler.rows must be positive, not {self.rows}")
+        _require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Monte Carlo step labels for the process-reward model (Snell et al. 2024, section 5.1 and App. D)."""
+
+    questions: int = 1000
+    """Training questions that are labelled."""
+    samples: int = 16
+    """Solutions sampled a question."""
+    rollouts: int = 16
+    """Completions sampled from every step prefix; the label is the share that ends right."""
+    shard_questions: int = 100
+    """Questions a file; work is resumed at this grain."""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("questions", "samples", "rollouts", "shard_questions"):
+            _require(getattr(self, name) > 0, f"labels.{name} must be positive, not {getattr(self, name)}")
+
+
+Aggregation = Literal["last", "min", "product", "mean"]
+
+
+@dataclass(frozen=True)
+class PRMConfig:
+    """Training and use of the process-reward model."""
+
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            dropout=0.05, optimizer=OptimizerConfig(learning_rate=3e-5, schedule="constant"), batch_size=128
+        )
+    )
+    valid_fraction: float = 0.1
+    """Share of the labelled questions held out for the choice of checkpoint."""
+    aggregate: Aggregation = "last"
+    """How step scores become the score of a solution."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.valid_fraction < 1, f"prm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Which strategies are compared, at which generation budgets, with which statistics."""
+
+    samples: int = 64
+    """Base samples a test question in the bank; the largest budget of majority and best-of-N."""
+    budgets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    strategies: tuple[str, ...] = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
+    seeds: int = 1
+    """Independent runs of each search strategy, averaged within a question."""
+    bootstrap: int = 2000
+    """Resamples over questions behind each 95% interval."""
+    max_rounds: int = 40
+    """Most steps of a search (Snell et al. 2024, section 5.2)."""
+    shard_questions: int = 64
+    """Questions a file; work is resumed at this grain."""
+    seed: int = 2
+
+    def __post_init__(self) -> None:
+        _require(bool(self.budgets) and min(self.budgets) > 0, "sweep.budgets must be positive numbers")
+        _require(
+            max(self.budgets) <= self.samples,
+            f"sweep.samples ({self.samples}) must be at least the largest budget ({max(self.budgets)})",
+        )
+        for name in ("samples", "seeds", "bootstrap", "max_rounds", "shard_questions"):
+            _require(getattr(self, name) > 0, f"sweep.{name} must be positive, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """Everything that decides a result, from questions to report."""
+
+    name: str = "experiment"
+    workdir: str = "runs/experiment"
+    """Where every stage writes its folder; may be a `gs://` path. Not part of the config's hash."""
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    policy: TrainConfig = field(default_factory=TrainConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    prm: PRMConfig = field(default_factory=PRMConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+    def __post_init__(self) -> None:
+        for name, train in (("policy", self.policy), ("prm.train", self.prm.train)):
+            _require(
+                train.seq_len <= self.model.max_seq_len,
+                f"{name}.seq_len ({train.seq_len}) must not exceed model.max_seq_len ({self.model.max_seq_len})",
+            )
+        _require(
+            self.sampler.max_tokens < self.model.max_seq_len,
+            f"sampler.max_tokens ({self.sampler.max_tokens}) must leave room for a prompt in "
+            f"model.max_seq_len ({self.model.max_seq_len})",
+        )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as plain dicts, lists and scalars, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
+    """Build a config of type `cls` from what `to_dict` returned.
+
+    Raises:
+        ConfigError: A key does not exist (the closest existing one is named) or a value has the wrong type.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    kwargs = {}
+    for key, value in values.items():
+        if key not in fields:
+            close = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {path}{close[0]}?" if close else f"; known keys: {', '.join(fields)}"
+            raise ConfigError(f"unknown config key {path}{key}{hint}")
+        kwargs[key] = _convert(hints[key], value, f"{path}{key}")
+    return cls(**kwargs)
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path} must be a table of settings, not {value!r}")
+        return from_dict(hint, value, f"{path}.")  # type: ignore[arg-type]
+    if origin is Literal:
+        if value not in args:
+            raise ConfigError(f"{path} must be one of {', '.join(map(str, args))}, not {value!r}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, path)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{path} must be a list, not {value!r}")
+        return tuple(_convert(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{path} must be {hint.__name__}, not {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{path} must be finite, not {value!r}")
+    return value
+
+
+def config_hash(*parts: Any) -> str:
+    """Return 16 hex digits that identify the given configs; equal configs give equal digits.
+
+    `ExperimentConfig.workdir` is left out: where a result lies does not change it.
+    """
+    plain = []
+    for part in parts:
+        values = to_dict(part) if dataclasses.is_dataclass(part) else part
+        if isinstance(part, ExperimentConfig):
+            values.pop("workdir")
+        plain.append(values)
+    text = json.dumps(plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

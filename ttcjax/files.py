@@ -1,0 +1,22 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+from etils import epath
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Write a file under another name, then rename it, so that `path` never holds half of it.
+
+    Raises:
+        OSError: The file cannot be written, e.g. because the disk is full; what was there before stays.
+    """
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f"{path.name}.partial"
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

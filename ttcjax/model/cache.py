@@ -1,0 +1,123 @@
+"""Cached forward passes: a prompt's keys and values stand once, each row adds only its own suffix."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from ttcjax.config import ModelConfig
+from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention
+from ttcjax.model import transformer
+from ttcjax.model.params import Params
+
+
+@struct.dataclass
+class PrefixCache:
+    """Keys and values of one prefix a question; `length_Q` of the P slots are used."""
+
+    k: tuple[jax.Array, ...]
+    """L arrays `[Q, K, P, E]`."""
+    v: tuple[jax.Array, ...]
+    length_Q: jax.Array
+
+
+@struct.dataclass
+class SuffixCache:
+    """Keys and values of each row's own tokens; how many slots are used, the caller keeps.
+
+    One array a layer, not one for all: a loop then updates each in place, and no step reads or writes more
+    of it than attention needs.
+    """
+
+    k: tuple[jax.Array, ...]
+    """L arrays `[B, K, S, E]`."""
+    v: tuple[jax.Array, ...]
+
+
+def empty_suffix(config: ModelConfig, rows: int, slots: int) -> SuffixCache:
+    """Return a zeroed suffix cache for `rows` rows of `slots` slots."""
+    shape = (rows, config.num_kv_heads, slots, config.head_dim)
+    zeros = tuple(jnp.zeros(shape, transformer.compute_dtype(config)) for _ in range(config.num_layers))
+    return SuffixCache(k=zeros, v=tuple(jnp.zeros_like(z) for z in zeros))
+
+
+def prefill(params: Params, tokens_QP: jax.Array, length_Q: jax.Array, config: ModelConfig) -> PrefixCache:
+    """Compute the cache of one prefix a question.
+
+    Args:
+        params: Model parameters.
+        tokens_QP: Prefix tokens, padded on the right.
+        length_Q: Tokens of each prefix, 0 to P.
+        config: Shape of the model.
+    """
+    Q, P = tokens_QP.shape
+    positions = jnp.broadcast_to(jnp.arange(P)[None], (Q, P))
+    _, (k, v) = transformer.forward(params, tokens_QP, positions, config, return_kv=True)
+    split = [tuple(jnp.swapaxes(x[i], 1, 2) for i in range(config.num_layers)) for x in (k, v)]
+    return PrefixCache(k=split[0], v=split[1], length_Q=length_Q)
+
+
+def extend(
+    params: Params,
+    layers: list[Params],
+    tokens_BC: jax.Array,
+    start_B: jax.Array,
+    prefix: PrefixCache,
+    suffix: SuffixCache,
+    config: ModelConfig,
+) -> tuple[jax.Array, SuffixCache]:
+    """Read the next tokens of every row: suffix slots `start .. start + C - 1`.
+
+    Slots at and after `start + C` keep what they held; slots past the end of the cache are not written.
+    Reading a row's token again at the same slot writes the same values again, so rows that have ended may
+    idle in a loop.
+
+    Args:
+        params: Model parameters.
+        layers: `params.unstack_layers(params, config)`, made once outside the loop.
+        tokens_BC: Tokens to read.
+        start_B: Suffix slots already used by each row.
+        prefix: Prefix of each question; row `b` belongs to question `b // (B / Q)`.
+        suffix: The rows' own cache.
+        config: Shape of the model.
+
+    Returns:
+        Normalised hidden states `[B, C, D]` and the extended suffix cache.
+    """
+    B, C = tokens_BC.shape
+    Q = prefix.length_Q.shape[0]
+    slot_BC = start_B[:, None] + jnp.arange(C)[None]
+    positions_BC = jnp.repeat(prefix.length_Q, B // Q)[:, None] + slot_BC
+    x = transformer.embed(params, tokens_BC, config)
+    cos, sin = transformer.rotary(config, positions_BC)
+    local_L = transformer.layer_is_local(config)
+    rows_B1 = jnp.arange(B)[:, None]
+    new_k, new_v = [], []
+    for i, layer in enumerate(layers):
+        kind = int(local_L[i])
+        q, k, v = transformer.attention_inputs(layer, x, cos[kind], sin[kind], config)
+        k_BKSE = suffix.k[i].at[rows_B1, :, slot_BC].set(k, mode="drop")
+        v_BKSE = suffix.v[i].at[rows_B1, :, slot_BC].set(v, mode="drop")
+        mixed = shared_prefix_attention(
+            q,
+            prefix.k[i],
+            prefix.v[i],
+            prefix.length_Q,
+            k_BKSE,
+            v_BKSE,
+            slot_BC,
+            scale=transformer.query_scale(config),
+            soft_cap=config.attn_soft_cap,
+            window=config.sliding_window if kind else None,
+        )
+        x = x + transformer.attention_output(layer, mixed, config)
+        x = x + transformer.mlp(layer, x, config)
+        new_k.append(k_BKSE)
+        new_v.append(v_BKSE)
+    return transformer.final_norm(params, x, config), SuffixCache(k=tuple(new_k), v=tuple(new_v))
+
+
+def fork(suffix: SuffixCache, parent_B: jax.Array) -> SuffixCache:
+    """Give row `b` a copy of the suffix of row `parent_B[b]`; prefixes stay where they are."""
+    return jax.tree.map(lambda leaf: leaf[parent_B], suffix)

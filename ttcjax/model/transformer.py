@@ -1,0 +1,208 @@
+"""The forward pass over whole sequences, and the layer functions that the cached pass shares with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ttcjax.config import ModelConfig
+from ttcjax.kernels.shared_prefix_attention.reference import masked_attention
+from ttcjax.model.params import Params
+
+_ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+}
+
+
+def compute_dtype(config: ModelConfig) -> Any:
+    """Return the dtype of activations."""
+    return jnp.dtype(config.dtype)
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, config: ModelConfig) -> jax.Array:
+    """Normalise the last axis to unit root mean square in float32, then scale."""
+    x32 = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
+    scale = (scale + config.norm_offset).reshape((1,) * (x.ndim - 1) + scale.shape)
+    return (x32 * inverse * scale).astype(x.dtype)
+
+
+def _inverse_frequencies(config: ModelConfig, theta: float) -> np.ndarray:
+    """Rotary inverse frequencies `[E/2]`, stretched as `config.rope_scaling` says."""
+    scaling = config.rope_scaling
+    inverse = theta ** -(np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    if scaling.kind == "linear":
+        inverse = inverse / scaling.factor
+    elif scaling.kind == "llama3":
+        # Llama 3.1: long wavelengths are divided by the factor, short ones kept, those between blended.
+        wavelength = 2 * np.pi / inverse
+        low = scaling.original_max_position / scaling.low_freq_factor
+        high = scaling.original_max_position / scaling.high_freq_factor
+        kept = np.clip((low / wavelength - 1) / (low / high - 1), 0.0, 1.0)
+        inverse = kept * inverse + (1 - kept) * inverse / scaling.factor
+    return inverse
+
+
+def layer_is_local(config: ModelConfig) -> np.ndarray:
+    """Return `[L]` booleans: whether a layer sees only the sliding window."""
+    if config.sliding_window is None:
+        return np.zeros(config.num_layers, bool)
+    every = config.global_every
+    return np.array([not (every and (i + 1) % every == 0) for i in range(config.num_layers)])
+
+
+def rotary(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return cosines and sines `[2, ..., E/2]` for `positions` `[...]`; row 1 is for local layers.
+
+    Angles are formed in float32.
+    """
+    thetas = (config.rope_theta, config.local_rope_theta or config.rope_theta)
+    frequencies = jnp.asarray(np.stack([_inverse_frequencies(config, t) for t in thetas]), jnp.float32)
+    frequencies = frequencies.reshape((2,) + (1,) * positions.ndim + (-1,))
+    angles = positions.astype(jnp.float32)[None, ..., None] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotate `x` `[..., heads, E]` by angles `[..., E/2]`; the halves of E form the pairs."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    cos, sin = cos[..., None, :], sin[..., None, :]
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def _project(x: jax.Array, w: jax.Array, contracted: int = 1) -> jax.Array:
+    """Contract the last `contracted` axes of `x` with the first ones of `w`, as one matrix product."""
+    lead, inner = x.shape[: x.ndim - contracted], x.shape[x.ndim - contracted :]
+    flat = x.reshape((-1, int(np.prod(inner)))) @ w.astype(x.dtype).reshape((int(np.prod(inner)), -1))
+    return flat.reshape(lead + w.shape[contracted:])
+
+
+def _bias(x: jax.Array, params: Params, name: str) -> jax.Array:
+    if name not in params:
+        return x
+    b = params[name].astype(x.dtype)
+    return x + b.reshape((1,) * (x.ndim - b.ndim) + b.shape)
+
+
+def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    """Return embeddings `[..., D]` of `tokens` `[...]`."""
+    x = params["embed"].astype(compute_dtype(config))[tokens]
+    if config.embed_scale:
+        x = x * jnp.asarray(config.d_model**0.5, x.dtype)
+    return x
+
+
+def attention_inputs(
+    layer: Params, x: jax.Array, cos: jax.Array, sin: jax.Array, config: ModelConfig
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return queries `[..., H, E]`, keys and values `[..., K, E]` of the residual stream `x` `[..., D]`."""
+    attention = layer["attention"]
+    normed = rms_norm(x, attention["norm"], config)
+    q = _bias(_project(normed, attention["q"]), attention, "q_bias")
+    k = _bias(_project(normed, attention["k"]), attention, "k_bias")
+    v = _bias(_project(normed, attention["v"]), attention, "v_bias")
+    if config.qk_norm:
+        q = rms_norm(q, attention["q_norm"], config)
+        k = rms_norm(k, attention["k_norm"], config)
+    return _rotate(q, cos, sin), _rotate(k, cos, sin), v
+
+
+def attention_output(layer: Params, mixed: jax.Array, config: ModelConfig) -> jax.Array:
+    """Project attended values `[..., H, E]` back to `[..., D]`."""
+    attention = layer["attention"]
+    y = _bias(_project(mixed, attention["out"], contracted=2), attention, "out_bias")
+    return rms_norm(y, attention["post_norm"], config) if config.post_norms else y
+
+
+def mlp(layer: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
+    """Return the gated MLP's contribution to the residual stream `x` `[..., D]`."""
+    p = layer["mlp"]
+    normed = rms_norm(x, p["norm"], config)
+    gate = _ACTIVATIONS[config.activation](_bias(_project(normed, p["gate"]), p, "gate_bias"))
+    y = _bias(_project(gate * _bias(_project(normed, p["up"]), p, "up_bias"), p["down"]), p, "down_bias")
+    return rms_norm(y, p["post_norm"], config) if config.post_norms else y
+
+
+def final_norm(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
+    """Normalise the residual stream for the heads."""
+    return rms_norm(x, params["final_norm"], config)
+
+
+def query_scale(config: ModelConfig) -> float:
+    """Return the factor on attention scores."""
+    return config.query_scale if config.query_scale is not None else config.head_dim**-0.5
+
+
+def _dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+def forward(
+    params: Params,
+    tokens_BT: jax.Array,
+    positions_BT: jax.Array,
+    config: ModelConfig,
+    *,
+    segment_ids_BT: jax.Array | None = None,
+    dropout_key: jax.Array | None = None,
+    return_kv: bool = False,
+) -> Any:
+    """Run the transformer over whole sequences, causally.
+
+    Args:
+        params: Tree laid out by `params.spec`.
+        tokens_BT: Token ids `[B, T]`.
+        positions_BT: Rotary positions `[B, T]`; they restart at every packed example.
+        config: Shape of the model.
+        segment_ids_BT: Packed examples `[B, T]`: tokens attend within their own id only; 0 is padding.
+        dropout_key: Turns dropout on.
+        return_kv: Also return the rotated keys and values of every layer, to fill a cache.
+
+    Returns:
+        Normalised hidden states `[B, T, D]`; with `return_kv`, a pair of those and `(k, v)`, each
+        `[L, B, T, K, E]`.
+    """
+    T = tokens_BT.shape[1]
+    x = embed(params, tokens_BT, config)
+    cos, sin = rotary(config, positions_BT)
+    index = jnp.arange(T)
+    causal_1TT = (index[:, None] >= index[None, :])[None]
+    allowed_BTT = causal_1TT
+    if segment_ids_BT is not None:
+        allowed_BTT = causal_1TT & (segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :])
+    local_L = layer_is_local(config)
+    window_BTT = allowed_BTT
+    if config.sliding_window is not None:
+        window_BTT = allowed_BTT & (index[:, None] - index[None, :] < config.sliding_window)[None]
+    mixed_layers = bool(local_L.any()) and not bool(local_L.all())
+
+    def block(x: jax.Array, scanned: tuple[Params, jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
+        layer, is_local, number = scanned
+        if mixed_layers:
+            allowed = jnp.where(is_local, window_BTT, allowed_BTT)
+            c, s = jnp.where(is_local, cos[1], cos[0]), jnp.where(is_local, sin[1], sin[0])
+        else:
+            kind = int(local_L.all())
+            allowed, c, s = (allowed_BTT, window_BTT)[kind], cos[kind], sin[kind]
+        keys = (None, None)
+        if dropout_key is not None:
+            keys = tuple(jax.random.split(jax.random.fold_in(dropout_key, number)))
+        q, k, v = attention_inputs(layer, x, c, s, config)
+        mixed = masked_attention(q, k, v, allowed, scale=query_scale(config), soft_cap=config.attn_soft_cap)
+        x = x + _dropout(attention_output(layer, mixed, config), keys[0], config.dropout)
+        x = x + _dropout(mlp(layer, x, config), keys[1], config.dropout)
+        return x, (k, v) if return_kv else None
+
+    if config.remat:
+        block = jax.checkpoint(block)
+    x, kv = jax.lax.scan(block, x, (params["layers"], jnp.asarray(local_L), jnp.arange(config.num_layers)))
+    hidden = final_norm(params, x, config)
+    return (hidden, kv) if return_kv else hidden

@@ -1,0 +1,102 @@
+"""Meshes, data parallelism over them, and the way from logical axis names to partition specs.
+
+`data_parallel` is what "pmapped" means here: `jax.jit` of `jax.shard_map` over a mesh axis. `jax.pmap`
+itself is a wrapper of the same two since jax 0.8.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MeshAxes = str | tuple[str, ...] | None
+"""What one array dimension is split over: a mesh axis, several of them, or nothing."""
+
+
+def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """Return a mesh with the named axes, all of type `Auto`.
+
+    Args:
+        axis_sizes: Axis name to number of devices along it, major axis first; one size may be -1 and
+            takes all the devices that are left.
+        devices: The devices to use, `jax.devices()` by default; the first ones where fewer are needed.
+
+    Raises:
+        ValueError: The sizes ask for more devices than there are, or -1 does not come out even.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = dict(axis_sizes)
+    open_axes = [name for name, size in sizes.items() if size == -1]
+    if len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise ValueError(f"mesh sizes must be positive, at most one of them -1, not {sizes}")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if open_axes:
+        if len(devices) % fixed:
+            raise ValueError(f"{len(devices)} devices cannot be split into mesh {sizes}")
+        sizes[open_axes[0]] = len(devices) // fixed
+    needed = math.prod(sizes.values())
+    if needed > len(devices):
+        raise ValueError(f"mesh {sizes} needs {needed} devices and there are {len(devices)}")
+    return jax.make_mesh(
+        tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices[:needed]
+    )
+
+
+def data_parallel(
+    fn: Callable[..., Any], mesh: Mesh, *, in_specs: Any, out_specs: Any, donate_argnums: int | Sequence[int] = ()
+) -> Callable[..., Any]:
+    """Compile `fn` to run on every device of `mesh` at once, each on its own shard.
+
+    Each device leaves the `lax.while_loop`s of `fn` by itself as long as their bodies hold no
+    collectives. As under `pmap`, a gradient taken inside `fn` is the shard's own: reduce it with
+    `lax.pmean` or `lax.psum`, and give `PartitionSpec()` as output spec only to what is equal on all
+    devices.
+
+    Args:
+        fn: Sees shards; a dimension split over n devices has 1/n of its global size.
+        mesh: The devices.
+        in_specs: A `PartitionSpec`, or a prefix tree of them, for each argument.
+        out_specs: The same for the result.
+        donate_argnums: Arguments whose buffers the result may reuse.
+    """
+    # The check of replication types refuses loops whose carry starts as a constant and Pallas calls.
+    shards = jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return jax.jit(shards, donate_argnums=donate_argnums)
+
+
+def partition_spec(logical_axes: Sequence[str | None], rules: Mapping[str, MeshAxes]) -> PartitionSpec:
+    """Return the partition spec of an array from the logical names of its dimensions.
+
+    Args:
+        logical_axes: One name a dimension; `None` for a dimension that is never split.
+        rules: Logical name to mesh axes.
+
+    Raises:
+        ValueError: A name has no rule, or two dimensions would be split over the same mesh axis.
+    """
+    taken: dict[str, str] = {}
+    entries: list[MeshAxes] = []
+    for name in logical_axes:
+        if name is None:
+            entries.append(None)
+            continue
+        if name not in rules:
+            raise ValueError(f"no sharding rule for logical axis {name!r}; rules: {', '.join(rules)}")
+        axes = rules[name]
+        for axis in (axes,) if isinstance(axes, str) else axes or ():
+            if axis in taken:
+                raise ValueError(
+                    f"logical axes {taken[axis]!r} and {name!r} of {tuple(logical_axes)} both map to mesh axis {axis!r}"
+                )
+            taken[axis] = name
+        entries.append(axes)
+    return PartitionSpec(*entries)
+
+
+def named_sharding(logical_axes: Sequence[str | None], mesh: Mesh, rules: Mapping[str, MeshAxes]) -> NamedSharding:
+    """Return the sharding of an array on `mesh`; see `partition_spec`."""
+    return NamedSharding(mesh, partition_spec(logical_axes, rules))

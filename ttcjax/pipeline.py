@@ -1,0 +1,347 @@
+"""The stages of an experiment: what each depends on, which are complete, and how one is run safely.
+
+A stage writes into `<workdir>/<stage>.partial`, which becomes `<workdir>/<stage>` when it is done. Its
+`stage.json` holds a fingerprint of the settings that decide its results, those of the stages it reads
+included, so a complete stage is skipped, an interrupted one is resumed, and one made with other
+settings is moved aside. Nothing that was computed is ever deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from etils import epath
+
+from ttcjax import config as config_lib
+from ttcjax.config import ExperimentConfig
+from ttcjax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Part of every fingerprint: raise it when the same settings come to mean other results or other files."""
+
+RECORD = "stage.json"
+_LOCK = ".lock"
+_LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "sentencepiece")
+
+_SPEED_ONLY = frozenset(
+    ["sampler.rows", "sampler.prompt_bucket"]
+    + [f"{train}.{name}" for train in ("policy", "prm.train") for name in ("log_every", "keep_checkpoints")]
+)
+"""Settings that change how fast or how talkative a stage is and never what it finds."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: where its code is, which stages it reads, and which settings decide its results."""
+
+    name: str
+    """Also its folder under the workdir and its subcommand."""
+    module: str
+    """Holds `run(config, workdir, out) -> dict`; imported when the stage runs."""
+    summary: str
+    needs: tuple[str, ...]
+    """Earlier stages whose folders it reads."""
+    settings: tuple[str, ...]
+    """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
+
+
+STAGES = (
+    Stage("data", "ttcjax.data.prepare", "write the questions and train the tokenizer", (), ("data", "tokenizer")),
+    Stage("policy", "ttcjax.train.policy", "train the policy on reference solutions", ("data",), ("model", "policy")),
+    Stage(
+        "labels",
+        "ttcjax.train.label",
+        "label solution steps by Monte Carlo rollouts",
+        ("data", "policy"),
+        ("sampler", "labels"),
+    ),
+    Stage(
+        "prm",
+        "ttcjax.train.prm",
+        "train the process-reward model on the labels",
+        ("data", "policy", "labels"),
+        ("prm.train", "prm.valid_fraction"),
+    ),
+    Stage(
+        "bank",
+        "ttcjax.eval.bank",
+        "sample and score solutions of the test questions",
+        ("data", "policy", "prm"),
+        ("sampler", "sweep.samples", "sweep.seed", "sweep.shard_questions"),
+    ),
+    Stage(
+        "search",
+        "ttcjax.eval.sweep",
+        "run every search strategy at every budget",
+        ("data", "policy", "prm"),
+        (
+            "sampler",
+            "prm.aggregate",
+            "sweep.budgets",
+            "sweep.strategies",
+            "sweep.seeds",
+            "sweep.max_rounds",
+            "sweep.seed",
+            "sweep.shard_questions",
+        ),
+    ),
+    Stage(
+        "report",
+        "ttcjax.eval.report",
+        "compute accuracies and intervals, draw the figures, write summary.json",
+        ("data", "policy", "labels", "prm", "bank", "search"),
+        tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
+    ),
+)
+
+
+def get_stage(name: str) -> Stage:
+    """Return the stage of that name.
+
+    Raises:
+        UserError: There is none.
+    """
+    for stage in STAGES:
+        if stage.name == name:
+            return stage
+    raise UserError(f"unknown stage {name!r}; the stages are {', '.join(s.name for s in STAGES)}")
+
+
+def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
+    """Return 16 hex digits that change exactly when the results of `stage` may change.
+
+    The report writes down the hash of the whole config, so for it every setting counts.
+    """
+    tables = config_lib.to_dict(config)
+    settings = {path: _lookup(tables, path) for path in stage.settings}
+    if stage.name != "report":
+        settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
+    needs = {name: fingerprint(get_stage(name), config) for name in stage.needs}
+    return config_lib.config_hash({"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs})
+
+
+def _lookup(tables: dict[str, Any], path: str) -> Any:
+    value: Any = tables
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def _without_speed_only(value: Any, path: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_speed_only(v, f"{path}.{k}") for k, v in value.items() if f"{path}.{k}" not in _SPEED_ONLY}
+
+
+def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CONFIG") -> dict[str, Any]:
+    """Run every stage in order, or one of them, and return each stage's record.
+
+    Args:
+        config: Decides everything, the workdir included.
+        only: Name of the one stage to run; the stages it reads must be complete.
+        command: The config as the user names it, for messages that say what to run next.
+
+    Raises:
+        UserError: A stage that `only` reads is missing, or another run holds the workdir.
+    """
+    stages = STAGES if only is None else (get_stage(only),)
+    workdir = epath.Path(config.workdir)
+    with locked(workdir):
+        if only is not None:
+            _require_needs(stages[0], config, workdir, command)
+        return {stage.name: _run_stage(stage, config, workdir) for stage in stages}
+
+
+def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
+    for name in stage.needs:
+        record = read_record(workdir / name)
+        if record is None or record["fingerprint"] != fingerprint(get_stage(name), config):
+            state = "is missing in" if record is None else "was made with other settings in"
+            raise UserError(
+                f"stage {stage.name!r} reads {name!r}, which {state} {workdir}: run `ttcjax {name} {command}` first"
+            )
+
+
+def _run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
+    final, partial = workdir / stage.name, workdir / f"{stage.name}.partial"
+    wanted = fingerprint(stage, config)
+    record = read_record(final)
+    if record is not None and record["fingerprint"] == wanted:
+        logger.info("%s: complete", stage.name)
+        return record
+    if final.exists():
+        _move_aside(final, record, f"{stage.name} was made with other settings")
+
+    record = read_record(partial)
+    if record is not None and record["fingerprint"] == wanted and record["complete"]:
+        # Killed between the last write and the rename.
+        partial.rename(final)
+        logger.info("%s: complete", stage.name)
+        return record
+    if partial.exists() and (record is None or record["fingerprint"] != wanted):
+        _move_aside(partial, record, f"an unfinished {stage.name} was begun with other settings")
+        record = None
+
+    kept = workdir / f"{stage.name}.old-{wanted}"
+    kept_record = read_record(kept)
+    if kept_record is not None and kept_record["complete"] and not partial.exists():
+        kept.rename(final)
+        logger.info("%s: complete (moved back from %s)", stage.name, kept.name)
+        return kept_record
+
+    record = _compute(stage, config, workdir, partial, wanted, record)
+    partial.rename(final)
+    return record
+
+
+def _compute(
+    stage: Stage,
+    config: ExperimentConfig,
+    workdir: epath.Path,
+    partial: epath.Path,
+    wanted: str,
+    earlier: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Run the stage's code in its partial folder and return the record written there."""
+    from ttcjax.metrics import CompileClock, peak_rss_bytes  # imports jax, which a skipped stage does not need
+
+    logger.info("%s: %s", stage.name, stage.summary if earlier is None else "resuming an interrupted run")
+    spent = 0.0 if earlier is None else earlier["seconds"] + _seconds_of_killed_attempt(partial, earlier)
+    attempts = 1 if earlier is None else earlier["attempts"] + 1
+    partial.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {
+        "stage": stage.name,
+        "complete": False,
+        "fingerprint": wanted,
+        "attempts": attempts,
+        "seconds": spent,
+        "started": time.time(),
+    }
+    write_json(partial / "config.json", config_lib.to_dict(config))
+    write_json(partial / RECORD, record)
+
+    module = importlib.import_module(stage.module)
+    begin = time.perf_counter()
+    with CompileClock() as clock:
+        result = module.run(config, workdir, partial)
+    seconds = time.perf_counter() - begin
+    record |= {
+        "complete": True,
+        "seconds": spent + seconds,
+        "compile_seconds": clock.seconds,
+        "compilations": clock.compilations,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "result": result,
+        "versions": _versions(),
+    }
+    write_json(partial / RECORD, record)
+    logger.info("%s: done in %.1f s, %.1f s of it compiling", stage.name, seconds, clock.seconds)
+    return record
+
+
+def _seconds_of_killed_attempt(partial: epath.Path, record: dict[str, Any]) -> float:
+    """Return how long an attempt worked that had no chance to say so: until the last file it wrote."""
+    last = max((path.stat().mtime for path in partial.iterdir()), default=0.0)
+    return max(0.0, last - record["started"])
+
+
+def _move_aside(folder: epath.Path, record: dict[str, Any] | None, why: str) -> None:
+    target = base = f"{folder.name}.old-{record['fingerprint'] if record else 'unknown'}"
+    count = 1
+    while (folder.parent / target).exists():
+        count += 1
+        target = f"{base}-{count}"
+    folder.rename(folder.parent / target)
+    logger.warning("%s: it is kept as %s", why, folder.parent / target)
+
+
+def read_record(folder: epath.Path) -> dict[str, Any] | None:
+    """Return the record of a stage folder, or `None` where there is none that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    known = isinstance(record, dict) and {"fingerprint", "complete", "attempts", "seconds", "started"} <= set(record)
+    return record if known else None
+
+
+def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | None]]:
+    """Return (stage, state, record) for every stage; state is `complete`, `unfinished` or `missing`."""
+    folder = epath.Path(workdir)
+    found = []
+    for stage in STAGES:
+        record, unfinished = read_record(folder / stage.name), read_record(folder / f"{stage.name}.partial")
+        if record is not None:
+            found.append((stage.name, "complete", record))
+        elif unfinished is not None:
+            found.append((stage.name, "unfinished", unfinished))
+        else:
+            found.append((stage.name, "missing", None))
+    return found
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Write JSON so that a reader sees the whole file or the one that was there before."""
+    scratch = path.parent / f".{path.name}.tmp"
+    scratch.write_text(json.dumps(value, indent=2) + "\n")
+    scratch.replace(path)
+
+
+@contextlib.contextmanager
+def locked(workdir: epath.Path) -> Iterator[None]:
+    """Hold the workdir against a second run on it.
+
+    The lock belongs to the process: the system drops it when the process ends, however it ends, so a
+    killed run leaves nothing to clean up. Object stores have no such locks; there the caller must see
+    to it that one run at a time uses a workdir.
+
+    Raises:
+        UserError: Another process holds the workdir, or it cannot be written.
+    """
+    if "://" in os.fspath(workdir):
+        yield
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"cannot write in workdir {workdir}: {error.strerror}; choose another with --workdir") from None
+    try:
+        # Not flock: its locks are inherited by forked workers, which may outlive a killed parent.
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+        os.close(handle)
+        raise UserError(
+            f"workdir {workdir} is in use by {holder}: wait for it to end, or choose another with --workdir"
+        ) from None
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        os.close(handle)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": sys.platform}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

@@ -1,0 +1,1 @@
+"""Batched sampling: drawing tokens, the state of a batch of rows, and the engine that runs them."""

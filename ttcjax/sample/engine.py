@@ -1,0 +1,261 @@
+"""The engine: questions in, solutions out, in batches of fixed shapes over all devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from ttcjax import parallel
+from ttcjax.config import ModelConfig, SamplerConfig
+from ttcjax.errors import UserError
+from ttcjax.model.params import Params
+from ttcjax.sample import programs
+from ttcjax.sample.state import Stops, question_number
+from ttcjax.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # Strategies are given to the engine, which knows them by their contract only.
+    from ttcjax.search.base import Strategy
+
+
+@dataclass(frozen=True)
+class Model:
+    """Parameters with the config they were made for."""
+
+    params: Params
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One sampled solution."""
+
+    tokens: tuple[int, ...]
+    """What the policy sampled, end mark included, prompt not."""
+    text: str
+    finished: bool
+    """Ended by the end mark, not by the length limit."""
+    logprob: float
+    """Of the tokens under the policy at temperature 1."""
+    step_scores: tuple[float, ...] = ()
+    """The verifier's score of each complete step, where a verifier has read it."""
+    tokens_sampled: int = 0
+    """Tokens drawn at this solution's place, those of dropped beams included."""
+    tokens_verified: int = 0
+    """Tokens the verifier read at this place."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in tokens, with the id that decides its random numbers."""
+
+    id: str
+    tokens: tuple[int, ...]
+
+
+def bucket(length: int, smallest: int = 32) -> int:
+    """Return the padded length for `length`: `smallest`, or the next power of two above that."""
+    return max(smallest, 1 << max(length - 1, 0).bit_length())
+
+
+class Engine:
+    """Samples, scores and searches with one policy and, where given, one verifier.
+
+    Every call is cut into batches of at most `sampler.rows` rows a device, padded to few shapes: powers of two
+    from `sampler.prompt_bucket` for prompts, and `sampler.rows // n` questions a device, or a power of two
+    where there are fewer. A shape compiles once.
+    Results depend on (seed, question id, sample index) only, not on batch, order or devices.
+    """
+
+    def __init__(
+        self,
+        policy: Model,
+        tokenizer: Tokenizer,
+        sampler: SamplerConfig,
+        verifier: Model | None = None,
+        mesh: Mesh | None = None,
+    ):
+        """Put parameters on the devices of `mesh` (all devices, by default), a copy on each."""
+        self.tokenizer = tokenizer
+        self.sampler = sampler
+        self.mesh = parallel.make_mesh({"data": -1}) if mesh is None else mesh
+        self.policy_config = policy.config
+        self.verifier_config = verifier.config if verifier is not None else None
+        replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
+        self._policy = jax.device_put(policy.params, replicated)
+        self._verifier = jax.device_put(verifier.params, replicated) if verifier is not None else None
+        self._stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+
+    def encode_prompt(self, question_id: str, text: str, partial: str = "") -> Prompt:
+        """Return the prompt of a question: begin mark, `text`, and what a solution already says."""
+        tokens = [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
+        return Prompt(question_id, tuple(tokens + (self.tokenizer.encode(partial) if partial else [])))
+
+    def sample(
+        self, prompts: Sequence[Prompt], n: int, seed: int, *, max_tokens: int | None = None, first_sample: int = 0
+    ) -> list[list[Solution]]:
+        """Sample `n` solutions of each prompt.
+
+        Args:
+            prompts: Prompts; equal ids share random numbers.
+            n: Solutions a prompt, with sample indices `first_sample .. first_sample + n - 1`.
+            seed: Root of all random numbers.
+            max_tokens: Longest solution; `sampler.max_tokens` by default.
+            first_sample: Index of the first sample.
+
+        Raises:
+            UserError: A prompt leaves no room for `max_tokens` in the model's limit.
+        """
+        slots = (max_tokens or self.sampler.max_tokens) + 1
+        self._check_lengths(prompts, slots - 1)
+        found: list[list[Solution]] = [[] for _ in prompts]
+        rows_at_once = min(n, self.sampler.rows)
+        for start in range(0, n, rows_at_once):
+            plan = self._plan(rows_at_once, slots)
+            run = functools.partial(programs.sample, plan=plan)
+            program = self._program(("sample", plan), run, split=(False, True, False, False))
+            for indices, batch in self._batches(prompts, plan.n):
+                out = program(self._policy, batch, np.uint32(seed), np.uint32(first_sample + start))
+                for i, solutions in zip(indices, self._solutions(out, plan.n), strict=False):
+                    found[i] += solutions[: n - start]
+        return found
+
+    def score(self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[Solution]]) -> list[list[Solution]]:
+        """Return the solutions with the verifier's score of each of their steps."""
+        self._require_verifier()
+        scored: list[list[Solution]] = [[] for _ in prompts]
+        longest = max((len(s.tokens) for row in solutions for s in row), default=0)
+        slots = bucket(longest + 1)
+        flat = [(i, j) for i, row in enumerate(solutions) for j in range(len(row))]
+        n = max((len(row) for row in solutions), default=0)
+        if not flat:
+            return scored
+        plan = self._plan(min(n, self.sampler.rows), slots)
+        run = functools.partial(programs.score, plan=plan)
+        program = self._program(("score", plan), run, split=(False, True, True, True))
+        for start in range(0, n, plan.n):
+            for indices, batch in self._batches(prompts, plan.n):
+                Q = batch.last.shape[0]
+                tokens = np.zeros((Q, plan.n, slots), np.int32)
+                length = np.zeros((Q, plan.n), np.int32)
+                tokens[:, :, 0] = batch.last[:, None]
+                for q, i in enumerate(indices):
+                    for k, s in enumerate(solutions[i][start : start + plan.n]):
+                        tokens[q, k, 1 : len(s.tokens) + 1] = s.tokens
+                        length[q, k] = len(s.tokens) + 1
+                scores = np.asarray(
+                    program(self._verifier, batch, tokens.reshape(-1, slots), length.reshape(-1))
+                ).reshape(Q, plan.n, -1)
+                for q, i in enumerate(indices):
+                    for k, s in enumerate(solutions[i][start : start + plan.n]):
+                        scored[i].append(self._with_scores(s, scores[q, k], int(length[q, k])))
+        return scored
+
+    def search(self, strategy: Strategy, prompts: Sequence[Prompt], seed: int) -> list[list[Solution]]:
+        """Run a strategy on every prompt; return the `strategy.n` final candidates of each, with step scores."""
+        self._require_verifier()
+        slots = self.sampler.max_tokens + 1
+        self._check_lengths(prompts, slots - 1)
+        plan = self._plan(strategy.n, slots)
+        run = functools.partial(programs.search, plan=plan, strategy=strategy)
+        program = self._program(("search", strategy, plan), run, split=(False, False, True, False))
+        found: list[list[Solution]] = [[] for _ in prompts]
+        for indices, batch in self._batches(prompts, plan.n):
+            out, scores, verified = program(self._policy, self._verifier, batch, np.uint32(seed))
+            scores, verified = np.asarray(scores), np.asarray(verified)
+            for q, (i, solutions) in enumerate(zip(indices, self._solutions(out, plan.n), strict=False)):
+                for k, s in enumerate(solutions):
+                    row = q * plan.n + k
+                    found[i].append(self._with_scores(s, scores[row], int(verified[row])))
+        return found
+
+    def _with_scores(self, solution: Solution, scores: np.ndarray, verified: int) -> Solution:
+        steps = sum(token in self._stops.step_ends for token in solution.tokens)
+        kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
+        return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
+
+    def _plan(self, n: int, slots: int) -> programs.Plan:
+        # A step has at least one token, its end.
+        return programs.Plan(
+            policy=self.policy_config,
+            sampler=self.sampler,
+            stops=self._stops,
+            n=n,
+            slots=slots,
+            verifier=self.verifier_config,
+            max_steps=slots,
+        )
+
+    def _program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:
+        """Return `fn` compiled data-parallel; `split` says which arguments are cut by question, others are copied."""
+        if key not in self._compiled:
+            specs = tuple(PartitionSpec("data") if cut else PartitionSpec() for cut in split)
+            self._compiled[key] = parallel.data_parallel(fn, self.mesh, in_specs=specs, out_specs=PartitionSpec("data"))
+        return self._compiled[key]
+
+    def _batches(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[list[int], programs.Prompts]]:
+        """Group prompts by length bucket and cut the groups into padded batches."""
+        devices = self.mesh.size
+        groups: dict[int, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            groups.setdefault(bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket), []).append(i)
+        for slots, members in sorted(groups.items()):
+            at_once = max(1, self.sampler.rows // n)
+            at_once = min(at_once, 1 << (-(-len(members) // devices) - 1).bit_length()) * devices
+            for start in range(0, len(members), at_once):
+                indices = members[start : start + at_once]
+                yield indices, self._pad([prompts[i] for i in indices], at_once, slots)
+
+    def _pad(self, prompts: Sequence[Prompt], count: int, slots: int) -> programs.Prompts:
+        prefix = np.zeros((count, slots), np.int32)
+        length = np.zeros(count, np.int32)
+        last = np.zeros(count, np.int32)
+        number = np.zeros(count, np.uint32)
+        for q, prompt in enumerate(prompts):
+            length[q] = len(prompt.tokens) - 1
+            prefix[q, : length[q]] = prompt.tokens[:-1]
+            last[q] = prompt.tokens[-1]
+            number[q] = question_number(prompt.id)
+        unused = np.arange(count) >= len(prompts)
+        return programs.Prompts(prefix=prefix, prefix_length=length, last=last, number=number, unused=unused)
+
+    def _solutions(self, out: programs.Sampled, n: int) -> Iterable[list[Solution]]:
+        """Cut a batch of rows into the solutions of each question."""
+        tokens, length = np.asarray(out.tokens), np.asarray(out.length)
+        finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
+        rows = [tokens[b, 1 : length[b]].tolist() for b in range(len(length))]
+        texts = self.tokenizer.decode_batch(rows)
+        for start in range(0, len(rows), n):
+            yield [
+                Solution(
+                    tokens=tuple(rows[b]),
+                    text=texts[b],
+                    finished=bool(finished[b]),
+                    logprob=float(logprob[b]),
+                    tokens_sampled=int(sampled[b]),
+                )
+                for b in range(start, start + n)
+            ]
+
+    def _check_lengths(self, prompts: Sequence[Prompt], max_tokens: int) -> None:
+        limit = self.policy_config.max_seq_len
+        if self.verifier_config is not None:
+            limit = min(limit, self.verifier_config.max_seq_len)
+        for prompt in prompts:
+            if len(prompt.tokens) + max_tokens > limit:
+                raise UserError(
+                    f"the prompt of {prompt.id} has {len(prompt.tokens)} tokens and sampler.max_tokens is "
+                    f"{max_tokens}, more than the model's limit of {limit} together: shorten the prompt or "
+                    f"lower --sampler.max-tokens"
+                )
+
+    def _require_verifier(self) -> None:
+        if self._verifier is None:
+            raise UserError("this needs a verifier: train one with `ttcjax prm CONFIG` and load it into the engine")

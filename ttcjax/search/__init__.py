@@ -1,0 +1,1 @@
+"""Search strategies: one file each, one contract (`base`)."""

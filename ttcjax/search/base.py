@@ -1,0 +1,95 @@
+"""What a search strategy is, and what it may ask of the engine that runs it.
+
+A strategy is a frozen dataclass with two sides. On the host it has a budget and a name that round-trips
+through text. On the device it is a pure function of `SearchOps`, traced into one program for many questions:
+so the same strategy runs on a network or on a script (`ttcjax.testing.ScriptedOps`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from flax import struct
+
+
+@runtime_checkable
+class SearchOps(Protocol):
+    """What an engine offers to a strategy inside a compiled program.
+
+    The state is a pytree of the engine's own; rows of one question are adjacent.
+    """
+
+    questions: int
+    """Q: questions in the batch."""
+    max_steps: int
+    """R: steps of a row whose score is kept; later ones are searched all the same."""
+
+    def done(self, state: Any) -> jax.Array:
+        """Return `[B]`: which rows have ended."""
+        ...
+
+    def extend_step(self, state: Any, search_round: jax.Array) -> Any:
+        """Sample every row that is not done to the end of its next step."""
+        ...
+
+    def extend_full(self, state: Any) -> Any:
+        """Sample every row that is not done to its end."""
+        ...
+
+    def score_step(self, state: Any) -> tuple[Any, jax.Array]:
+        """Let the verifier read each row's new tokens; return its score `[B]` of each row's latest step.
+
+        The score of a row with nothing new means nothing.
+        """
+        ...
+
+    def score_all(self, state: Any) -> tuple[Any, jax.Array]:
+        """Let the verifier read whole rows; return the scores `[B, R]` of their steps."""
+        ...
+
+    def steps(self, state: Any) -> jax.Array:
+        """Return `[B]`: complete steps of each row."""
+        ...
+
+    def fork(self, state: Any, parent_B: jax.Array) -> Any:
+        """Continue row `parent_B[b]` at place `b`."""
+        ...
+
+
+@struct.dataclass
+class SearchResult:
+    """What a strategy leaves of B rows."""
+
+    state: Any
+    step_scores: jax.Array
+    """`[B, R]` float32: the verifier's score of each step; entries past a row's steps are 0."""
+    rounds: jax.Array
+    """int32 scalar: rounds run by this batch."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A search strategy with its settings; hashable, so it can be static in a compiled program."""
+
+    @property
+    def name(self) -> str:
+        """The strategy in text, read back by `ttcjax.search.registry.parse`."""
+        ...
+
+    @property
+    def n(self) -> int:
+        """Rows a question needs."""
+        ...
+
+    def cost(self) -> int:
+        """Generations a question, as Snell et al. 2024 count them (section 5.2)."""
+        ...
+
+    def resolved(self) -> Strategy:
+        """Return what is really run: settings such as `sqrt` as numbers, special cases as what they come to."""
+        ...
+
+    def search(self, ops: SearchOps, state: Any) -> SearchResult:
+        """Run the strategy; traced once for each shape."""
+        ...

@@ -1,0 +1,110 @@
+"""A search engine with no network: solutions are numbers, steps and scores are functions of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+
+@struct.dataclass
+class ScriptedState:
+    """B rows of a script; `path` names the steps taken so far, `drawn` and `read` count work by place."""
+
+    path: jax.Array
+    """`[B]` uint32."""
+    steps: jax.Array
+    done: jax.Array
+    drawn: jax.Array
+    """`[B]` int32: steps sampled at this place, those of dropped rows included."""
+    read: jax.Array
+    """`[B]` int32: steps the verifier read at this place."""
+    unread: jax.Array
+    """`[B]` int32: steps of the row the verifier has not read."""
+
+
+def mix(*values: int) -> int:
+    """Hash numbers to 32 bits; the same in Python and, as `_mix`, under `jit`."""
+    h = 2166136261
+    for value in values:
+        h = ((h ^ (value & 0xFFFFFFFF)) * 16777619) & 0xFFFFFFFF
+        h ^= h >> 13
+    return h
+
+
+def _mix(*values: jax.Array) -> jax.Array:
+    h = jnp.uint32(2166136261)
+    for value in values:
+        h = (h ^ value.astype(jnp.uint32)) * jnp.uint32(16777619)
+        h = h ^ (h >> 13)
+    return h
+
+
+@dataclass(frozen=True)
+class ScriptedOps:
+    """`ttcjax.search.base.SearchOps` without a model.
+
+    Step `k` sampled at place `b` in round `r` turns path `x` into `mix(x, b, r)`. A path ends after
+    `min_steps` to `max_steps` steps, as its number decides; its score is its number over 2^32.
+    """
+
+    questions: int
+    n: int
+    min_steps: int = 2
+    max_steps: int = 5
+
+    def start(self) -> ScriptedState:
+        B = self.questions * self.n
+        none = jnp.zeros((B,), jnp.int32)
+        question = jnp.repeat(jnp.arange(self.questions, dtype=jnp.uint32), self.n)
+        return ScriptedState(path=question, steps=none, done=none > 0, drawn=none, read=none, unread=none)
+
+    def ends(self, path: int, steps: int) -> bool:
+        """Return whether a path of that many steps is complete."""
+        return steps >= self.min_steps + path % (self.max_steps - self.min_steps + 1)
+
+    @staticmethod
+    def score(path: int) -> float:
+        """Return the verifier's score of a path."""
+        return float(np.float32(path >> 8) / np.float32(1 << 24))
+
+    def done(self, state: ScriptedState) -> jax.Array:
+        return state.done
+
+    def steps(self, state: ScriptedState) -> jax.Array:
+        return state.steps
+
+    def extend_step(self, state: ScriptedState, search_round: jax.Array) -> ScriptedState:
+        live = ~state.done
+        one = live.astype(jnp.int32)
+        path = _mix(state.path, jnp.arange(live.shape[0]), search_round)
+        path, steps = jnp.where(live, path, state.path), state.steps + one
+        span = jnp.uint32(self.max_steps - self.min_steps + 1)
+        ends = steps >= self.min_steps + (path % span).astype(jnp.int32)
+        return state.replace(
+            path=path, steps=steps, done=state.done | ends, drawn=state.drawn + one, unread=state.unread + one
+        )
+
+    def extend_full(self, state: ScriptedState) -> ScriptedState:
+        for _ in range(self.max_steps):
+            state = self.extend_step(state, jnp.int32(0))
+        return state
+
+    def _scores(self, state: ScriptedState) -> jax.Array:
+        return (state.path >> 8).astype(jnp.float32) / jnp.float32(1 << 24)
+
+    def score_step(self, state: ScriptedState) -> tuple[ScriptedState, jax.Array]:
+        none = jnp.zeros_like(state.unread)
+        return state.replace(read=state.read + state.unread, unread=none), self._scores(state)
+
+    def score_all(self, state: ScriptedState) -> tuple[ScriptedState, jax.Array]:
+        state, score = self.score_step(state)
+        last = jnp.arange(self.max_steps)[None] == state.steps[:, None] - 1
+        return state, jnp.where(last, score[:, None], 0.0)
+
+    def fork(self, state: ScriptedState, parent_B: jax.Array) -> ScriptedState:
+        forked = jax.tree.map(lambda leaf: leaf[parent_B], state)
+        return forked.replace(drawn=state.drawn, read=state.read)

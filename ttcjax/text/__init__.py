@@ -1,0 +1,1 @@
+"""Text as a model sees it: tokens, prompts, steps and the grading of answers."""

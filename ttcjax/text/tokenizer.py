@@ -1,0 +1,269 @@
+"""Text to token ids and back without loss: the protocol, and SentencePiece trained on a data set's own text."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from ttcjax.config import TokenizerConfig
+from ttcjax.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
+
+_SPACE_MARK = "\u2581"  # SentencePiece's stand-in for a space inside a piece
+_RESERVED_MARK = "\u2585"  # SentencePiece skips training lines that hold it
+_REPLACEMENT = "\ufffd"
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_BYTE_PIECES = 256
+_CONTROL_PIECES = 4
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What the rest of the library asks of a tokenizer.
+
+    A sequence is `[bos_id] + encode(prompt) + encode(solution) + [eos_id]`; `encode` adds no marks itself.
+    """
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def bos_id(self) -> int: ...
+
+    @property
+    def eos_id(self) -> int: ...
+
+    @property
+    def unk_id(self) -> int: ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits; equal only where every text gets the same ids."""
+        ...
+
+    @property
+    def step_end_ids(self) -> tuple[int, ...]:
+        """Ids that end a solution step: those whose text ends in a newline, and `eos_id` last."""
+        ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str: ...
+
+    def decode_batch(self, rows: Iterable[Iterable[SupportsIndex]]) -> list[str]: ...
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model with byte fallback; `decode(encode(text)) == text` for any valid Unicode text.
+
+    Lone surrogates, which no UTF-8 file can hold, are read as U+FFFD. Text that looks like a control mark
+    (`</s>`) is text: `encode` never returns a control id.
+
+    Args:
+        model: Bytes of a serialized SentencePiece model, as written by `train`.
+
+    Raises:
+        UserError: The bytes are no SentencePiece model, or one without byte fallback, padding as id 0,
+            or begin and end marks.
+    """
+
+    def __init__(self, model: bytes):
+        self._model = model
+        self._processor = _processor(model)
+        ids = range(self._processor.vocab_size())
+        self._bytes = [self._piece_bytes(i) for i in ids]
+        byte_ids = {self._bytes[i]: i for i in ids if self._processor.is_byte(i)}
+        if len(byte_ids) != _BYTE_PIECES:
+            raise UserError("the SentencePiece model has no byte fallback; train it with ttcjax.text.tokenizer.train")
+        if self.pad_id != PAD_ID or min(self.bos_id, self.eos_id) < 0:
+            raise UserError(
+                "the SentencePiece model lacks pad=0, bos or eos; train it with ttcjax.text.tokenizer.train"
+            )
+        self._fingerprint = hashlib.sha256(model).hexdigest()[:16]
+        self._step_end_ids = (*(i for i in ids if self._bytes[i].endswith(b"\n")), self.eos_id)
+        self._space_mark_ids = [byte_ids[bytes([b])] for b in _SPACE_MARK.encode()]
+
+    def _piece_bytes(self, piece_id: int) -> bytes:
+        processor = self._processor
+        if processor.is_control(piece_id):
+            return b""
+        if processor.is_unknown(piece_id):
+            return _REPLACEMENT.encode()
+        piece = processor.id_to_piece(piece_id)
+        if processor.is_byte(piece_id):
+            return bytes([int(piece[3:5], 16)])  # "<0x41>"
+        return piece.replace(_SPACE_MARK, " ").encode()
+
+    @property
+    def pad_id(self) -> int:
+        return self._processor.pad_id()
+
+    @property
+    def bos_id(self) -> int:
+        return self._processor.bos_id()
+
+    @property
+    def eos_id(self) -> int:
+        return self._processor.eos_id()
+
+    @property
+    def unk_id(self) -> int:
+        return self._processor.unk_id()
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._bytes)
+
+    @property
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of the model's bytes."""
+        return self._fingerprint
+
+    @property
+    def step_end_ids(self) -> tuple[int, ...]:
+        """Pieces ending in a newline (the byte piece too: a model may sample it), then `eos_id`."""
+        return self._step_end_ids
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`, with no begin or end mark."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, with no begin or end marks."""
+        texts = [_SURROGATES.sub(_REPLACEMENT, text) for text in texts]
+        rows = self._processor.encode(texts, out_type=int, num_threads=1)
+        for i, text in enumerate(texts):
+            if _SPACE_MARK in text:
+                rows[i] = self._encode_around_space_marks(text)
+        return rows
+
+    def _encode_around_space_marks(self, text: str) -> list[int]:
+        # SentencePiece cannot tell a typed U+2581 from a space, so the character goes in as its bytes.
+        first, *rest = self._processor.encode(text.split(_SPACE_MARK), out_type=int, num_threads=1)
+        return first + [i for part in rest for i in (*self._space_mark_ids, *part)]
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        """Return the text of `ids` without control marks.
+
+        Ids outside the vocabulary (an embedding table may be padded) and bytes that are no UTF-8, both of
+        which a model may sample, become U+FFFD.
+        """
+        table, size = self._bytes, len(self._bytes)
+        text = b"".join([table[i] if 0 <= i < size else b"\xff" for i in _plain(ids)])
+        return text.decode("utf-8", errors="replace")
+
+    def decode_batch(self, rows: Iterable[Iterable[SupportsIndex]]) -> list[str]:
+        """Return the text of each row of ids without control marks."""
+        return [self.decode(row) for row in _plain(rows)]
+
+    def save(self, path: epath.PathLike) -> None:
+        """Write the model to `path`, replacing what is there."""
+        epath.Path(path).write_bytes(self._model)
+
+
+def load(path: epath.PathLike) -> SentencePieceTokenizer:
+    """Read a tokenizer that `SentencePieceTokenizer.save` wrote.
+
+    Raises:
+        UserError: The file is missing, empty, cut short or no SentencePiece model.
+    """
+    path = epath.Path(path)
+    try:
+        model = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"no tokenizer at {path}; run the data stage first") from error
+    try:
+        return SentencePieceTokenizer(model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def train(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokenizer:
+    """Learn a byte-pair vocabulary from the first `config.train_lines` texts; equal input gives equal bytes.
+
+    The newline and the integers below `config.number_pieces` are pieces of their own, matched longest first
+    from the left, so that a digit never hides inside a word. Where the text is too small for
+    `config.vocab_size` pieces the vocabulary is smaller.
+
+    Args:
+        texts: One string an example, prompt and solution together.
+        config: Vocabulary size and kinds of pieces.
+
+    Raises:
+        UserError: There is no text, or `config.vocab_size` cannot hold the fixed pieces and the letters.
+    """
+    # No piece crosses a newline, so lines can be given one by one.
+    examples = itertools.islice(texts, config.train_lines)
+    lines = [line.replace(_RESERVED_MARK, " ") for text in examples for line in text.split("\n") if line]
+    if not lines:
+        raise UserError("no text to train a tokenizer on; check that the training split is not empty")
+    fixed = _CONTROL_PIECES + _BYTE_PIECES + config.number_pieces + 1
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=config.vocab_size,
+            hard_vocab_limit=False,
+            # With full coverage every stray symbol of a large text would take a piece; bytes serve those.
+            character_coverage=0.9999,
+            byte_fallback=True,
+            user_defined_symbols=["\n", *(str(i) for i in range(config.number_pieces))],
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_by_whitespace=not config.merge_words,
+            split_by_unicode_script=not config.merge_words,
+            max_sentencepiece_length=64 if config.merge_words else 16,
+            max_sentence_length=1 << 16,
+            shuffle_input_sentence=False,
+            num_threads=1,
+            pad_id=PAD_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            unk_id=UNK_ID,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"tokenizer.vocab_size={config.vocab_size} cannot hold {fixed} fixed pieces and the letters of the "
+            f"training text; raise tokenizer.vocab_size or lower tokenizer.number_pieces"
+        ) from error
+    tokenizer = SentencePieceTokenizer(model.getvalue())
+    if tokenizer.vocab_size < config.vocab_size:
+        logger.info("tokenizer: the text yields %d of %d pieces", tokenizer.vocab_size, config.vocab_size)
+    return tokenizer
+
+
+def _plain(values: Iterable[Any]) -> Iterable[Any]:
+    # Indexing with Python integers is several times faster than with NumPy or JAX scalars.
+    return np.asarray(values).tolist() if hasattr(values, "__array__") else values
+
+
+def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+        raise UserError("not a SentencePiece model, or cut short; delete it and run the data stage again") from error
+    if processor.vocab_size() == 0:
+        raise UserError("the SentencePiece model is empty; delete it and run the data stage again")
+    return processor

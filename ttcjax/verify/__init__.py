@@ -1,0 +1,1 @@
+"""Verifiers: scores of steps and solutions, and how good the scores are."""
