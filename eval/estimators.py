@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ttcjax.errors import UserError
 from ttcjax.select import choose, group_answers
@@ -118,13 +117,13 @@ class Samples:
             UserError: A run has fewer than `n` samples.
         """
         questions, runs, samples = self.row.shape
-        n = samples if n is None else n
-        if not 0 < n <= samples:
-            raise UserError(f"a budget of {n} needs as many samples, and there are {samples}: raise sweep.samples")
-        blocks = samples // n
+        size = samples if n is None else n
+        if not 0 < size <= samples:
+            raise UserError(f"a budget of {size} needs as many samples, and there are {samples}: raise sweep.samples")
+        blocks = samples // size
 
         def cut(values_QRN: np.ndarray) -> np.ndarray:
-            return values_QRN[:, :, : blocks * n].reshape(questions * runs * blocks, n)
+            return values_QRN[:, :, : blocks * size].reshape(questions * runs * blocks, size)
 
         chosen = choose(cut(self.groups), cut(self.scores(how)), rule, ties)
         right = cut(self.correct)[np.arange(len(chosen)), chosen] & (chosen >= 0)
@@ -247,35 +246,35 @@ def step_scores(table: pa.Table) -> Ragged:
     return _ragged(table["step_scores"])
 
 
-def with_step_truth(table: pa.Table) -> tuple[np.ndarray, Ragged, Ragged]:
-    """Return the rows whose steps were checked, their step scores and their step truth.
+def with_step_truth(table: pa.Table) -> tuple[Ragged, Ragged, int]:
+    """Return step scores and step truth of the rows whose steps were checked.
+
+    Rows without any scored step say nothing of the verifier and are left out.
 
     Args:
         table: Rows with `step_scores` and `step_truth`.
 
     Returns:
-        Row indices `[k]`, scores and truth with one row each.
-
-    Raises:
-        UserError: A row has another number of scores than of checked steps.
+        Scores and truth with equal row lengths, and how many checked rows were left out because they have
+        another number of scores than of steps.
     """
-    checked = pc.is_valid(table["step_truth"]).to_numpy()
-    scores = step_scores(table).keep(checked)
-    truth = _ragged(table["step_truth"].filter(pa.array(checked)))
-    if (scores.lengths != truth.lengths).any():
-        raise UserError("a result row has another number of step scores than of steps: delete its folder and run again")
-    return np.flatnonzero(checked), scores, truth
+    scores, truth = step_scores(table), _ragged(table["step_truth"])
+    checked = table["step_truth"].is_valid().to_numpy()
+    aligned = scores.lengths == truth.lengths
+    keep = checked & aligned & (truth.lengths > 0)
+    return scores.keep(keep), truth.keep(keep), int((checked & ~aligned).sum())
 
 
 def _ragged(column: pa.ChunkedArray) -> Ragged:
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    return Ragged.from_lengths(pc.list_flatten(column).to_numpy(), lengths)
+    lists = column.combine_chunks()
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    return Ragged.from_lengths(lists.flatten().to_numpy(zero_copy_only=False), lengths)
 
 
 def _answer_groups(table: pa.Table, question: np.ndarray, grade_equal: Callable[[str, str], bool] | None) -> np.ndarray:
     codes = table["answer"].combine_chunks().dictionary_encode()
     text = codes.dictionary.to_pylist()
-    ids = pc.fill_null(codes.indices, -1).to_numpy().astype(np.int64)
+    ids = codes.indices.fill_null(-1).to_numpy().astype(np.int64)
     if grade_equal is None:
         return ids
     for q in np.unique(question):

@@ -20,7 +20,7 @@ from ttcjax.eval.estimators import StrategyName
 # Okabe and Ito's palette: distinguishable with any colour vision, and ordered dark to light for print.
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -185,7 +185,7 @@ def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
     path = epath.Path(path)
     if not path.exists():
         return DEFAULT_THRESHOLD, "default"
-    _, scores, truth = with_step_truth(rows.read_shard(path, schema=rows.VALIDATION_SCHEMA))
+    scores, truth, _ = with_step_truth(rows.read_shard(path, schema=rows.VALIDATION_SCHEMA))
     solutions_wrong = np.unique(truth.row_of_value[~truth.values])
     if not 0 < len(solutions_wrong) < len(truth):
         return DEFAULT_THRESHOLD, "default"
@@ -278,12 +278,15 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
     correct = bank["correct"].to_numpy()
     outcome = np.repeat(correct, steps.lengths)
     bins = reliability(steps.values, outcome)
-    _, scores, truth = with_step_truth(bank)
+    scores, truth, unaligned = with_step_truth(bank)
+    if unaligned:
+        logger.warning("%d bank rows have another number of step scores than of steps and are not judged", unaligned)
     found = first_error(scores, truth, threshold)
     return {
         "aggregate": config.prm.aggregate,
         "steps": len(steps.values),
         "checked_solutions": len(truth),
+        "unaligned_solutions": unaligned,
         "step_auroc": auroc(scores.values, truth.values),
         "first_error_f1": found.f1,
         "first_error_accuracy": found.error_accuracy,
@@ -363,7 +366,7 @@ def _cell(point: dict[str, float]) -> str:
     return f"{100 * point['mean']:.1f}\n[dim]{100 * point['low']:.0f}-{100 * point['high']:.0f}[/]"
 
 
-def _difference_cell(point: dict[str, float]) -> str:
+def _difference_cell(point: dict[str, Any]) -> str:
     text = f"{100 * point['difference']:+.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
     clear = point["low"] > 0 or point["high"] < 0
     return f"[bold]{text}[/]" if clear else text

@@ -15,6 +15,7 @@ from ttcjax.metrics import progress
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.base import Strategy
+from ttcjax.search.run import search
 
 
 def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int]]]:
@@ -58,7 +59,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                     else:
                         begin = time.perf_counter()
                         prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-                        found = engine.search(strategy, prompts, seed)
+                        found = search(engine, strategy, prompts, seed)
                         spent = time.perf_counter() - begin
                         seconds[strategy.name] = seconds.get(strategy.name, 0.0) + spent / len(examples)
                         share = spent / (len(shard) * strategy.n)

@@ -25,6 +25,12 @@ PARAMS = {"embed": np.arange(12, dtype=np.float32).reshape(4, 3), "layers": {"w"
 METADATA = {"kind": "policy", "model": {}, "tokenizer": "abc", "step": 7, "valid_loss": 0.5}
 
 
+def restored(checkpoints, abstract):
+    found = checkpoints.restore(abstract)
+    assert found is not None, "there is a checkpoint and none was restored"
+    return found
+
+
 def _state(value):
     return {"params": jax.tree.map(lambda x: jnp.asarray(x) * value, PARAMS), "step": jnp.asarray(value, jnp.int32)}
 
@@ -59,7 +65,7 @@ def test_state_and_host_values_come_back_exactly(tmp_path):
     with _open(tmp_path) as checkpoints:
         checkpoints.save(3, _state(3), {"loss": 0.1, "data": {"next_index": 5}})
     with _open(tmp_path) as checkpoints:
-        step, state, host = checkpoints.restore(_abstract())
+        step, state, host = restored(checkpoints, _abstract())
     assert step == 3
     assert _equal(state, _state(3))
     assert host == {"loss": 0.1, "data": {"next_index": 5}}
@@ -87,13 +93,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
         checkpoints.save(2, _state(2), {})
     damage(_largest_file(tmp_path / "checkpoints" / "2" / "state"))
     with caplog.at_level(logging.WARNING, "ttcjax.checkpoint"), _open(tmp_path) as checkpoints:
-        step, state, _ = checkpoints.restore(_abstract())
+        step, state, _ = restored(checkpoints, _abstract())
         assert step == 1
         assert _equal(state, _state(1))
         assert "checkpoints/2 is damaged" in caplog.text
         checkpoints.save(2, _state(2), {})  # The step must be free again.
     with _open(tmp_path) as checkpoints:
-        assert checkpoints.restore(_abstract())[0] == 2
+        assert restored(checkpoints, _abstract())[0] == 2
 
 
 def test_a_crash_before_the_seal_does_not_hide_damage(tmp_path):
@@ -104,7 +110,7 @@ def test_a_crash_before_the_seal_does_not_hide_damage(tmp_path):
     (tmp_path / "checkpoints" / "2" / "files.json").unlink()
     _truncate(tmp_path / "checkpoints" / "2" / "state" / "manifest.ocdbt")
     with _open(tmp_path) as checkpoints:
-        assert checkpoints.restore(_abstract())[0] == 1
+        assert restored(checkpoints, _abstract())[0] == 1
 
 
 def test_a_half_written_checkpoint_is_ignored(tmp_path):
@@ -113,7 +119,7 @@ def test_a_half_written_checkpoint_is_ignored(tmp_path):
     folder = tmp_path / "checkpoints"
     shutil.copytree(folder / "1", folder / "2.orbax-checkpoint-tmp")
     with _open(tmp_path) as checkpoints:
-        assert checkpoints.restore(_abstract())[0] == 1
+        assert restored(checkpoints, _abstract())[0] == 1
 
 
 def test_all_damaged_is_one_line_with_the_fix(tmp_path):
@@ -217,7 +223,7 @@ def test_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatch)
         monkeypatch.undo()
     assert load_params(tmp_path / "best")[1]["step"] == 7
     with _open(tmp_path) as checkpoints:
-        assert checkpoints.restore(_abstract())[0] == 1
+        assert restored(checkpoints, _abstract())[0] == 1
 
 
 def test_writers_report_a_really_full_disk(tmp_path):
@@ -240,7 +246,7 @@ def test_writers_report_a_really_full_disk(tmp_path):
         checkpoints.close()
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), big)
         with _open(folder) as checkpoints:
-            step, state, _ = checkpoints.restore(abstract)
+            step, state, _ = restored(checkpoints, abstract)
             assert step >= 1
             assert _equal(state, big)
     finally:

@@ -211,13 +211,13 @@ def test_solve_prints_text_that_looks_like_markup_as_it_is(capsys):
         question="What is [bold]2[/] + 3?",
         answer="5",
         steps=[("2 + 3 = [5]", 0.9), ("Answer: 5", 0.75)],
-        votes=[("5", 1.65, 2), ("[/]", 0.1, 1)],
+        votes=[("5", 1.65, 2), ("[/]", 0.1, 1), (None, 0.0, 3)],
         generations=16,
         seconds=0.5,
     )
     cli._print_solved(solved)  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    for part in ("[bold]2[/]", "2 + 3 = [5]", "0.900", "1.650", "answer: 5", "16 generations"):
+    for part in ("[bold]2[/]", "2 + 3 = [5]", "0.900", "1.650", "answer: 5", "16 generations", "none that could"):
         assert part in out
 
 

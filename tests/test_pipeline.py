@@ -283,27 +283,28 @@ def test_stages_are_in_the_order_of_what_they_read():
 
 
 @pytest.mark.parametrize(
-    ("changes", "first"),
+    ("changes", "reruns"),
     [
-        ({"data": dataclasses.replace(BASE.data, seed=1)}, "data"),
-        ({"tokenizer": dataclasses.replace(BASE.tokenizer, vocab_size=600)}, "data"),
-        ({"model": dataclasses.replace(BASE.model, d_ff=128)}, "policy"),
-        ({"policy": TrainConfig(steps=9)}, "policy"),
-        ({"sampler": SamplerConfig(temperature=0.5)}, "labels"),
-        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, "labels"),
-        ({"prm": PRMConfig(valid_fraction=0.2)}, "prm"),
-        ({"prm": PRMConfig(train=TrainConfig(steps=9))}, "prm"),
-        ({"sweep": SweepConfig(samples=128)}, "bank"),
-        ({"sweep": SweepConfig(budgets=(1, 2))}, "search"),
-        ({"sweep": SweepConfig(seeds=2)}, "search"),
-        ({"prm": PRMConfig(aggregate="min")}, "search"),
-        ({"sweep": SweepConfig(bootstrap=99)}, "report"),
-        ({"sampler": SamplerConfig(rows=8)}, "report"),
-        ({"name": "other"}, "report"),
+        ({"data": dataclasses.replace(BASE.data, seed=1)}, ALL),
+        ({"tokenizer": dataclasses.replace(BASE.tokenizer, vocab_size=600)}, ALL),
+        ({"model": dataclasses.replace(BASE.model, d_ff=128)}, ALL[1:]),
+        ({"policy": TrainConfig(steps=9)}, ALL[1:]),
+        ({"sampler": SamplerConfig(temperature=0.5)}, ALL[2:]),
+        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, ALL[2:]),
+        ({"prm": PRMConfig(valid_fraction=0.2)}, ALL[3:]),
+        ({"prm": PRMConfig(train=TrainConfig(steps=9))}, ALL[3:]),
+        ({"sweep": SweepConfig(seed=9)}, ["bank", "search", "report"]),
+        ({"sweep": SweepConfig(samples=128)}, ["bank", "report"]),
+        ({"sweep": SweepConfig(budgets=(1, 2))}, ["search", "report"]),
+        ({"sweep": SweepConfig(seeds=2)}, ["search", "report"]),
+        ({"prm": PRMConfig(aggregate="min")}, ["search", "report"]),
+        ({"sweep": SweepConfig(bootstrap=99)}, ["report"]),
+        ({"sampler": SamplerConfig(rows=8)}, ["report"]),
+        ({"name": "other"}, ["report"]),
     ],
 )
-def test_a_setting_reruns_its_stage_and_all_that_follow(changes, first):
-    assert changed(**changes) == set(ALL[ALL.index(first) :])
+def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
+    assert changed(**changes) == set(reruns)
 
 
 def test_the_workdir_changes_no_fingerprint():

@@ -88,16 +88,30 @@ def held_out(questions: Iterable[str], fraction: float) -> set[str]:
 
 
 def initial_params(policy: model_params.Params, config: ModelConfig, seed: int) -> model_params.Params:
-    """Return a verifier with the policy's trunk and a new value head."""
+    """Return a verifier with the policy's trunk and a new value head.
+
+    Where `config` has more layers than the policy, the others are new and come last. They start as the
+    identity: their contributions to the residual stream are zero, so the verifier begins with the policy's
+    own hidden states.
+    """
     fresh = model_params.init(jax.random.key(seed), config, heads=("value",))
-    return {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
+    params = {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
+    trunk = params["layers"]["attention"]["norm"].shape[0]
+    if config.num_layers > trunk:
+        params["layers"] = jax.tree.map(
+            lambda old, new: jnp.concatenate([old, new[trunk:]]), params["layers"], fresh["layers"]
+        )
+        for block, weight in (("attention", "out"), ("mlp", "down")):
+            stacked = params["layers"][block][weight]
+            params["layers"][block][weight] = stacked.at[trunk:].set(0.0)
+    return params
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
     """Train the verifier from the policy and the step labels and write it to `out/best`.
 
     Args:
-        config: `prm` is used; the model is the policy's.
+        config: `prm` is used; the model is the policy's, with `prm.extra_layers` more.
         workdir: Holds the finished stages `data`, `policy` and `labels`.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
@@ -108,6 +122,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
     model = from_dict(ModelConfig, metadata["model"])
+    model = dataclasses.replace(model, num_layers=model.num_layers + config.prm.extra_layers)
     train = config.prm.train
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 

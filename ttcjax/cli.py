@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(arguments)
         _start_logging()
         with _sigterm_raises():
+            if args.call in _COMPUTING:
+                _use_all_cpu_cores()
             if distributed:
                 _join_distributed()
             args.call(args)
@@ -138,6 +140,12 @@ def _sigterm_raises() -> Iterator[None]:
 def _start_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("ttcjax").setLevel(logging.INFO)
+
+
+def _use_all_cpu_cores() -> None:
+    from ttcjax.parallel import use_all_cpu_cores  # imports jax
+
+    use_all_cpu_cores()
 
 
 def _join_distributed() -> None:
@@ -337,11 +345,14 @@ def _print_solved(solved: Solved) -> None:
         steps.add_row(Text(text), f"{score:.3f}")
     votes = Table("answer", "weight", "candidates", title="votes", title_justify="left", box=None)
     for answer, weight, count in solved.votes:
-        votes.add_row(Text(str(answer)), f"{weight:.3f}", str(count))
+        votes.add_row(Text("(none that could be read)" if answer is None else answer), f"{weight:.3f}", str(count))
     console = Console(highlight=False)
     console.print(Text(solved.question), steps, votes, sep="\n\n")
     answer = "no answer could be read" if solved.answer is None else solved.answer
     console.print(Text(f"\nanswer: {answer}   ({solved.generations} generations, {solved.seconds:.1f} s)"))
+
+
+_COMPUTING = (_run, _run_one, _solve)
 
 
 def _version(args: argparse.Namespace) -> None:

@@ -279,12 +279,16 @@ class PRMConfig:
             dropout=0.05, optimizer=OptimizerConfig(learning_rate=3e-5, schedule="constant"), batch_size=128
         )
     )
+    extra_layers: int = 0
+    """New layers on top of the policy's. A shallow policy forms its prediction of a token in its last layer,
+    where nothing is left to compare it with the token that was written; a deep one needs none."""
     valid_fraction: float = 0.1
     """Share of the labelled questions held out for the choice of checkpoint."""
     aggregate: Aggregation = "last"
     """How step scores become the score of a solution."""
 
     def __post_init__(self) -> None:
+        _require(self.extra_layers >= 0, f"prm.extra_layers must not be negative, not {self.extra_layers}")
         _require(0 < self.valid_fraction < 1, f"prm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
 
 

@@ -7,6 +7,7 @@ itself is a wrapper of the same two since jax 0.8.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
 """What one array dimension is split over: a mesh axis, several of them, or nothing."""
+
+
+def use_all_cpu_cores() -> None:
+    """Make every core of the host a CPU device, where nothing else has been asked for.
+
+    The loops of sampling and search are many small steps that one XLA device spreads poorly over cores;
+    data-parallel, each core runs its own. Without effect on accelerators, or once JAX has started.
+    """
+    chosen = os.environ.get("JAX_NUM_CPU_DEVICES") or "xla_force_host_platform" in os.environ.get("XLA_FLAGS", "")
+    if chosen or jax.config.jax_num_cpu_devices > 0:  # pyright: ignore[reportAttributeAccessIssue]
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except RuntimeError:  # The devices are already there.
+        return
 
 
 def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:

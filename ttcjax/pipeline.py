@@ -29,6 +29,7 @@ from etils import epath
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
+from ttcjax.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ STAGES = (
         "ttcjax.train.prm",
         "train the process-reward model on the labels",
         ("data", "policy", "labels"),
-        ("prm.train", "prm.valid_fraction"),
+        ("prm.train", "prm.valid_fraction", "prm.extra_layers"),
     ),
     Stage(
         "bank",
@@ -298,9 +299,7 @@ def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | Non
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Write JSON so that a reader sees the whole file or the one that was there before."""
-    scratch = path.parent / f".{path.name}.tmp"
-    scratch.write_text(json.dumps(value, indent=2) + "\n")
-    scratch.replace(path)
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
+from ttcjax.search.run import search
 from ttcjax.text.steps import split_steps
 from ttcjax.verify.aggregate import aggregate
 
@@ -61,7 +62,7 @@ def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,wid
 
     begin = time.perf_counter()
     prompt = engine.encode_prompt(question, task.prompt(question))
-    candidates = engine.search(chosen, [prompt], seed)[0]
+    candidates = search(engine, chosen, [prompt], seed)[0]
     seconds = time.perf_counter() - begin
 
     answers = [task.extract(c.text) if c.finished else None for c in candidates]

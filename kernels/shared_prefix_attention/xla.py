@@ -52,8 +52,8 @@ def shared_prefix_attention(
     shared_QKYP = _scores(q_QKYE, prefix_k_QKPE, seen, scale, soft_cap)
 
     def by_row(x: jax.Array) -> jax.Array:
-        x = x.reshape((Q, K, N, C * G) + x.shape[3:])
-        return jnp.moveaxis(x, 2, 1).reshape((B, K, C * G) + x.shape[4:])
+        x = x.reshape((Q, K, N, C * G, *x.shape[3:]))
+        return jnp.moveaxis(x, 2, 1).reshape((B, K, C * G, *x.shape[4:]))
 
     # A query always sees its own slot, so the joint maximum is a real score and the sum at least one.
     top_BKX = jnp.maximum(by_row(shared_QKYP.max(axis=-1)), own.max(axis=-1))

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -11,7 +12,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import rows
 from ttcjax.eval.estimators import COLUMNS, Bootstrap, Samples, StrategyName, pass_at_k, with_step_truth
 from ttcjax.select import RULES, choose_one
-from ttcjax.verify.aggregate import AGGREGATIONS, aggregate
+from ttcjax.verify.aggregate import AGGREGATIONS, Ragged, aggregate
 
 SCHEMA = pa.schema([rows.SCHEMA.field(name) for name in COLUMNS])
 
@@ -78,11 +79,7 @@ def test_blocks_give_the_exact_expected_accuracy():
     ids = rng.choice(3, size=(questions, width), p=list(chances.values()))
     grid = np.arange(questions * width).reshape(questions, 1, width)
     samples = Samples.from_table(table([]), [f"q{i}" for i in range(questions)], width)
-    from dataclasses import replace
-
-    from ttcjax.verify.aggregate import Ragged
-
-    samples = replace(
+    samples = dataclasses.replace(
         samples,
         groups=np.where(ids == 2, -1, ids)[:, None],
         correct=(ids == 0)[:, None],
@@ -191,15 +188,16 @@ def test_strategy_names_of_another_form_are_refused(text):
         StrategyName.parse(text)
 
 
-def test_only_checked_rows_are_judged_and_lengths_must_agree():
+def test_only_checked_rows_with_a_score_for_every_step_are_judged():
     found = [
         make_row("a", 0, "1", [0.5, 0.25], truth=[True, False]),
         make_row("a", 1, "1", [0.5]),
-        make_row("a", 2, "1", [1.0], truth=[True]),
+        make_row("a", 2, "1", [0.5], truth=[True, False]),
+        make_row("a", 3, "1", [], truth=[]),
+        make_row("a", 4, "1", [1.0], truth=[True]),
     ]
-    index, scores, truth = with_step_truth(table(found))
-    assert index.tolist() == [0, 2]
+    scores, truth, unaligned = with_step_truth(table(found))
     assert scores.values.tolist() == [0.5, 0.25, 1.0]
     assert truth.values.tolist() == [True, False, True]
-    with pytest.raises(UserError, match="another number of step scores"):
-        with_step_truth(table([make_row("a", 0, "1", [0.5], truth=[True, False])]))
+    assert scores.offsets.tolist() == truth.offsets.tolist() == [0, 2, 3]
+    assert unaligned == 1

@@ -92,7 +92,9 @@ def naive_accuracy(found, n, rule):
         runs.setdefault((row["question"], row["seed"], row["sample"] // n), []).append(row)
     by_question = {}
     for (question, _, _), block in runs.items():
-        index = choose_one([r["answer"] for r in block], np.float32([r["step_scores"][-1] for r in block]), rule)
+        index = choose_one(
+            [r["answer"] for r in block], np.array([r["step_scores"][-1] for r in block], np.float32), rule
+        )
         by_question.setdefault(question, []).append(index is not None and block[index]["correct"])
     return np.mean([np.mean(right) for right in by_question.values()])
 

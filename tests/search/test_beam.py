@@ -19,7 +19,7 @@ def brute_force(ops: ScriptedOps, n: int, width: int, max_rounds: int):
     """Beam search as the paper's text tells it, question by question, with lists."""
     finals, drawn = [], [0] * (ops.questions * n)
     for q in range(ops.questions):
-        rows = [(q, ()) for _ in range(n)]  # (path, scores of its steps)
+        rows: list[tuple[int, tuple[float, ...]]] = [(q, ()) for _ in range(n)]  # (path, scores of its steps)
         done = [False] * n
         for search_round in range(max_rounds):
             if all(done):
@@ -39,7 +39,9 @@ def brute_force(ops: ScriptedOps, n: int, width: int, max_rounds: int):
     return finals, drawn
 
 
-@pytest.mark.parametrize("n,width,max_rounds", [(4, 4, 40), (4, 2, 40), (16, 4, 40), (8, 2, 40), (64, 8, 40), (8, 4, 2)])
+@pytest.mark.parametrize(
+    ("n", "width", "max_rounds"), [(4, 4, 40), (4, 2, 40), (16, 4, 40), (8, 2, 40), (64, 8, 40), (8, 4, 2)]
+)
 def test_beam_equals_brute_force(n, width, max_rounds):
     ops = ScriptedOps(questions=5, n=n)
     strategy = Beam(n, width, max_rounds)
@@ -74,7 +76,8 @@ def test_select_parents_keeps_the_best_and_every_place():
     assert select_parents(score, live, 2).tolist() == [1, 1, 3, 3, 4, 4, 5, 5], "ties go to the lower index"
     live = jnp.array([[True, False, True, True], [False, False, False, False]])
     parents = select_parents(score, live, 2).tolist()
-    assert parents[1] == 1 and parents[4:] == [4, 5, 6, 7], "an ended row must stay where it is"
+    assert parents[1] == 1, "an ended row must stay where it is"
+    assert parents[4:] == [4, 5, 6, 7], "a question with no live row must stay as it is"
     assert [parents[i] for i in (0, 2, 3)] == [3, 3, 2], "three places, width two: the best twice, the next once"
 
 
@@ -89,7 +92,7 @@ def test_select_parents_never_loses_a_place(n):
         assert len(set(kept)) == -(-sum(bits) // 3)
 
 
-@pytest.mark.parametrize("n,width", [(1, 4), (2, 4), (2, "sqrt"), (1, "sqrt"), (3, "sqrt"), (5, 1)])
+@pytest.mark.parametrize(("n", "width"), [(1, 4), (2, 4), (2, "sqrt"), (1, "sqrt"), (3, "sqrt"), (5, 1)])
 def test_small_budgets_fall_back_to_best_of_n(n, width):
     assert Beam(n, width).resolved() == BestOfN(n)
 
@@ -108,7 +111,7 @@ def test_names_round_trip():
 
 
 @pytest.mark.parametrize(
-    "text,hint",
+    ("text", "hint"),
     [
         ("beem:n=4", "'beam'"),
         ("beam:n=4,widht=4", "'width'"),

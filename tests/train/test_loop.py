@@ -247,7 +247,7 @@ def test_kill_9_at_any_moment_and_a_rerun_end_the_same(tmp_path, uninterrupted):
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (tmp_path / "checkpoints" / "4").exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.25)

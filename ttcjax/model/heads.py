@@ -16,7 +16,7 @@ def logits(params: Params, hidden: jax.Array, config: ModelConfig) -> jax.Array:
     out = jnp.matmul(flat, w_DV.astype(hidden.dtype), preferred_element_type=jnp.float32)
     if config.logit_soft_cap is not None:
         out = config.logit_soft_cap * jnp.tanh(out / config.logit_soft_cap)
-    return out.reshape(hidden.shape[:-1] + (w_DV.shape[1],))
+    return out.reshape((*hidden.shape[:-1], w_DV.shape[1]))
 
 
 def value(params: Params, hidden: jax.Array, config: ModelConfig) -> jax.Array:

@@ -105,7 +105,7 @@ def init(key: jax.Array, config: ModelConfig, heads: tuple[Head, ...] = ("vocab"
         values = jax.random.truncated_normal(_leaf_key(key, path), -3.0, 3.0, s.shape, s.dtype)
         return values * jnp.asarray(s.fan_in**-0.5, s.dtype)
 
-    flat = traverse_util.flatten_dict(spec(config, heads), sep="/")
+    flat: dict[str, Any] = traverse_util.flatten_dict(spec(config, heads), sep="/")
     return traverse_util.unflatten_dict({path: draw(path, s) for path, s in flat.items()}, sep="/")
 
 
@@ -124,4 +124,4 @@ def unstack_layers(params: Params, config: ModelConfig) -> list[Params]:
 
     Decode loops take them this way: sliced once, before the loop, not at every token.
     """
-    return [jax.tree.map(lambda leaf: leaf[i], params["layers"]) for i in range(config.num_layers)]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(config.num_layers)]

@@ -6,9 +6,10 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -20,8 +21,10 @@ from ttcjax.sample import programs
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
 
-if TYPE_CHECKING:  # Strategies are given to the engine, which knows them by their contract only.
-    from ttcjax.search.base import Strategy
+_SCORED_TOGETHER = 16
+"""Rows of a question that are scored in one batch."""
+_SCORE_BUCKET = 32
+"""Rows to be scored are padded to a multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def bucket(length: int, smallest: int = 32) -> int:
 
 
 class Engine:
-    """Samples, scores and searches with one policy and, where given, one verifier.
+    """Samples and scores with one policy and, where given, one verifier; searches are built on it.
 
     Every call is cut into batches of at most `sampler.rows` rows a device, padded to few shapes: powers of two
     from `sampler.prompt_bucket` for prompts, and `sampler.rows // n` questions a device, or a power of two
@@ -88,8 +91,8 @@ class Engine:
         self.policy_config = policy.config
         self.verifier_config = verifier.config if verifier is not None else None
         replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
-        self._policy = jax.device_put(policy.params, replicated)
-        self._verifier = jax.device_put(verifier.params, replicated) if verifier is not None else None
+        self.policy = jax.device_put(policy.params, replicated)
+        self.verifier = jax.device_put(verifier.params, replicated) if verifier is not None else None
         self._stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
@@ -114,74 +117,63 @@ class Engine:
             UserError: A prompt leaves no room for `max_tokens` in the model's limit.
         """
         slots = (max_tokens or self.sampler.max_tokens) + 1
-        self._check_lengths(prompts, slots - 1)
+        self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
         rows_at_once = min(n, self.sampler.rows)
         for start in range(0, n, rows_at_once):
-            plan = self._plan(rows_at_once, slots)
+            plan = self.plan(rows_at_once, slots)
             run = functools.partial(programs.sample, plan=plan)
-            program = self._program(("sample", plan), run, split=(False, True, False, False))
-            for indices, batch in self._batches(prompts, plan.n):
-                out = program(self._policy, batch, np.uint32(seed), np.uint32(first_sample + start))
-                for i, solutions in zip(indices, self._solutions(out, plan.n), strict=False):
+            program = self.program(("sample", plan), run, split=(False, True, False, False))
+            for indices, batch in self.batches(prompts, plan.n):
+                out = program(self.policy, batch, np.uint32(seed), np.uint32(first_sample + start))
+                for i, solutions in zip(indices, self.solutions(out, plan.n), strict=False):
                     found[i] += solutions[: n - start]
         return found
 
     def score(self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[Solution]]) -> list[list[Solution]]:
-        """Return the solutions with the verifier's score of each of their steps."""
-        self._require_verifier()
-        scored: list[list[Solution]] = [[] for _ in prompts]
-        longest = max((len(s.tokens) for row in solutions for s in row), default=0)
-        slots = bucket(longest + 1)
-        flat = [(i, j) for i, row in enumerate(solutions) for j in range(len(row))]
-        n = max((len(row) for row in solutions), default=0)
-        if not flat:
-            return scored
-        plan = self._plan(min(n, self.sampler.rows), slots)
-        run = functools.partial(programs.score, plan=plan)
-        program = self._program(("score", plan), run, split=(False, True, True, True))
-        for start in range(0, n, plan.n):
-            for indices, batch in self._batches(prompts, plan.n):
+        """Return the solutions with the verifier's score of each of their steps.
+
+        Equal solutions of a question are read once.
+        """
+        self.require_verifier()
+        groups: dict[int, list[tuple[int, list[tuple[int, ...]]]]] = {}
+        for i, row in enumerate(solutions):
+            # By length, so that rows read together need little padding.
+            unique = sorted({s.tokens for s in row}, key=lambda tokens: (len(tokens), tokens))
+            for start in range(0, len(unique), _SCORED_TOGETHER):
+                piece = unique[start : start + _SCORED_TOGETHER]
+                slots = -(-(len(piece[-1]) + 1) // _SCORE_BUCKET) * _SCORE_BUCKET
+                groups.setdefault(slots, []).append((i, piece))
+        scores: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+        for slots, pieces in sorted(groups.items()):
+            plan = self.plan(_SCORED_TOGETHER, slots)
+            run = functools.partial(programs.score, plan=plan)
+            program = self.program(("score", plan), run, split=(False, True, True, True))
+            for indices, batch in self.batches([prompts[i] for i, _ in pieces], plan.n):
                 Q = batch.last.shape[0]
                 tokens = np.zeros((Q, plan.n, slots), np.int32)
                 length = np.zeros((Q, plan.n), np.int32)
                 tokens[:, :, 0] = batch.last[:, None]
-                for q, i in enumerate(indices):
-                    for k, s in enumerate(solutions[i][start : start + plan.n]):
-                        tokens[q, k, 1 : len(s.tokens) + 1] = s.tokens
-                        length[q, k] = len(s.tokens) + 1
-                scores = np.asarray(
-                    program(self._verifier, batch, tokens.reshape(-1, slots), length.reshape(-1))
-                ).reshape(Q, plan.n, -1)
-                for q, i in enumerate(indices):
-                    for k, s in enumerate(solutions[i][start : start + plan.n]):
-                        scored[i].append(self._with_scores(s, scores[q, k], int(length[q, k])))
-        return scored
+                for q, index in enumerate(indices):
+                    for k, row in enumerate(pieces[index][1]):
+                        tokens[q, k, 1 : len(row) + 1] = row
+                        length[q, k] = len(row) + 1
+                found = program(self.verifier, batch, tokens.reshape(-1, slots), length.reshape(-1))
+                found = np.asarray(found).reshape(Q, plan.n, -1)
+                for q, index in enumerate(indices):
+                    i, piece = pieces[index]
+                    scores.update({(i, row): found[q, k] for k, row in enumerate(piece)})
+        return [
+            [self.with_scores(s, scores[i, s.tokens], len(s.tokens) + 1) for s in row]
+            for i, row in enumerate(solutions)
+        ]
 
-    def search(self, strategy: Strategy, prompts: Sequence[Prompt], seed: int) -> list[list[Solution]]:
-        """Run a strategy on every prompt; return the `strategy.n` final candidates of each, with step scores."""
-        self._require_verifier()
-        slots = self.sampler.max_tokens + 1
-        self._check_lengths(prompts, slots - 1)
-        plan = self._plan(strategy.n, slots)
-        run = functools.partial(programs.search, plan=plan, strategy=strategy)
-        program = self._program(("search", strategy, plan), run, split=(False, False, True, False))
-        found: list[list[Solution]] = [[] for _ in prompts]
-        for indices, batch in self._batches(prompts, plan.n):
-            out, scores, verified = program(self._policy, self._verifier, batch, np.uint32(seed))
-            scores, verified = np.asarray(scores), np.asarray(verified)
-            for q, (i, solutions) in enumerate(zip(indices, self._solutions(out, plan.n), strict=False)):
-                for k, s in enumerate(solutions):
-                    row = q * plan.n + k
-                    found[i].append(self._with_scores(s, scores[row], int(verified[row])))
-        return found
-
-    def _with_scores(self, solution: Solution, scores: np.ndarray, verified: int) -> Solution:
+    def with_scores(self, solution: Solution, scores: np.ndarray, verified: int) -> Solution:
         steps = sum(token in self._stops.step_ends for token in solution.tokens)
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
-    def _plan(self, n: int, slots: int) -> programs.Plan:
+    def plan(self, n: int, slots: int) -> programs.Plan:
         # A step has at least one token, its end.
         return programs.Plan(
             policy=self.policy_config,
@@ -193,14 +185,14 @@ class Engine:
             max_steps=slots,
         )
 
-    def _program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:
+    def program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:
         """Return `fn` compiled data-parallel; `split` says which arguments are cut by question, others are copied."""
         if key not in self._compiled:
             specs = tuple(PartitionSpec("data") if cut else PartitionSpec() for cut in split)
             self._compiled[key] = parallel.data_parallel(fn, self.mesh, in_specs=specs, out_specs=PartitionSpec("data"))
         return self._compiled[key]
 
-    def _batches(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[list[int], programs.Prompts]]:
+    def batches(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[list[int], programs.Prompts]]:
         """Group prompts by length bucket and cut the groups into padded batches."""
         devices = self.mesh.size
         groups: dict[int, list[int]] = {}
@@ -224,9 +216,9 @@ class Engine:
             last[q] = prompt.tokens[-1]
             number[q] = question_number(prompt.id)
         unused = np.arange(count) >= len(prompts)
-        return programs.Prompts(prefix=prefix, prefix_length=length, last=last, number=number, unused=unused)
+        return programs.Prompts(*map(jnp.asarray, (prefix, length, last, number, unused)))
 
-    def _solutions(self, out: programs.Sampled, n: int) -> Iterable[list[Solution]]:
+    def solutions(self, out: programs.Sampled, n: int) -> Iterable[list[Solution]]:
         """Cut a batch of rows into the solutions of each question."""
         tokens, length = np.asarray(out.tokens), np.asarray(out.length)
         finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
@@ -244,7 +236,7 @@ class Engine:
                 for b in range(start, start + n)
             ]
 
-    def _check_lengths(self, prompts: Sequence[Prompt], max_tokens: int) -> None:
+    def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int) -> None:
         limit = self.policy_config.max_seq_len
         if self.verifier_config is not None:
             limit = min(limit, self.verifier_config.max_seq_len)
@@ -256,6 +248,6 @@ class Engine:
                     f"lower --sampler.max-tokens"
                 )
 
-    def _require_verifier(self) -> None:
-        if self._verifier is None:
+    def require_verifier(self) -> None:
+        if self.verifier is None:
             raise UserError("this needs a verifier: train one with `ttcjax prm CONFIG` and load it into the engine")

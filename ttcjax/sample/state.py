@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ class Rows:
     def fork(self, parent_B: jax.Array) -> Rows:
         """Continue row `parent_B[b]` at place `b`; keys and token counts stay with the place."""
         forked = jax.tree.map(lambda leaf: leaf[parent_B], self)
-        return forked.replace(keys=self.keys, sampled=self.sampled)
+        return dataclasses.replace(forked, keys=self.keys, sampled=self.sampled)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def question_number(question_id: str) -> int:
     return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:4], "big")
 
 
-def row_keys(seed: int, question_B: jax.Array, sample_B: jax.Array) -> jax.Array:
+def row_keys(seed: int | jax.Array, question_B: jax.Array, sample_B: jax.Array) -> jax.Array:
     """Return a key a row, from seed, question number and sample index alone.
 
     A token's key is this folded with the search round and the token's slot; so a sample is the same in any
@@ -145,7 +146,8 @@ def decode(
         end_B = active_B & is_step_end(token_B, stops)
         finished_B = active_B & (token_B == stops.eos)
         length_B = rows.length + active_B.astype(jnp.int32)
-        rows = rows.replace(
+        rows = dataclasses.replace(
+            rows,
             tokens=rows.tokens.at[every_row, slot_B].set(token_B, mode="drop"),
             length=length_B,
             steps=rows.steps + end_B.astype(jnp.int32),

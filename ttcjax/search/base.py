@@ -20,10 +20,15 @@ class SearchOps(Protocol):
     The state is a pytree of the engine's own; rows of one question are adjacent.
     """
 
-    questions: int
-    """Q: questions in the batch."""
-    max_steps: int
-    """R: steps of a row whose score is kept; later ones are searched all the same."""
+    @property
+    def questions(self) -> int:
+        """Q: questions in the batch."""
+        ...
+
+    @property
+    def max_steps(self) -> int:
+        """R: steps of a row whose score is kept; later ones are searched all the same."""
+        ...
 
     def done(self, state: Any) -> jax.Array:
         """Return `[B]`: which rows have ended."""

@@ -27,7 +27,10 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         ConfigError: An unknown strategy or key (the closest one is named), or a value it may not take.
     """
     kind, _, rest = text.partition(":")
-    given = dict(part.partition("=")[::2] for part in rest.split(",") if part)
+    given: dict[str, str] = {}
+    for part in filter(None, rest.split(",")):
+        key, _, value = part.partition("=")
+        given[key] = value
     if kind == "majority":
         kind, given = "best_of_n", {"select": "majority", **given}
     if kind not in STRATEGIES:
@@ -40,9 +43,7 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
             raise ConfigError(f"unknown setting {key!r} in strategy {text!r}{_closest(key, names)}")
     values = {key: value for key, value in defaults.items() if key in names}
     values |= {key: _value(hints[key], value, f"{key} in strategy {text!r}") for key, value in given.items()}
-    missing = [
-        f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values
-    ]
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise ConfigError(f"strategy {text!r} needs {missing[0]}, for example {kind}:{missing[0]}=16")
     return cls(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -84,8 +85,8 @@ class ScriptedOps:
         path, steps = jnp.where(live, path, state.path), state.steps + one
         span = jnp.uint32(self.max_steps - self.min_steps + 1)
         ends = steps >= self.min_steps + (path % span).astype(jnp.int32)
-        return state.replace(
-            path=path, steps=steps, done=state.done | ends, drawn=state.drawn + one, unread=state.unread + one
+        return dataclasses.replace(
+            state, path=path, steps=steps, done=state.done | ends, drawn=state.drawn + one, unread=state.unread + one
         )
 
     def extend_full(self, state: ScriptedState) -> ScriptedState:
@@ -98,7 +99,7 @@ class ScriptedOps:
 
     def score_step(self, state: ScriptedState) -> tuple[ScriptedState, jax.Array]:
         none = jnp.zeros_like(state.unread)
-        return state.replace(read=state.read + state.unread, unread=none), self._scores(state)
+        return dataclasses.replace(state, read=state.read + state.unread, unread=none), self._scores(state)
 
     def score_all(self, state: ScriptedState) -> tuple[ScriptedState, jax.Array]:
         state, score = self.score_step(state)
@@ -107,4 +108,4 @@ class ScriptedOps:
 
     def fork(self, state: ScriptedState, parent_B: jax.Array) -> ScriptedState:
         forked = jax.tree.map(lambda leaf: leaf[parent_B], state)
-        return forked.replace(drawn=state.drawn, read=state.read)
+        return dataclasses.replace(forked, drawn=state.drawn, read=state.read)

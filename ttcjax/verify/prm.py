@@ -46,9 +46,7 @@ def score_new_tokens(
     return suffix, jax.nn.sigmoid(heads.value(params, hidden_BD, config))
 
 
-def score_tokens(
-    params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, config: ModelConfig
-) -> jax.Array:
+def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, config: ModelConfig) -> jax.Array:
     """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1)."""
     B, S = tokens_BS.shape
     layers = unstack_layers(params, config)

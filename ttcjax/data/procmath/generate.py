@@ -13,7 +13,7 @@ from ttcjax.data.task import Example
 Split = Literal["train", "valid", "test"]
 SUBJECTS = tuple(TEMPLATES)
 LEVELS = 5
-_BUCKETS: dict[str, range] = {"test": range(0, 2), "valid": range(2, 4), "train": range(4, 20)}
+_BUCKETS: dict[str, range] = {"test": range(2), "valid": range(2, 4), "train": range(4, 20)}
 _TRIES = {"train": 30, "valid": 5000, "test": 5000}
 
 

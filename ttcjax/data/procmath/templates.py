@@ -1,6 +1,8 @@
 """The question templates: each draws numbers for a level and returns question, steps, answer and formula.
 
-Two things make a level harder: more steps, and larger numbers, which a small model has seen less often.
+Two things make a level harder: more steps, and somewhat larger numbers. Numbers stay small on purpose: then
+the sums and products behind all questions are a few hundred facts, which models of this size can learn both
+to use and to judge, and what is hard is to get through many steps without a slip.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ _THINGS = ("coins", "cards", "books", "shells")
 _PLACES = ("garden", "room", "field", "yard", "court", "park")
 _BOXES = ("box", "crate", "tank", "brick", "case", "block")
 _FUNCTIONS = ("f", "g", "h", "p", "q", "r")
-_TERM = (9, 12, 20, 40, 80)
+_TERM = (6, 8, 10, 12, 15)
 """Largest term of a sum, by level."""
-_FACTOR = (4, 6, 9, 9, 15)
+_FACTOR = (4, 5, 6, 6, 7)
 """Largest factor of a product, by level."""
-_LIMIT = (20, 40, 60, 99, 400)
+_LIMIT = (15, 20, 25, 30, 40)
 """Largest intermediate value, by level."""
 
 
@@ -89,7 +91,8 @@ def prealgebra_story(rng: random.Random, level: int) -> Problem:
 def prealgebra_shopping(rng: random.Random, level: int) -> Problem:
     """The cost of several things, paid with a note at higher levels."""
     wares = rng.sample(("pens", "cups", "hats", "maps"), 2 if level < 4 else 3)
-    counts, prices = [_factor(rng, level) for _ in wares], [_factor(rng, level) for _ in wares]
+    counts = [rng.randint(2, (3, 3, 4, 4, 5)[level - 1]) for _ in wares]
+    prices = [rng.randint(2, (4, 5, 5, 5, 6)[level - 1]) for _ in wares]
     steps = _Steps()
     costs = [steps(c, "*", p, label=w) for w, c, p in zip(wares, counts, prices, strict=True)]
     total = costs[0]
@@ -108,8 +111,8 @@ def prealgebra_shopping(rng: random.Random, level: int) -> Problem:
 def algebra_linear(rng: random.Random, level: int) -> Problem:
     """A linear equation, with the unknown on both sides from level 3 and brackets from level 4."""
     steps = _Steps()
-    x = rng.randint(2, (6, 9, 12, 15, 25)[level - 1])
-    a = rng.randint(2, (3, 5, 7, 9, 12)[level - 1])
+    x = rng.randint(2, (5, 6, 7, 6, 8)[level - 1])
+    a = rng.randint(2, (3, 4, 4, 4, 5)[level - 1])
     b = _term(rng, level)
     if level < 3:
         c = a * x + b
@@ -122,7 +125,7 @@ def algebra_linear(rng: random.Random, level: int) -> Problem:
         x = steps(steps(d, "-", b), "/", slope)
         question = f"Solve {c}x+{b}={a}x+{d} for x."
         return _problem(question, steps, x, f"solve({c}*x + {b} - {a}*x - {d}, x)[0]")
-    e = rng.randint(2, 9)
+    e = rng.randint(2, 4)
     d = c * (x + e) + b - a * x
     constant = steps(steps(c, "*", e), "+", b)
     slope = steps(c, "-", a)
@@ -133,8 +136,8 @@ def algebra_linear(rng: random.Random, level: int) -> Problem:
 
 def algebra_function(rng: random.Random, level: int) -> Problem:
     """A linear function applied once, twice or three times."""
-    a = rng.randint(2, 3 if level < 5 else 5)
-    b, start = rng.randint(1, _TERM[min(level, 4) - 1]), rng.randint(1, 4 + level)
+    a = rng.randint(2, 3) if level < 3 else 2
+    b, start = rng.randint(1, (6, 8, 6, 8, 6)[level - 1]), rng.randint(1, 5)
     times = (1, 1, 2, 2, 3)[level - 1]
     steps, value, formula = _Steps(), start, str(start)
     for _ in range(times):
@@ -147,7 +150,7 @@ def algebra_function(rng: random.Random, level: int) -> Problem:
 
 def number_theory_remainder(rng: random.Random, level: int) -> Problem:
     """The remainder of a sum or a product."""
-    m = rng.randint(3, (5, 7, 9, 9, 13)[level - 1])
+    m = rng.randint(3, (5, 6, 7, 7, 9)[level - 1])
     a, b, c = _factor(rng, level), _factor(rng, level), _term(rng, level)
     steps = _Steps()
     if level == 1:
@@ -165,7 +168,7 @@ def number_theory_remainder(rng: random.Random, level: int) -> Problem:
 
 def number_theory_gcd(rng: random.Random, level: int) -> Problem:
     """A greatest common divisor by Euclid's algorithm; levels differ in its length and in the numbers' size."""
-    largest = (20, 30, 45, 70, 99)[level - 1]
+    largest = (14, 18, 24, 30, 40)[level - 1]
     wanted = (1, 2, 2, 3, 4)[level - 1]
     while True:
         a, b = rng.randint(4, largest), rng.randint(2, largest)
@@ -183,7 +186,7 @@ def number_theory_gcd(rng: random.Random, level: int) -> Problem:
 def counting_choices(rng: random.Random, level: int) -> Problem:
     """Choices multiplied, or two groups of choices added."""
     wares = rng.sample(("shirts", "hats", "ties", "bags", "rings", "shoes"), 4)
-    top = (4, 5, 6, 6, 9)[level - 1]
+    top = (5, 4, 4, 5, 6)[level - 1]
     n = [rng.randint(2, top) for _ in range(4)]
     steps = _Steps()
     if level < 4:
@@ -206,7 +209,7 @@ def counting_choices(rng: random.Random, level: int) -> Problem:
 def counting_pairs(rng: random.Random, level: int) -> Problem:
     """Pairs within one group, or of one colour within several groups."""
     groups = (1, 1, 2, 2, 3)[level - 1]
-    n = [rng.randint(3, (6, 9, 7, 9, 12)[level - 1]) for _ in range(groups)]
+    n = [rng.randint(3, (6, 8, 6, 7, 7)[level - 1]) for _ in range(groups)]
     colours = rng.sample(("red", "blue", "green", "white"), groups)
     steps = _Steps()
     total = 0
@@ -227,7 +230,7 @@ def geometry_rectangle(rng: random.Random, level: int) -> Problem:
     steps = _Steps()
     place = rng.choice(_PLACES)
     if level % 2:
-        top = (9, 12, 20, 40, 90)[level - 1]
+        top = (8, 0, 8, 0, 12)[level - 1]
         w, h = rng.randint(2, top), rng.randint(2, top)
         value = steps(2, "*", steps(w, "+", h))
         if level == 1:
@@ -236,7 +239,7 @@ def geometry_rectangle(rng: random.Random, level: int) -> Problem:
         value = steps(value, "*", cost, label="cost")
         question = f"A fence around a {w} by {h} {place} costs {cost} dollars a metre. What does it cost?"
         return _problem(question, steps, value, f"2*({w} + {h})*{cost}")
-    top = 9 if level == 2 else 12
+    top = 6 if level == 2 else 8
     w, h = rng.randint(3, top), rng.randint(3, top)
     area = steps(w, "*", h)
     holes = [(rng.randint(1, w // 2), rng.randint(1, h // 2)) for _ in range(1 if level == 2 else 2)]
@@ -250,7 +253,7 @@ def geometry_rectangle(rng: random.Random, level: int) -> Problem:
 
 def geometry_box(rng: random.Random, level: int) -> Problem:
     """The volume or the surface of a box."""
-    top = (4, 5, 6, 8, 11)[level - 1]
+    top = (3, 4, 3, 4, 5)[level - 1]
     a, b, c = (rng.randint(2, top) for _ in range(3))
     box = rng.choice(_BOXES)
     steps = _Steps()
@@ -266,9 +269,9 @@ def geometry_box(rng: random.Random, level: int) -> Problem:
 
 def intermediate_polynomial(rng: random.Random, level: int) -> Problem:
     """A polynomial evaluated by Horner's rule."""
-    degree = (1, 2, 2, 3, 3)[level - 1]
-    x = rng.randint(2, (5, 3, 5, 3, 5)[level - 1])
-    coefficients = [rng.randint(1, (5, 3, 5, 3, 6)[level - 1]) for _ in range(degree + 1)]
+    degree = (1, 2, 2, 3, 4)[level - 1]
+    x = rng.randint(2, (5, 3, 4, 3, 2)[level - 1])
+    coefficients = [rng.randint(1, (6, 3, 4, 3, 4)[level - 1]) for _ in range(degree + 1)]
     steps, value = _Steps(), coefficients[0]
     for c in coefficients[1:]:
         value = steps(steps(value, "*", x), "+", c)
@@ -281,15 +284,19 @@ def intermediate_polynomial(rng: random.Random, level: int) -> Problem:
 
 def intermediate_sequence(rng: random.Random, level: int) -> Problem:
     """A term, or at higher levels a sum, of an arithmetic sequence."""
-    first, gap = rng.randint(1, _TERM[min(level, 3) - 1]), rng.randint(2, (4, 6, 9, 6, 9)[level - 1])
-    n = rng.randint(3, (6, 9, 12, 8, 12)[level - 1])
+    first, gap = rng.randint(1, (6, 8, 10, 6, 6)[level - 1]), rng.randint(2, (3, 4, 5, 4, 4)[level - 1])
     steps = _Steps()
-    last = steps(first, "+", steps(steps(n, "-", 1), "*", gap))
     shown = f"{first}, {first + gap}, {first + 2 * gap}"
     if level < 4:
+        n = rng.randint(4, (5, 6, 8)[level - 1])
+        last = steps(first, "+", steps(steps(n, "-", 1), "*", gap))
         question = f"What is term {n} of the sequence {shown}, ...?"
         return _problem(question, steps, last, f"{first} + ({n} - 1)*({first + gap} - {first})")
-    total = steps(steps(steps(first, "+", last), "*", n), "/", 2)
+    n = level
+    total = term = first
+    for _ in range(n - 1):
+        term = steps(term, "+", gap)
+        total = steps(total, "+", term)
     question = f"What is the sum of the first {n} terms of {shown}, ...?"
     return _problem(question, steps, total, f"summation({first} + k*({first + gap} - {first}), (k, 0, {n} - 1))")
 
@@ -297,7 +304,7 @@ def intermediate_sequence(rng: random.Random, level: int) -> Problem:
 def precalculus_dot(rng: random.Random, level: int) -> Problem:
     """A dot product in two or three dimensions."""
     size = 2 if level < 4 else 3
-    top = (4, 6, 9, 7, 12)[level - 1]
+    top = (4, 5, 6, 5, 6)[level - 1]
     u, v = ([rng.randint(1, top) for _ in range(size)] for _ in range(2))
     steps = _Steps()
     products = [steps(a, "*", b) for a, b in zip(u, v, strict=True)]
@@ -310,7 +317,7 @@ def precalculus_dot(rng: random.Random, level: int) -> Problem:
 
 def precalculus_determinant(rng: random.Random, level: int) -> Problem:
     """A two-by-two determinant, scaled or added to another at higher levels."""
-    top = (4, 6, 9, 7, 12)[level - 1]
+    top = (4, 5, 6, 5, 6)[level - 1]
     while True:
         a, b, c, d = (rng.randint(1, top) for _ in range(4))
         if a * d >= b * c:
@@ -321,7 +328,7 @@ def precalculus_determinant(rng: random.Random, level: int) -> Problem:
     formula = f"det(Matrix([[{a}, {b}], [{c}, {d}]]))"
     if level < 4:
         return _problem(f"Find the determinant of {matrix}.", steps, value, formula)
-    k, e = rng.randint(2, 5), _term(rng, level)
+    k, e = rng.randint(2, 3), _term(rng, level)
     value = steps(steps(k, "*", value), "+", e)
     return _problem(f"Find {k} times the determinant of {matrix}, plus {e}.", steps, value, f"{k}*{formula} + {e}")
 
