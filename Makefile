@@ -11,8 +11,6 @@ WORKDIR ?= runs/demo
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-# The demo needs no accelerator; JAX_PLATFORMS=tpu or cuda in the environment uses one.
-demo: export JAX_PLATFORMS ?= cpu
 demo: $(VENV)/.installed  ## train, search and report on the embedded domain, into runs/demo
 	$(BIN)/ttcjax run configs/procmath_tiny.py --workdir $(WORKDIR)
 

@@ -25,31 +25,34 @@ def get_config() -> ExperimentConfig:
     return ExperimentConfig(
         name="gsm8k_scratch",
         workdir="runs/gsm8k_scratch",
-        data=DataConfig(name="gsm8k", dir="data/gsm8k", num_train=7_000, num_valid=200, num_test=64),
+        data=DataConfig(name="gsm8k", dir="data/gsm8k", num_train=7_000, num_valid=100, num_test=60),
         tokenizer=TokenizerConfig(vocab_size=4_000, number_pieces=10, train_lines=7_000),
+        # About a million parameters, half of them the embedding table. The limit holds a prompt, the longest step
+        # prefix and a rollout from there.
         model=ModelConfig(
-            num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=384, max_seq_len=512
+            num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=384, max_seq_len=1024
         ),
         policy=TrainConfig(
             steps=200,
-            batch_size=16,
+            batch_size=8,
             seq_len=512,
-            optimizer=OptimizerConfig(learning_rate=2e-3),
-            validate_every=50,
-            checkpoint_every=50,
+            optimizer=OptimizerConfig(learning_rate=4e-3),
+            validate_every=100,
+            checkpoint_every=100,
         ),
-        sampler=SamplerConfig(max_tokens=192, max_step_tokens=64, rows=128),
-        labels=LabelConfig(questions=32, samples=4, rollouts=4, shard_questions=8),
+        # One prompt shape for nearly every question, so that few programs are compiled.
+        sampler=SamplerConfig(max_tokens=224, max_step_tokens=64, rows=64, prompt_bucket=256),
+        labels=LabelConfig(questions=40, samples=4, rollouts=2, shard_questions=20),
         prm=PRMConfig(
             train=TrainConfig(
-                steps=50,
+                steps=40,
                 batch_size=8,
                 seq_len=512,
                 dropout=0.05,
-                optimizer=OptimizerConfig(learning_rate=3e-4),
-                validate_every=25,
-                checkpoint_every=25,
+                optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=5),
+                validate_every=20,
+                checkpoint_every=20,
             )
         ),
-        sweep=SweepConfig(samples=8, budgets=(1, 2, 4, 8), bootstrap=1000, shard_questions=16),
+        sweep=SweepConfig(samples=8, budgets=(1, 2, 4, 8), bootstrap=1000, shard_questions=30),
     )

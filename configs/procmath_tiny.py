@@ -28,25 +28,26 @@ def get_config() -> ExperimentConfig:
             num_layers=3, d_model=96, num_heads=4, num_kv_heads=4, head_dim=24, d_ff=256, max_seq_len=256
         ),
         policy=TrainConfig(
-            steps=240,
+            steps=190,
             batch_size=64,
             seq_len=128,
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
-            validate_every=120,
+            validate_every=190,
         ),
         sampler=SamplerConfig(max_tokens=88, max_step_tokens=16, rows=128, prompt_bucket=64),
         labels=LabelConfig(questions=3500, samples=4, rollouts=4, shard_questions=500),
         prm=PRMConfig(
+            likelihood=True,
+            imitation=1.0,
             train=TrainConfig(
                 steps=300,
                 batch_size=64,
                 seq_len=128,
-                dropout=0.05,
                 # Far above the paper's 3e-5: that is for a large pretrained model, this one has 4e5 weights.
-                optimizer=OptimizerConfig(learning_rate=1e-3),
-                validate_every=50,
+                optimizer=OptimizerConfig(learning_rate=2e-3),
+                validate_every=100,
                 patience=4,
-            )
+            ),
         ),
         sweep=SweepConfig(samples=64, budgets=(1, 2, 4, 8, 16, 32, 64), shard_questions=245),
     )

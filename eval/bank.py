@@ -15,9 +15,9 @@ from etils import epath
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
-from ttcjax.errors import UserError
 from ttcjax.eval import rows
 from ttcjax.metrics import progress
+from ttcjax.parquet import is_whole, shard_path, write_shard
 from ttcjax.sample.engine import Solution
 from ttcjax.sample.loading import load_engine
 from ttcjax.text import steps as step_text
@@ -33,12 +33,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     task, splits = loader.load(config.data, workdir / "data")
     engine = load_engine(workdir, config.sampler)
     examples, size, sampled, sampling = splits.test[:], config.sweep.shard_questions, 0, 0.0
-    with progress(len(examples), "bank: questions") as bar:
+    with progress(2 * len(examples) * config.sweep.samples, "bank: solutions sampled and scored") as bar:
+        engine.on_batch = bar.update
         for number, start in enumerate(range(0, len(examples), size)):
             shard = examples[start : start + size]
-            path = rows.shard_path(out, number)
-            if complete(path):
-                bar.skip(len(shard))
+            path = shard_path(out, number)
+            if is_whole(path, rows.SCHEMA):
+                bar.skip(2 * len(shard) * config.sweep.samples)
             else:
                 begin = time.perf_counter()
                 prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
@@ -48,25 +49,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                 found = engine.score(prompts, found)
                 seconds = (time.perf_counter() - begin) / max(1, len(shard) * config.sweep.samples)
                 table = result_rows(task, shard, found, strategy="sample", n=0, seed=config.sweep.seed, seconds=seconds)
-                rows.write_shard(path, table)
-                bar.update(len(shard))
+                write_shard(path, table, rows.SCHEMA)
     return {
         "questions": len(examples),
         "solutions": len(examples) * config.sweep.samples,
         "sampled": sampled,
         "sampling_seconds": sampling,
     }
-
-
-def complete(path: epath.Path) -> bool:
-    """Return whether a shard is there and whole; a damaged one counts as absent and is made again."""
-    if not path.exists():
-        return False
-    try:
-        rows.read_shard(path, columns=["question"])
-    except UserError:
-        return False
-    return True
 
 
 def result_rows(

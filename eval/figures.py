@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ttcjax.eval import rows
 from ttcjax.eval.estimators import StrategyName
+from ttcjax.files import write_bytes
 
 # Okabe and Ito's palette: distinguishable with any colour vision, and ordered dark to light for print.
 _COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -68,6 +68,8 @@ def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("generation budget N (answers per question)")
         axes.set_ylabel("accuracy (% of questions)")
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(max(bottom, -0.5), max(top, 1.0))  # where nothing is right, the margins would reach below 0 %
         axes.set_title(f"{summary['name']}: accuracy by strategy, {summary['questions']} questions, 95% intervals")
         _label_ends(axes, ends)
         return figure
@@ -105,7 +107,7 @@ def save(figure: Figure, folder: epath.PathLike, name: str) -> None:
         sink = io.BytesIO()
         with mpl.rc_context(_STYLE):
             figure.savefig(sink, format=kind, dpi=160, metadata=metadata)
-        rows.write_bytes(epath.Path(folder) / f"{name}.{kind}", sink.getvalue())
+        write_bytes(epath.Path(folder) / f"{name}.{kind}", sink.getvalue())
 
 
 def _reliability(axes: Axes, prm: dict[str, Any]) -> None:

@@ -31,7 +31,9 @@ from ttcjax.eval.estimators import (
     step_scores,
     with_step_truth,
 )
+from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
+from ttcjax.parquet import read_shard
 from ttcjax.verify.aggregate import AGGREGATIONS
 from ttcjax.verify.metrics import auroc, best_threshold, brier, first_error, reliability
 
@@ -80,7 +82,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     figures.save(figures.quality(summary), out, "quality")
 
     summary |= _timing(workdir, began)
-    rows.write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     return summary
 
 
@@ -185,7 +187,7 @@ def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
     path = epath.Path(path)
     if not path.exists():
         return DEFAULT_THRESHOLD, "default"
-    scores, truth, _ = with_step_truth(rows.read_shard(path, schema=rows.VALIDATION_SCHEMA))
+    scores, truth, _ = with_step_truth(read_shard(path, rows.VALIDATION_SCHEMA))
     solutions_wrong = np.unique(truth.row_of_value[~truth.values])
     if not 0 < len(solutions_wrong) < len(truth):
         return DEFAULT_THRESHOLD, "default"
@@ -351,7 +353,7 @@ def _write_csv(path: epath.Path, header: str, lines: Iterable[Sequence[Any]]) ->
     writer = csv.writer(sink, lineterminator="\n")
     writer.writerow(header.split())
     writer.writerows(lines)
-    rows.write_bytes(path, sink.getvalue().encode())
+    write_bytes(path, sink.getvalue().encode())
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

@@ -10,8 +10,9 @@ from etils import epath
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.eval import rows
-from ttcjax.eval.bank import complete, result_rows
+from ttcjax.eval.bank import result_rows
 from ttcjax.metrics import progress
+from ttcjax.parquet import is_whole, shard_path, write_shard
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.base import Strategy
@@ -45,17 +46,18 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     examples, size = splits.test[:], config.sweep.shard_questions
     cells = search_cells(config)
     seconds: dict[str, float] = {}
-    with progress(len(cells) * config.sweep.seeds * len(examples), "search: questions") as bar:
+    solutions = sum(strategy.n for strategy in cells) * config.sweep.seeds * len(examples)
+    with progress(solutions, "search: solutions") as bar:
+        engine.on_batch = bar.update
         for strategy, answers in cells.items():
             for seed in range(config.sweep.seed + 1, config.sweep.seed + 1 + config.sweep.seeds):
                 for number, start in enumerate(range(0, len(examples), size)):
                     shard = examples[start : start + size]
                     paths = {
-                        (name, n): rows.shard_path(out / f"{_folder(name)},n={n},seed={seed}", number)
-                        for name, n in answers
+                        (name, n): shard_path(out / f"{_folder(name)},n={n},seed={seed}", number) for name, n in answers
                     }
-                    if all(complete(path) for path in paths.values()):
-                        bar.skip(len(shard))
+                    if all(is_whole(path, rows.SCHEMA) for path in paths.values()):
+                        bar.skip(len(shard) * strategy.n)
                     else:
                         begin = time.perf_counter()
                         prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
@@ -65,8 +67,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                         share = spent / (len(shard) * strategy.n)
                         for (name, n), path in paths.items():
                             table = result_rows(task, shard, found, strategy=name, n=n, seed=seed, seconds=share)
-                            rows.write_shard(path, table)
-                        bar.update(len(shard))
+                            write_shard(path, table, rows.SCHEMA)
     return {"questions": len(examples), "cells": len(cells), "seconds_per_question": seconds}
 
 

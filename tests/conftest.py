@@ -3,8 +3,10 @@
 `TTCJAX_TEST_PLATFORM=tpu` (or `cuda`) runs the tests on an accelerator instead.
 """
 
+import dataclasses
 import os
 import pathlib
+from typing import Any
 
 PLATFORM = os.environ.get("TTCJAX_TEST_PLATFORM", "cpu")
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
@@ -16,6 +18,9 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would ask the cloud w
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
 from jaxtyping import install_import_hook
 
 if PLATFORM == "cpu":
@@ -25,3 +30,87 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Before any test imports the package: its annotations are checked from here on. An int passes for a float.
 install_import_hook("ttcjax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+@dataclasses.dataclass(frozen=True)
+class TinyModels:
+    """Random models with a real tokenizer, and questions to ask them."""
+
+    tokenizer: Any
+    policy: Any
+    verifier: Any
+    """Its value head follows likelihoods."""
+    plain_verifier: Any
+    questions: list[Any]
+
+    def engine(self, devices: int = 1, verifier: Any = None, **sampler: Any) -> Any:
+        """Return an engine; prompts are at least 5 and, in one bucket of 64, at most 64 tokens."""
+        from ttcjax.config import SamplerConfig
+        from ttcjax.parallel import make_mesh
+        from ttcjax.sample.engine import Engine
+
+        settings = {"max_tokens": 24, "max_step_tokens": 6, "rows": 64, "prompt_bucket": 64} | sampler
+        mesh = make_mesh({"data": devices}, jax.devices()[:devices])
+        return Engine(self.policy, self.tokenizer, SamplerConfig(**settings), verifier or self.verifier, mesh)
+
+    def prompts(self, engine: Any, start: int = 0, count: int = 9) -> list[Any]:
+        """Return the prompts of `count` questions."""
+        from ttcjax.data.procmath import TASK
+
+        chosen = self.questions[start : start + count]
+        return [engine.encode_prompt(example.id, TASK.prompt(example.question)) for example in chosen]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TinyModels:
+    """A policy and verifiers of two layers, weights drawn at random, that often end steps and solutions."""
+    from ttcjax.config import ModelConfig, TokenizerConfig
+    from ttcjax.data import procmath
+    from ttcjax.model.params import spec
+    from ttcjax.sample.engine import Model
+    from ttcjax.text import tokenizer as tokenizers
+
+    examples = list(procmath.generate("train", 300, seed=0))
+    texts = (f"{example.question}\n{example.solution}" for example in examples)
+    tokenizer = tokenizers.train(texts, TokenizerConfig(vocab_size=512, number_pieces=10))
+
+    def draw(config: ModelConfig, heads: tuple[Any, ...], seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        centre = {"normal": 0.0, "zeros": 0.0, "ones": 1.0, "norm_scale": 1.0}
+
+        def leaf(s: Any) -> jax.Array:
+            spread = s.fan_in**-0.5 if s.init == "normal" else 0.2
+            return jnp.asarray(centre[s.init] + spread * rng.normal(size=s.shape), s.dtype)
+
+        return jax.tree.map(leaf, spec(config, heads))
+
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        num_layers=2,
+        d_model=32,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        d_ff=64,
+        max_seq_len=96,
+        tie_embeddings=False,
+    )
+    policy = draw(config, ("vocab",), seed=0)
+    # Every hidden state is large in its first dimension, and there the step ends are likely.
+    policy["embed"] = policy["embed"].at[:, 0].add(4.0)
+    newline = tokenizer.encode("\n")[0]
+    first = np.zeros(config.vocab_size, np.float32)
+    first[newline], first[tokenizer.eos_id] = 1.3, 0.4
+    policy["unembed"] = (2.0 * policy["unembed"]).at[0].set(first)
+    narrow = dataclasses.replace(config, d_model=24, num_layers=1)
+    reader = dataclasses.replace(narrow, value_likelihood=True)
+    follower = draw(reader, ("value",), seed=1)
+    # Log-probabilities here are near -10: brought to where the sigmoid is steep.
+    follower["value"] |= {"likelihood": jnp.float32(0.3), "b": jnp.float32(3.0)}
+    return TinyModels(
+        tokenizer=tokenizer,
+        policy=Model(policy, config),
+        verifier=Model(follower, reader),
+        plain_verifier=Model(draw(narrow, ("value",), seed=1), narrow),
+        questions=[e for e in examples if len(tokenizer.encode(e.question)) < 60],
+    )

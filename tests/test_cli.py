@@ -9,17 +9,27 @@ import sys
 import textwrap
 import time
 import types
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ttcjax import cli, pipeline
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
+from ttcjax.eval import estimators, report, rows
 
 CONFIG = """
 from ttcjax.config import ExperimentConfig
 def get_config():
     return ExperimentConfig(name="t")
+"""
+
+REPORT_CONFIG = """
+from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig
+def get_config():
+    sweep = SweepConfig(samples=4, budgets=(1, 4), strategies=("majority",), bootstrap=10)
+    return ExperimentConfig(name="t", data=DataConfig(num_test=2), sweep=sweep)
 """
 
 
@@ -204,6 +214,43 @@ def test_list_shows_every_stage(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["data", "complete", "2.5", "s", "0123456789abcdef"]
     assert [line.split()[:2] for line in lines[1:]] == [[s.name, "missing"] for s in pipeline.STAGES[1:]]
+
+
+def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
+    row = {"level": 1, "strategy": "sample", "n": 0, "seed": 2, "answer": "7", "step_truth": [True, False]}
+    bank = [
+        row | {"question": q, "sample": i, "correct": i % 2 == 0, "step_scores": [0.9, 0.2]}
+        for q in ("a", "b")
+        for i in range(4)
+    ]
+    table = pa.Table.from_pylist(bank, schema=pa.schema([rows.SCHEMA.field(name) for name in estimators.COLUMNS]))
+    return report.summarise(config, table, table.slice(0, 0))[0]
+
+
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_a_run_ends_with_its_tables_and_the_place_of_its_figures(capsys, monkeypatch, tmp_path, command):
+    path = tmp_path / "t.py"
+    path.write_text(REPORT_CONFIG)
+    workdir = tmp_path / "a_long_name_that_the_terminal_must_not_break_into_lines" / "[bold]"
+    (workdir / "report").mkdir(parents=True)
+    for name in ("b.png", "a.png", "a.svg"):
+        (workdir / "report" / name).touch()
+    monkeypatch.setattr(pipeline, "run", lambda config, **_: {"report": {"result": made_up_summary(config)}})
+    assert cli.main([command, str(path), "--workdir", str(workdir)]) == 0
+    out = capsys.readouterr().out
+    assert "accuracy in % by budget N" in out
+    assert "50.0" in out, "half of the samples are right"
+    assert [line for line in out.splitlines() if str(workdir) in line] == [
+        f"figure: {workdir}/report/a.png",
+        f"figure: {workdir}/report/b.png",
+        f"every number: {workdir}/summary.json",
+    ]
+
+
+def test_a_stage_other_than_the_report_prints_no_table(capsys, monkeypatch, config_file):
+    monkeypatch.setattr(pipeline, "run", lambda config, **_: {"data": {"result": {}}})
+    assert cli.main(["data", config_file]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_solve_prints_text_that_looks_like_markup_as_it_is(capsys):

@@ -10,7 +10,20 @@ ROOT = pathlib.Path(__file__).parents[1]
 LINKED = ("kernels", "train", "eval")
 
 LAYERS = (
-    {"config", "errors", "files", "metrics", "checkpoint", "compute", "select", "parallel", "text", "data", "kernels"},
+    {
+        "config",
+        "errors",
+        "files",
+        "parquet",
+        "metrics",
+        "checkpoint",
+        "compute",
+        "select",
+        "parallel",
+        "text",
+        "data",
+        "kernels",
+    },
     {"model"},
     {"sample", "verify", "testing"},
     {"search", "revise"},

@@ -1,5 +1,10 @@
 """Meshes, data parallelism and sharding rules, on eight virtual devices."""
 
+import importlib.util
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,3 +98,52 @@ def test_named_sharding_splits_the_array():
     mesh = parallel.make_mesh({"data": 4, "model": 2})
     sharding = parallel.named_sharding(("batch", "heads"), mesh, {"batch": "data", "heads": "model"})
     assert sharding.shard_shape((8, 6)) == (2, 3)
+
+
+def start_jax(*lines: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run lines in a process where no platform is chosen but by `environment`."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "JAX_FORCE_TPU_INIT")}
+    script = "\n".join(["import jax", "from ttcjax import parallel", *lines])
+    return subprocess.run([sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True)
+
+
+only_libtpu = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu")
+    or importlib.util.find_spec("jax_plugins") is not None
+    or parallel._has_tpu_devices(),
+    reason="needs libtpu, no TPU and no other accelerator's plugin",
+)
+
+
+@only_libtpu
+def test_libtpu_without_a_tpu_is_left_alone():
+    done = start_jax("parallel.skip_absent_tpu()", "print(jax.default_backend())")
+    assert done.stdout == "cpu\n"
+    assert done.stderr == "", "libtpu was started and complained"
+
+
+@only_libtpu
+@pytest.mark.parametrize(
+    ("before", "environment"),
+    [
+        ("parallel._has_tpu_devices = lambda: True", {}),
+        ("", {"JAX_PLATFORMS": "tpu,cpu"}),
+        ("", {"JAX_FORCE_TPU_INIT": "1"}),
+    ],
+)
+def test_a_tpu_that_is_there_or_asked_for_is_used(before, environment):
+    lines = ("wanted = jax.config.jax_platforms", before, "parallel.skip_absent_tpu()")
+    done = start_jax(*lines, "print(jax.config.jax_platforms == wanted)", **environment)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_tpu_chips_are_seen_by_their_device_files(tmp_path):
+    (tmp_path / "accel").mkdir()
+    (tmp_path / "vfio").mkdir()
+    (tmp_path / "vfio" / "vfio").touch()
+    assert not parallel._has_tpu_devices(tmp_path), "these are there on hosts without a TPU too"
+    (tmp_path / "vfio" / "0").touch()
+    assert parallel._has_tpu_devices(tmp_path)
+    (tmp_path / "vfio" / "0").unlink()
+    (tmp_path / "accel0").touch()
+    assert parallel._has_tpu_devices(tmp_path)

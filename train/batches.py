@@ -67,7 +67,8 @@ def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: To
         tokenizer: Encodes the texts and says which tokens end a step.
 
     Returns:
-        Examples with `tokens`, `labels` and `weights`; labels stand at step ends, where the weight is 1.
+        Examples with `tokens`, `labels`, `weights`, `solution` and `right`; labels stand at step ends, where
+        the weight is 1; `solution` is 1, and `right` the last step's label, on the solution's tokens.
 
     Raises:
         UserError: No row has as many step ends as labels. Single rows of that kind are left out, with a warning.
@@ -75,14 +76,16 @@ def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: To
     rows = list(rows)
     prompts, solutions = _encoded(((prompt, solution) for prompt, solution, _ in rows), tokenizer)
     examples = []
-    for prompt, solution, (_, _, values) in zip(prompts, solutions, rows, strict=True):
-        ids = np.asarray([tokenizer.bos_id, *prompt, *solution, tokenizer.eos_id], np.int32)
+    for prompt, sampled, (_, _, values) in zip(prompts, solutions, rows, strict=True):
+        ids = np.asarray([tokenizer.bos_id, *prompt, *sampled, tokenizer.eos_id], np.int32)
         ends = step_end_positions(ids, tokenizer.step_end_ids, prompt_length=1 + len(prompt))
         if len(ends) != len(values):
             continue
         labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
         labels[ends], weights[ends] = values, 1.0
-        examples.append({"tokens": ids, "labels": labels, "weights": weights})
+        solution = (np.arange(len(ids)) > len(prompt)).astype(np.int32)
+        right = (solution * np.float32(values[-1])).astype(np.float32)
+        examples.append({"tokens": ids, "labels": labels, "weights": weights, "solution": solution, "right": right})
     if rows and not examples:
         raise UserError("no labelled solution has as many steps as labels: make the labels again with this tokenizer")
     if len(examples) < len(rows):

@@ -7,26 +7,22 @@ right ones is the step's soft label. The last step has nothing to complete, so i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
-from ttcjax.files import write_bytes
 from ttcjax.metrics import progress
+from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
 from ttcjax.sample.engine import Engine, Prompt, Solution
 from ttcjax.sample.loading import load_engine
-
-logger = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
     [
@@ -49,6 +45,8 @@ class _Counts:
     correct: int = 0
     steps: int = 0
     rollouts: int = 0
+    generated: int = 0
+    """Samples and rollouts so far, those of the batch at hand included."""
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
@@ -67,16 +65,20 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     counts = _Counts()
     size = config.labels.shard_questions
     with progress(len(examples), "labels: questions") as bar:
+
+        def show(count: int) -> None:
+            # How many rollouts a question takes shows only when its samples are there.
+            counts.generated += count
+            bar.update(0, note=f"{counts.generated} solutions")
+
+        engine.on_batch = show
         for number, start in enumerate(range(0, len(examples), size)):
             shard = examples[start : start + size]
-            path = out / f"shard-{number:05d}.parquet"
-            if _complete(path):
+            path = shard_path(out, number)
+            if is_whole(path, SCHEMA):
                 bar.skip(len(shard))
             else:
-                rows = label(engine, task, shard, config, counts)
-                sink = pa.BufferOutputStream()
-                pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink, compression="zstd")
-                write_bytes(path, sink.getvalue().to_pybytes())
+                write_shard(path, label(engine, task, shard, config, counts), SCHEMA)
                 bar.update(len(shard))
     return _summary(out, len(examples), counts)
 
@@ -140,18 +142,10 @@ def _step_prefixes(engine: Engine, solution: Solution) -> list[tuple[int, ...]]:
     return [solution.tokens[: i + 1] for i in ends[:-1]]
 
 
-def _complete(path: epath.Path) -> bool:
-    try:
-        return path.exists() and pq.read_schema(pa.BufferReader(path.read_bytes())).equals(SCHEMA)
-    except pa.ArrowException:
-        logger.warning("%s is damaged and is made again", path)
-        return False
-
-
 def _summary(out: epath.Path, questions: int, counts: _Counts) -> dict[str, Any]:
     solutions, values = 0, []
     for path in sorted(out.glob("shard-*.parquet")):
-        table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=["step_values"])
+        table = read_shard(path, SCHEMA, ["step_values"])
         solutions += table.num_rows
         values.append(np.asarray(table["step_values"].combine_chunks().flatten()))
     if not solutions:

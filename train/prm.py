@@ -24,6 +24,7 @@ from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train import losses
 from ttcjax.train.batches import prm_examples, train_batches, valid_batches
 from ttcjax.train.loop import LossFn, LossSums, fit
+from ttcjax.verify import prm as verifier
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +32,13 @@ LabelRow = tuple[str, str, str, list[float]]
 """(question id, prompt, solution, one value a step)."""
 
 
-def make_loss(config: ModelConfig) -> LossFn:
-    """Return the step loss of a verifier; its metric is the accuracy of step classification."""
+def make_loss(config: ModelConfig, imitation: float = 0.0) -> LossFn:
+    """Return the step loss of a verifier; its metric is the accuracy of step classification.
+
+    Args:
+        config: Shape of the verifier.
+        imitation: Weight of next-token prediction on solutions that end right (`PRMConfig.imitation`).
+    """
 
     def loss(params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None) -> LossSums:
         hidden_BTD = transformer.forward(
@@ -43,10 +49,16 @@ def make_loss(config: ModelConfig) -> LossFn:
             segment_ids_BT=batch["segment_ids"],
             dropout_key=dropout_key,
         )
-        values_BT = heads.value(params, hidden_BTD, config)
+        least_BT, imitated = None, jnp.float32(0.0)
+        if config.value_likelihood or imitation:
+            logprob_BT = verifier.token_logprobs(params, hidden_BTD, batch["tokens"], config)
+            least_BT = verifier.packed_least_logprob(logprob_BT, batch["segment_ids"], batch["solution"])
+            imitated = -jnp.sum(jnp.where(batch["right"] > 0, logprob_BT * batch["right"], 0.0))
+        values_BT = heads.value(params, hidden_BTD, config, least_BT)
         total, hits = losses.step_binary(values_BT, batch["labels"], batch["weights"])
         weight = jnp.sum(batch["weights"])
-        return total, weight, {"accuracy": (hits, weight)}
+        metrics = {"accuracy": (hits, weight), "step_loss": (total, weight)}
+        return total + imitation * imitated, weight, metrics
 
     return loss
 
@@ -88,30 +100,16 @@ def held_out(questions: Iterable[str], fraction: float) -> set[str]:
 
 
 def initial_params(policy: model_params.Params, config: ModelConfig, seed: int) -> model_params.Params:
-    """Return a verifier with the policy's trunk and a new value head.
-
-    Where `config` has more layers than the policy, the others are new and come last. They start as the
-    identity: their contributions to the residual stream are zero, so the verifier begins with the policy's
-    own hidden states.
-    """
+    """Return a verifier with the policy's trunk and a new value head."""
     fresh = model_params.init(jax.random.key(seed), config, heads=("value",))
-    params = {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
-    trunk = params["layers"]["attention"]["norm"].shape[0]
-    if config.num_layers > trunk:
-        params["layers"] = jax.tree.map(
-            lambda old, new: jnp.concatenate([old, new[trunk:]]), params["layers"], fresh["layers"]
-        )
-        for block, weight in (("attention", "out"), ("mlp", "down")):
-            stacked = params["layers"][block][weight]
-            params["layers"][block][weight] = stacked.at[trunk:].set(0.0)
-    return params
+    return {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
     """Train the verifier from the policy and the step labels and write it to `out/best`.
 
     Args:
-        config: `prm` is used; the model is the policy's, with `prm.extra_layers` more.
+        config: `prm` is used; the model is the policy's.
         workdir: Holds the finished stages `data`, `policy` and `labels`.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
@@ -122,7 +120,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
     model = from_dict(ModelConfig, metadata["model"])
-    model = dataclasses.replace(model, num_layers=model.num_layers + config.prm.extra_layers)
+    model = dataclasses.replace(model, value_likelihood=config.prm.likelihood)
     train = config.prm.train
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
@@ -135,7 +133,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     )
     result = fit(
         train,
-        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout)),
+        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout), config.prm.imitation),
         initial_params(policy, model, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),

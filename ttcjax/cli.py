@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _start_logging()
         with _sigterm_raises():
             if args.call in _COMPUTING:
-                _use_all_cpu_cores()
+                _prepare_jax()
             if distributed:
                 _join_distributed()
             args.call(args)
@@ -142,9 +142,10 @@ def _start_logging() -> None:
     logging.getLogger("ttcjax").setLevel(logging.INFO)
 
 
-def _use_all_cpu_cores() -> None:
-    from ttcjax.parallel import use_all_cpu_cores  # imports jax
+def _prepare_jax() -> None:
+    from ttcjax.parallel import skip_absent_tpu, use_all_cpu_cores  # imports jax
 
+    skip_absent_tpu()
     use_all_cpu_cores()
 
 
@@ -309,11 +310,32 @@ def _config_of(args: argparse.Namespace) -> ExperimentConfig:
 
 
 def _run(args: argparse.Namespace) -> None:
-    pipeline.run(_config_of(args), command=args.config)
+    config = _config_of(args)
+    records = pipeline.run(config, command=args.config)
+    _print_report(records["report"]["result"], config.workdir)
 
 
 def _run_one(args: argparse.Namespace) -> None:
-    pipeline.run(_config_of(args), only=args.command, command=args.config)
+    config = _config_of(args)
+    records = pipeline.run(config, only=args.command, command=args.config)
+    if args.command == "report":
+        _print_report(records["report"]["result"], config.workdir)
+
+
+def _print_report(summary: dict[str, Any], workdir: str) -> None:
+    from etils import epath
+    from rich.console import Console
+    from rich.text import Text
+
+    from ttcjax.eval.report import render
+
+    console = Console()
+    render(summary, console)
+    folder = epath.Path(workdir)
+    figures = sorted(os.fspath(path) for path in (folder / "report").iterdir() if path.suffix == ".png")
+    lines = [f"figure: {path}" for path in figures]
+    for line in ("", *lines, f"every number: {folder / 'summary.json'}"):
+        console.print(Text(line), soft_wrap=True)
 
 
 def _print_config(args: argparse.Namespace) -> None:

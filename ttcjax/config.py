@@ -94,6 +94,9 @@ class ModelConfig:
     """RMSNorm on the output of attention and of the MLP, before the residual sum (Gemma2)."""
     embed_scale: bool = False
     """Multiply embeddings by `sqrt(d_model)` (Gemma)."""
+    value_likelihood: bool = False
+    """The value head also sees the log-probability, under the model's own vocabulary head, of the least likely
+    token of the solution so far. It costs a vocabulary product a token; see `PRMConfig.likelihood`."""
     dropout: float = 0.0
     """Drop probability on the output of attention and of the MLP, in training only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -279,16 +282,20 @@ class PRMConfig:
             dropout=0.05, optimizer=OptimizerConfig(learning_rate=3e-5, schedule="constant"), batch_size=128
         )
     )
-    extra_layers: int = 0
-    """New layers on top of the policy's. A shallow policy forms its prediction of a token in its last layer,
-    where nothing is left to compare it with the token that was written; a deep one needs none."""
+    likelihood: bool = False
+    """Let the value head see how likely the least likely token of the solution so far is to the verifier itself.
+    For shallow models: they form their prediction of a token in the last layer, where nothing is left to
+    compare it with the token that was written. Snell et al. 2024 train large models without it."""
+    imitation: float = 0.0
+    """Weight of next-token prediction on the sampled solutions that end right, beside the step loss: the joint
+    objective of Cobbe et al. 2021. Both losses are sums, over tokens and over steps."""
     valid_fraction: float = 0.1
     """Share of the labelled questions held out for the choice of checkpoint."""
     aggregate: Aggregation = "last"
     """How step scores become the score of a solution."""
 
     def __post_init__(self) -> None:
-        _require(self.extra_layers >= 0, f"prm.extra_layers must not be negative, not {self.extra_layers}")
+        _require(self.imitation >= 0, f"prm.imitation must not be negative, not {self.imitation}")
         _require(0 < self.valid_fraction < 1, f"prm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
 
 

@@ -6,8 +6,11 @@ itself is a wrapper of the same two since jax 0.8.
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import math
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +19,26 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MeshAxes = str | tuple[str, ...] | None
 """What one array dimension is split over: a mesh axis, several of them, or nothing."""
+
+
+def skip_absent_tpu() -> None:
+    """Keep JAX from starting libtpu on a host without a TPU, where it can only fail and fill the terminal.
+
+    libtpu may be there to compile for TPUs ahead of time. Without effect where a platform is chosen
+    (`JAX_PLATFORMS`; JAX itself chooses when it sees TPU chips on the bus), where TPU device files or another
+    accelerator's plugin are present, or once JAX has started.
+    """
+    chosen = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen is not None or "JAX_FORCE_TPU_INIT" in os.environ:
+        return
+    plugins = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("jax_plugins")
+    if importlib.util.find_spec("libtpu") and not plugins and not _has_tpu_devices():
+        jax.config.update("jax_platforms", "cpu")
+
+
+def _has_tpu_devices(dev: pathlib.Path = pathlib.Path("/dev")) -> bool:
+    """Return whether the kernel offers TPU chips: accel0, accel1, ..., or from v5 on numbered groups under vfio."""
+    return any(dev.glob("accel[0-9]*")) or any(dev.glob("vfio/[0-9]*"))
 
 
 def use_all_cpu_cores() -> None:

@@ -77,7 +77,7 @@ STAGES = (
         "ttcjax.train.prm",
         "train the process-reward model on the labels",
         ("data", "policy", "labels"),
-        ("prm.train", "prm.valid_fraction", "prm.extra_layers"),
+        ("prm.train", "prm.valid_fraction", "prm.likelihood", "prm.imitation"),
     ),
     Stage(
         "bank",

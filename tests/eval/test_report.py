@@ -10,6 +10,7 @@ from etils import epath
 from matplotlib.image import imread
 from rich.console import Console
 
+from ttcjax import parquet
 from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import figures, report, rows
@@ -65,10 +66,12 @@ def make_rows():
 
 def write(workdir, bank, search):
     half = len(bank) // 2
-    rows.write_shard(rows.shard_path(workdir / "bank", 0), bank[:half])
-    rows.write_shard(rows.shard_path(workdir / "bank", 1), bank[half:])
+    parquet.write_shard(parquet.shard_path(workdir / "bank", 0), bank[:half], rows.SCHEMA)
+    parquet.write_shard(parquet.shard_path(workdir / "bank", 1), bank[half:], rows.SCHEMA)
     for (strategy, n), found in search.items():
-        rows.write_shard(rows.shard_path(workdir / "search" / f"{strategy.replace(':', '_')}_{n}", 0), found)
+        parquet.write_shard(
+            parquet.shard_path(workdir / "search" / f"{strategy.replace(':', '_')}_{n}", 0), found, rows.SCHEMA
+        )
 
 
 @pytest.fixture
@@ -186,11 +189,11 @@ def test_the_first_error_threshold_comes_from_validation_scores(workdir):
         {"step_scores": [0.2, 0.1], "step_truth": [True, False]},
         {"step_scores": [0.3], "step_truth": [True]},
     ]
-    rows.write_shard(path, found, schema=rows.VALIDATION_SCHEMA)
+    parquet.write_shard(path, found, rows.VALIDATION_SCHEMA)
     prm = run(workdir)["prm"]
     assert prm["first_error_threshold_source"] == "validation"
     assert prm["first_error_threshold"] == pytest.approx(0.15)
-    rows.write_shard(path, found[1:], schema=rows.VALIDATION_SCHEMA)
+    parquet.write_shard(path, found[1:], rows.VALIDATION_SCHEMA)
     assert run(workdir)["prm"]["first_error_threshold_source"] == "default"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match=r"validation_scores.parquet is corrupt"):
@@ -225,6 +228,8 @@ def test_a_data_set_without_step_truth_or_searches_is_reported_too(tmp_path):
     assert summary["unparsable"] == 1
     assert summary["prm"]["step_auroc"] is None
     assert summary["prm"]["first_error_f1"] is None
+    bottom, top = figures.accuracy_vs_budget(summary).axes[0].get_ylim()
+    assert -1 < bottom < 0 < 1 <= top, "an axis of accuracies far below zero misleads"
     console = Console(file=io.StringIO(), width=80)
     report.render(summary, console)
     assert "step AUROC n/a" in console.file.getvalue()  # type: ignore[attr-defined]

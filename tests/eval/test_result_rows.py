@@ -1,6 +1,7 @@
 import pytest
 from etils import epath
 
+from ttcjax import parquet
 from ttcjax.errors import UserError
 from ttcjax.eval import rows
 
@@ -30,12 +31,14 @@ UNPARSABLE = ROW | {"sample": 1, "answer": None, "correct": False, "step_scores"
 @pytest.fixture
 def folder(tmp_path):
     for index in range(3):
-        rows.write_shard(rows.shard_path(tmp_path / "bank", index), [ROW | {"question": f"q{index}"}, UNPARSABLE])
+        parquet.write_shard(
+            parquet.shard_path(tmp_path / "bank", index), [ROW | {"question": f"q{index}"}, UNPARSABLE], rows.SCHEMA
+        )
     return epath.Path(tmp_path / "bank")
 
 
 def test_rows_come_back_as_written_and_leave_no_scratch_file(folder):
-    assert rows.read_shard(folder / "shard-00000.parquet").to_pylist() == [ROW, UNPARSABLE]
+    assert parquet.read_shard(folder / "shard-00000.parquet", rows.SCHEMA).to_pylist() == [ROW, UNPARSABLE]
     assert [r["question"] for r in rows.read_folder(folder, ["question"]).to_pylist()][::2] == ["q0", "q1", "q2"]
     assert sorted(p.name for p in folder.iterdir()) == [f"shard-0000{i}.parquet" for i in range(3)]
 
@@ -52,10 +55,22 @@ def test_a_damaged_shard_is_named_with_the_fix_in_one_line(folder, damage):
         content[20] ^= 0xFF  # inside the first page: only its checksum can tell
     path.write_bytes(bytes(content) if damage == "flip" else bytes(content[: len(content) // 2] * (damage != "empty")))
     with pytest.raises(UserError) as error:
-        rows.read_shard(path)
+        parquet.read_shard(path, rows.SCHEMA)
     assert str(error.value) == f"{path} is corrupt or truncated: delete it and run again"
     with pytest.raises(UserError, match=f"{path.name} is corrupt or truncated: delete {folder} and run again"):
         rows.read_folder(folder)
+
+
+def test_only_a_sound_shard_counts_as_whole(folder, caplog):
+    path = folder / "shard-00001.parquet"
+    assert parquet.is_whole(path, rows.SCHEMA)
+    assert not parquet.is_whole(folder / "shard-00009.parquet", rows.SCHEMA)
+    assert not caplog.records, "a shard that is not there yet is nothing to warn of"
+    content = bytearray(path.read_bytes())
+    content[20] ^= 0xFF  # inside the first page: only its checksum can tell
+    path.write_bytes(bytes(content))
+    assert not parquet.is_whole(path, rows.SCHEMA), "a damaged shard would be kept and break the report"
+    assert "is damaged and is made again" in caplog.text
 
 
 def test_a_lost_shard_is_noticed(folder):
@@ -71,18 +86,18 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
 
 def test_shards_with_other_columns_are_refused(tmp_path):
     path = tmp_path / "shard-00000.parquet"
-    rows.write_shard(path, [{"step_scores": [0.5], "step_truth": [True]}], schema=rows.VALIDATION_SCHEMA)
-    assert rows.read_shard(path, schema=rows.VALIDATION_SCHEMA).num_rows == 1
+    parquet.write_shard(path, [{"step_scores": [0.5], "step_truth": [True]}], rows.VALIDATION_SCHEMA)
+    assert parquet.read_shard(path, rows.VALIDATION_SCHEMA).num_rows == 1
     with pytest.raises(UserError, match="another version"):
-        rows.read_shard(path)
+        parquet.read_shard(path, rows.SCHEMA)
 
 
 def test_rows_that_do_not_fit_the_schema_are_a_bug_of_the_caller(tmp_path):
     path = tmp_path / "shard-00000.parquet"
     with pytest.raises(ValueError, match="column tokens"):
-        rows.write_shard(path, [{k: v for k, v in ROW.items() if k != "tokens"}])
+        parquet.write_shard(path, [{k: v for k, v in ROW.items() if k != "tokens"}], rows.SCHEMA)
     with pytest.raises(ValueError, match="gold holds null"):
-        rows.write_shard(path, [ROW | {"gold": None}])
+        parquet.write_shard(path, [ROW | {"gold": None}], rows.SCHEMA)
     assert not path.exists()
 
 
@@ -95,6 +110,6 @@ def test_a_write_that_fails_leaves_the_old_shard_and_no_scratch(folder, monkeypa
 
     monkeypatch.setattr(type(path), "replace", full)
     with pytest.raises(OSError, match="No space"):
-        rows.write_shard(path, [UNPARSABLE])
+        parquet.write_shard(path, [UNPARSABLE], rows.SCHEMA)
     assert path.read_bytes() == before
     assert len(list(folder.iterdir())) == 3

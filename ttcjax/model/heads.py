@@ -19,8 +19,31 @@ def logits(params: Params, hidden: jax.Array, config: ModelConfig) -> jax.Array:
     return out.reshape((*hidden.shape[:-1], w_DV.shape[1]))
 
 
-def value(params: Params, hidden: jax.Array, config: ModelConfig) -> jax.Array:
-    """Return the value `[...]` in float32 of hidden states `[..., D]`, before any sigmoid."""
-    del config
+LEAST_LOGPROB = -20.0
+"""Log-probabilities below this are the same to the value head."""
+
+
+def token_logprob(params: Params, hidden: jax.Array, tokens: jax.Array, config: ModelConfig) -> jax.Array:
+    """Return the log-probability `[...]` of `tokens` `[...]`, each given the hidden state `[..., D]` before it."""
+    scores = logits(params, hidden, config)
+    chosen = jnp.take_along_axis(scores, tokens[..., None], axis=-1)[..., 0]
+    return chosen - jax.nn.logsumexp(scores, axis=-1)
+
+
+def value(params: Params, hidden: jax.Array, config: ModelConfig, least_logprob: jax.Array | None = None) -> jax.Array:
+    """Return the value `[...]` in float32 of hidden states `[..., D]`, before any sigmoid.
+
+    Args:
+        params: Model parameters with a value head.
+        hidden: Normalised hidden states.
+        config: Shape of the model.
+        least_logprob: `[...]`: of the least likely token of the solution up to there; needed with
+            `config.value_likelihood`, otherwise not looked at.
+    """
     head = params["value"]
-    return (hidden.astype(jnp.float32) @ head["w"].astype(jnp.float32)) + head["b"].astype(jnp.float32)
+    out = (hidden.astype(jnp.float32) @ head["w"].astype(jnp.float32)) + head["b"].astype(jnp.float32)
+    if config.value_likelihood:
+        if least_logprob is None:
+            raise ValueError("a value head with value_likelihood needs least_logprob")
+        out = out + head["likelihood"].astype(jnp.float32) * jnp.maximum(least_logprob, LEAST_LOGPROB)
+    return out

@@ -25,7 +25,7 @@ class ParamSpec:
     shape: tuple[int, ...]
     axes: tuple[str | None, ...]
     """A logical name for each axis; `ttcjax.parallel` maps the names to mesh axes."""
-    init: Literal["normal", "zeros", "norm_scale"] = "normal"
+    init: Literal["normal", "zeros", "ones", "norm_scale"] = "normal"
     fan_in: int = 1
     """Inputs of one output unit: `normal` draws with standard deviation `fan_in ** -0.5`."""
     dtype: Any = jnp.float32
@@ -79,13 +79,16 @@ def spec(config: ModelConfig, heads: tuple[Head, ...] = ("vocab",)) -> Params:
         "layers": {"attention": attention, "mlp": mlp},
         "final_norm": ParamSpec((D,), ("embed",), "norm_scale"),
     }
-    if "vocab" in heads and not config.tie_embeddings:
+    value = "value" in heads
+    if ("vocab" in heads or (value and config.value_likelihood)) and not config.tie_embeddings:
         tree["unembed"] = ParamSpec((D, V), ("embed", "vocab"), fan_in=D)
-    if "value" in heads:
+    if value:
         tree["value"] = {
             "w": ParamSpec((D,), ("embed",), "zeros"),
             "b": ParamSpec((), (), "zeros"),
         }
+        if config.value_likelihood:
+            tree["value"]["likelihood"] = ParamSpec((), (), "ones")
     return tree
 
 
@@ -95,11 +98,16 @@ def _leaf_key(key: jax.Array, path: str) -> jax.Array:
 
 
 def init(key: jax.Array, config: ModelConfig, heads: tuple[Head, ...] = ("vocab",)) -> Params:
-    """Draw initial parameters: normal with fan-in scaling, zero biases and value head, unit norm scales."""
+    """Draw initial parameters: normal with fan-in scaling, zero biases and value head, unit norm scales.
+
+    With `config.value_likelihood` the value head starts as the log-probability it sees.
+    """
 
     def draw(path: str, s: ParamSpec) -> jax.Array:
         if s.init == "zeros":
             return jnp.zeros(s.shape, s.dtype)
+        if s.init == "ones":
+            return jnp.ones(s.shape, s.dtype)
         if s.init == "norm_scale":
             return jnp.full(s.shape, 1.0 - config.norm_offset, s.dtype)
         values = jax.random.truncated_normal(_leaf_key(key, path), -3.0, 3.0, s.shape, s.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -93,6 +94,8 @@ class Engine:
         replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
         self.policy = jax.device_put(policy.params, replicated)
         self.verifier = jax.device_put(verifier.params, replicated) if verifier is not None else None
+        self.on_batch: Callable[[int], None] = lambda count: None
+        """Called with the number of solutions that a batch has sampled, scored or searched, once it is done."""
         self._stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
@@ -128,6 +131,7 @@ class Engine:
                 out = program(self.policy, batch, np.uint32(seed), np.uint32(first_sample + start))
                 for i, solutions in zip(indices, self.solutions(out, plan.n), strict=False):
                     found[i] += solutions[: n - start]
+                self.on_batch(len(indices) * min(plan.n, n - start))
         return found
 
     def score(self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[Solution]]) -> list[list[Solution]]:
@@ -137,9 +141,10 @@ class Engine:
         """
         self.require_verifier()
         groups: dict[int, list[tuple[int, list[tuple[int, ...]]]]] = {}
-        for i, row in enumerate(solutions):
+        copies = [collections.Counter(s.tokens for s in row) for row in solutions]
+        for i, counts in enumerate(copies):
             # By length, so that rows read together need little padding.
-            unique = sorted({s.tokens for s in row}, key=lambda tokens: (len(tokens), tokens))
+            unique = sorted(counts, key=lambda tokens: (len(tokens), tokens))
             for start in range(0, len(unique), _SCORED_TOGETHER):
                 piece = unique[start : start + _SCORED_TOGETHER]
                 slots = -(-(len(piece[-1]) + 1) // _SCORE_BUCKET) * _SCORE_BUCKET
@@ -163,6 +168,7 @@ class Engine:
                 for q, index in enumerate(indices):
                     i, piece = pieces[index]
                     scores.update({(i, row): found[q, k] for k, row in enumerate(piece)})
+                self.on_batch(sum(copies[i][row] for i, piece in (pieces[index] for index in indices) for row in piece))
         return [
             [self.with_scores(s, scores[i, s.tokens], len(s.tokens) + 1) for s in row]
             for i, row in enumerate(solutions)

@@ -31,6 +31,8 @@ class SearchState:
     """Holds slots `0 .. read - 1`."""
     read: jax.Array
     """`[B]` int32."""
+    least: jax.Array
+    """`[B]` float32: log-probability of the least likely token read, for a verifier that follows it."""
     verified: jax.Array
     """`[B]` int32: tokens the verifier has read at this place of the batch, dropped ones included."""
 
@@ -62,7 +64,8 @@ class EngineOps:
         rows = programs.start(prompts, seed, jnp.uint32(0), self.plan)
         none = jnp.zeros_like(rows.length)
         verifier_cache = cache.empty_suffix(self._verifier_config, none.shape[0], self.plan.slots)
-        return SearchState(rows=rows, verifier_cache=verifier_cache, read=none, verified=none)
+        least = jnp.zeros(none.shape, jnp.float32)
+        return SearchState(rows=rows, verifier_cache=verifier_cache, read=none, least=least, verified=none)
 
     def done(self, state: SearchState) -> jax.Array:
         return state.rows.done
@@ -92,19 +95,22 @@ class EngineOps:
 
     def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
-        verifier_cache, score_B = prm.score_new_tokens(
+        verifier_cache, least, score_B = prm.score_new_tokens(
             self.verifier,
             self.verifier_prefix,
             state.verifier_cache,
             rows.tokens,
             state.read,
+            state.least,
             rows.length,
             self._verifier_config,
-            # The first chunk also holds the prompt's last token.
+            # One more than a step: the token before it, the prompt's last one at first.
             chunk=self.plan.sampler.max_step_tokens + 1,
         )
         verified = state.verified + rows.length - state.read
-        return dataclasses.replace(state, verifier_cache=verifier_cache, read=rows.length, verified=verified), score_B
+        return dataclasses.replace(
+            state, verifier_cache=verifier_cache, read=rows.length, least=least, verified=verified
+        ), score_B
 
     def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
@@ -119,6 +125,7 @@ class EngineOps:
             rows=state.rows.fork(parent_B),
             verifier_cache=cache.fork(state.verifier_cache, parent_B),
             read=state.read[parent_B],
+            least=state.least[parent_B],
             verified=state.verified,
         )
 
@@ -165,4 +172,5 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
             found[i] = [
                 engine.with_scores(s, scores[row], int(verified[row])) for row, s in zip(rows, solutions, strict=True)
             ]
+        engine.on_batch(len(indices) * plan.n)
     return found

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Literal
 
-from ttcjax.data.procmath.templates import TEMPLATES, Problem
+from ttcjax.data.procmath.templates import TEMPLATES, Problem, draw
 from ttcjax.data.task import Example
 
 Split = Literal["train", "valid", "test"]
@@ -21,11 +21,6 @@ def split_of(question: str) -> str:
     """Return the split a question text belongs to, whatever the seed: so no two splits can share a text."""
     bucket = hashlib.sha256(question.encode()).digest()[0] % 20
     return next(split for split, buckets in _BUCKETS.items() if bucket in buckets)
-
-
-def draw(subject: str, level: int, rng: random.Random) -> Problem:
-    """Draw one problem of a subject and level."""
-    return rng.choice(TEMPLATES[subject])(rng, level)
 
 
 def generate(split: Split, count: int, seed: int) -> Iterator[Example]:

@@ -1,8 +1,8 @@
 """The question templates: each draws numbers for a level and returns question, steps, answer and formula.
 
-Two things make a level harder: more steps, and somewhat larger numbers. Numbers stay small on purpose: then
-the sums and products behind all questions are a few hundred facts, which models of this size can learn both
-to use and to judge, and what is hard is to get through many steps without a slip.
+What makes a level harder is the number of steps. Numbers stay small on purpose: then the sums, products and
+remainders behind all questions are a few hundred facts, which models of this size can learn both to use and
+to judge, and what is hard is to get through many steps without a slip.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+
+MAX_VALUE = 24
+"""Largest result of any step; `draw` takes other numbers where a template comes out above."""
 
 _OPS: dict[str, Callable[[int, int], int]] = {
     "+": lambda a, b: a + b,
@@ -20,15 +23,10 @@ _OPS: dict[str, Callable[[int, int], int]] = {
 }
 _NAMES = ("Ana", "Ben", "Cleo", "Dan", "Eva", "Finn")
 _THINGS = ("coins", "cards", "books", "shells")
+_WARES = ("shirts", "hats", "ties", "bags", "rings", "shoes")
 _PLACES = ("garden", "room", "field", "yard", "court", "park")
 _BOXES = ("box", "crate", "tank", "brick", "case", "block")
 _FUNCTIONS = ("f", "g", "h", "p", "q", "r")
-_TERM = (6, 8, 10, 12, 15)
-"""Largest term of a sum, by level."""
-_FACTOR = (4, 5, 6, 6, 7)
-"""Largest factor of a product, by level."""
-_LIMIT = (15, 20, 25, 30, 40)
-"""Largest intermediate value, by level."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,10 @@ class Problem:
     """A sympy expression built from the question's numbers alone; tests compare it with `answer`."""
 
 
+class _OutOfRange(Exception):
+    """A step's result is negative or above `MAX_VALUE`."""
+
+
 class _Steps:
     """Collects a derivation; every result is computed here, so text and numbers cannot part."""
 
@@ -52,35 +54,36 @@ class _Steps:
         if op == "/" and a % b:
             raise ValueError(f"{a} / {b} is not whole")
         result = _OPS[op](a, b)
+        if not 0 <= result <= MAX_VALUE:
+            raise _OutOfRange
         self.lines.append(f"{label + ': ' if label else ''}{a}{op if op != 'mod' else ' mod '}{b}={result}")
         return result
+
+    def total(self, terms: list[int]) -> int:
+        """Add terms one by one."""
+        value = terms[0]
+        for term in terms[1:]:
+            value = self(value, "+", term)
+        return value
 
 
 def _problem(question: str, steps: _Steps, answer: int, formula: str) -> Problem:
     return Problem(question, tuple(steps.lines), answer, formula)
 
 
-def _term(rng: random.Random, level: int) -> int:
-    return rng.randint(2, _TERM[level - 1])
-
-
-def _factor(rng: random.Random, level: int) -> int:
-    return rng.randint(2, _FACTOR[level - 1])
-
-
 def prealgebra_story(rng: random.Random, level: int) -> Problem:
-    """A count that grows and shrinks: a chain of `level + 1` operations."""
+    """A count that grows and shrinks."""
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
-    limit = _LIMIT[level - 1]
-    value = start = _term(rng, level)
+    value = start = rng.randint(2, 9)
     steps, events, formula = _Steps(), [], str(start)
-    for _ in range(level + 1):
-        options = [("+", a) for a in (_term(rng, level),) if value + a <= limit]
-        options += [("-", a) for a in (_term(rng, level),) if value - a >= 1]
-        options += [("*", m) for m in (rng.randint(2, 4),) if value * m <= limit]
-        options += [("/", d) for d in (2, 3, 4) if value % d == 0 and value > d]
+    verb = {"+": "finds {}", "-": "loses {}", "*": "gets {} times as many", "/": "keeps one of {} equal parts"}
+    for _ in range((2, 3, 4, 6, 8)[level - 1]):
+        a = rng.randint(2, 9)
+        options = [("+", a)] if value + a <= MAX_VALUE else []
+        options += [("-", a)] if value - a >= 1 else []
+        options += [("*", m) for m in (2, 3) if value * m <= MAX_VALUE]
+        options += [("/", d) for d in (2, 3) if value % d == 0 and value > d]
         op, operand = rng.choice(options or [("-", 1)])
-        verb = {"+": "finds {}", "-": "loses {}", "*": "gets {} times as many", "/": "keeps one of {} equal parts"}
         events.append(verb[op].format(operand))
         value = steps(value, op, operand)
         formula = f"({formula}) {op} {operand}"
@@ -89,20 +92,16 @@ def prealgebra_story(rng: random.Random, level: int) -> Problem:
 
 
 def prealgebra_shopping(rng: random.Random, level: int) -> Problem:
-    """The cost of several things, paid with a note at higher levels."""
-    wares = rng.sample(("pens", "cups", "hats", "maps"), 2 if level < 4 else 3)
-    counts = [rng.randint(2, (3, 3, 4, 4, 5)[level - 1]) for _ in wares]
-    prices = [rng.randint(2, (4, 5, 5, 5, 6)[level - 1]) for _ in wares]
+    """The cost of several things, paid with more than that at odd levels."""
+    wares = rng.sample(("pens", "cups", "hats", "maps", "toys"), (2, 2, 2, 3, 4)[level - 1])
+    counts, prices = [rng.randint(2, 3) for _ in wares], [rng.randint(2, 4 if level < 4 else 3) for _ in wares]
     steps = _Steps()
-    costs = [steps(c, "*", p, label=w) for w, c, p in zip(wares, counts, prices, strict=True)]
-    total = costs[0]
-    for cost in costs[1:]:
-        total = steps(total, "+", cost)
+    total = steps.total([steps(c, "*", p, label=w) for w, c, p in zip(wares, counts, prices, strict=True)])
     bought = " and ".join(f"{c} {w} at {p}" for w, c, p in zip(wares, counts, prices, strict=True))
     formula = " + ".join(f"{c}*{p}" for c, p in zip(counts, prices, strict=True))
     if level % 2 == 0:
         return _problem(f"What is the total cost of {bought} dollars each?", steps, total, formula)
-    paid = total + _term(rng, level)
+    paid = rng.randint(total, MAX_VALUE)
     change = steps(paid, "-", total, label="change")
     question = f"You buy {bought} dollars each and pay {paid} dollars. How much change do you get?"
     return _problem(question, steps, change, f"{paid} - ({formula})")
@@ -111,9 +110,7 @@ def prealgebra_shopping(rng: random.Random, level: int) -> Problem:
 def algebra_linear(rng: random.Random, level: int) -> Problem:
     """A linear equation, with the unknown on both sides from level 3 and brackets from level 4."""
     steps = _Steps()
-    x = rng.randint(2, (5, 6, 7, 6, 8)[level - 1])
-    a = rng.randint(2, (3, 4, 4, 4, 5)[level - 1])
-    b = _term(rng, level)
+    x, a, b = rng.randint(2, 6), rng.randint(2, 4), rng.randint(1, 9)
     if level < 3:
         c = a * x + b
         x = steps(steps(c, "-", b), "/", a)
@@ -125,58 +122,64 @@ def algebra_linear(rng: random.Random, level: int) -> Problem:
         x = steps(steps(d, "-", b), "/", slope)
         question = f"Solve {c}x+{b}={a}x+{d} for x."
         return _problem(question, steps, x, f"solve({c}*x + {b} - {a}*x - {d}, x)[0]")
-    e = rng.randint(2, 4)
-    d = c * (x + e) + b - a * x
-    constant = steps(steps(c, "*", e), "+", b)
+    e = rng.randint(1, 3)
+    left = steps(steps(c, "*", e), "+", b)
     slope = steps(c, "-", a)
-    x = steps(steps(d, "-", constant), "/", slope)
-    question = f"Solve {c}(x+{e})+{b}={a}x+{d} for x."
-    return _problem(question, steps, x, f"solve({c}*(x + {e}) + {b} - {a}*x - {d}, x)[0]")
+    if level == 4:
+        d = slope * x + left
+        x = steps(steps(d, "-", left), "/", slope)
+        question = f"Solve {c}(x+{e})+{b}={a}x+{d} for x."
+        return _problem(question, steps, x, f"solve({c}*(x + {e}) + {b} - {a}*x - {d}, x)[0]")
+    f = rng.randint(1, 3)
+    right = steps(a, "*", f)
+    d = slope * x + left - right
+    if d < 0:
+        raise _OutOfRange
+    x = steps(steps(steps(right, "+", d), "-", left), "/", slope)
+    question = f"Solve {c}(x+{e})+{b}={a}(x+{f})+{d} for x."
+    return _problem(question, steps, x, f"solve({c}*(x + {e}) + {b} - {a}*(x + {f}) - {d}, x)[0]")
 
 
 def algebra_function(rng: random.Random, level: int) -> Problem:
-    """A linear function applied once, twice or three times."""
-    a = rng.randint(2, 3) if level < 3 else 2
-    b, start = rng.randint(1, (6, 8, 6, 8, 6)[level - 1]), rng.randint(1, 5)
-    times = (1, 1, 2, 2, 3)[level - 1]
+    """A linear function applied one to four times."""
+    times = (1, 1, 2, 3, 4)[level - 1]
+    a, b, start = rng.randint(2, 3) if times == 1 else 2, rng.randint(1, 9), rng.randint(2, 9)
+    sign = rng.choice("+-")
     steps, value, formula = _Steps(), start, str(start)
     for _ in range(times):
-        value = steps(steps(a, "*", value), "+", b)
-        formula = f"{a}*({formula}) + {b}"
+        value = steps(steps(a, "*", value), sign, b)
+        formula = f"{a}*({formula}) {sign} {b}"
     f = rng.choice(_FUNCTIONS)
     call = f"{f}(" * times + str(start) + ")" * times
-    return _problem(f"If {f}(x)={a}x+{b}, what is {call}?", steps, value, formula)
+    return _problem(f"If {f}(x)={a}x{sign}{b}, what is {call}?", steps, value, formula)
 
 
 def number_theory_remainder(rng: random.Random, level: int) -> Problem:
-    """The remainder of a sum or a product."""
-    m = rng.randint(3, (5, 6, 7, 7, 9)[level - 1])
-    a, b, c = _factor(rng, level), _factor(rng, level), _term(rng, level)
-    steps = _Steps()
-    if level == 1:
-        r = steps(steps(a, "+", c), "mod", m)
-        return _problem(f"Find the remainder when {a}+{c} is divided by {m}.", steps, r, f"Mod({a} + {c}, {m})")
-    value, text = steps(a, "*", b), f"{a}*{b}"
-    if level >= 3:
-        value, text = steps(value, "+", c), f"{text}+{c}"
-    if level >= 4:
-        d = _term(rng, level)
-        value, text = steps(value, "+", d), f"{text}+{d}"
-    r = steps(value, "mod", m)
+    """The remainder of a sum of products."""
+    m = rng.randint(3, 7)
+    steps, terms, texts = _Steps(), [], []
+    products, singles = ((0, 2), (1, 0), (1, 1), (2, 1), (3, 1))[level - 1]
+    for _ in range(products):
+        a, b = rng.randint(2, 4), rng.randint(2, 4)
+        terms.append(steps(a, "*", b))
+        texts.append(f"{a}*{b}")
+    for _ in range(singles):
+        terms.append(rng.randint(2, 9))
+        texts.append(str(terms[-1]))
+    text = "+".join(texts)
+    r = steps(steps.total(terms), "mod", m)
     return _problem(f"Find the remainder when {text} is divided by {m}.", steps, r, f"Mod({text}, {m})")
 
 
 def number_theory_gcd(rng: random.Random, level: int) -> Problem:
-    """A greatest common divisor by Euclid's algorithm; levels differ in its length and in the numbers' size."""
-    largest = (14, 18, 24, 30, 40)[level - 1]
-    wanted = (1, 2, 2, 3, 4)[level - 1]
+    """A greatest common divisor by Euclid's algorithm; a level is its number of divisions."""
     while True:
-        a, b = rng.randint(4, largest), rng.randint(2, largest)
+        a, b = rng.randint(3, MAX_VALUE), rng.randint(2, MAX_VALUE)
         a, b = max(a, b), min(a, b)
         steps, u, v = _Steps(), a, b
         while v:
             u, v = v, steps(u, "mod", v)
-        if a > b and len(steps.lines) == wanted:
+        if a > b and len(steps.lines) == min(level, 4):
             break
     one, other = rng.sample(_THINGS, 2)
     question = f"{a} {one} and {b} {other} are shared out equally. What is the largest possible number of people?"
@@ -184,66 +187,63 @@ def number_theory_gcd(rng: random.Random, level: int) -> Problem:
 
 
 def counting_choices(rng: random.Random, level: int) -> Problem:
-    """Choices multiplied, or two groups of choices added."""
-    wares = rng.sample(("shirts", "hats", "ties", "bags", "rings", "shoes"), 4)
-    top = (5, 4, 4, 5, 6)[level - 1]
-    n = [rng.randint(2, top) for _ in range(4)]
+    """Choices multiplied, or several groups of choices added."""
     steps = _Steps()
-    if level < 4:
-        k = 2 if level == 1 else 3
+    if level < 3:
+        wares = rng.sample(_WARES, level + 1)
+        n = [rng.randint(2, 4) for _ in wares]
         value = n[0]
-        for other in n[1:k]:
+        for other in n[1:]:
             value = steps(value, "*", other)
-        listed = ", ".join(f"{c} {w}" for c, w in zip(n[:k], wares[:k], strict=True))
-        formula = "*".join(map(str, n[:k]))
+        listed = ", ".join(f"{c} {w}" for c, w in zip(n, wares, strict=True))
+        formula = "*".join(map(str, n))
         return _problem(f"In how many ways can you pick one of each from {listed}?", steps, value, formula)
-    left, right = steps(n[0], "*", n[1]), steps(n[2], "*", n[3])
-    value = steps(left, "+", right)
-    question = (
-        f"You pick either one of {n[0]} {wares[0]} and one of {n[1]} {wares[1]}, or one of {n[2]} {wares[2]} "
-        f"and one of {n[3]} {wares[3]}. How many ways are there?"
-    )
-    return _problem(question, steps, value, f"{n[0]}*{n[1]} + {n[2]}*{n[3]}")
+    pairs = [(rng.randint(2, 4), rng.randint(2, 4)) for _ in range(level - 1)]
+    names = [rng.sample(_WARES, 2) for _ in pairs]
+    value = steps.total([steps(u, "*", v) for u, v in pairs])
+    listed = ", or ".join(f"{u} {a} and {v} {b}" for (u, v), (a, b) in zip(pairs, names, strict=True))
+    formula = " + ".join(f"{u}*{v}" for u, v in pairs)
+    return _problem(f"You pick one of each from {listed}. How many ways are there?", steps, value, formula)
 
 
 def counting_pairs(rng: random.Random, level: int) -> Problem:
     """Pairs within one group, or of one colour within several groups."""
     groups = (1, 1, 2, 2, 3)[level - 1]
-    n = [rng.randint(3, (6, 8, 6, 7, 7)[level - 1]) for _ in range(groups)]
+    n = [rng.randint(3, 5) for _ in range(groups)]
     colours = rng.sample(("red", "blue", "green", "white"), groups)
     steps = _Steps()
-    total = 0
-    for i, size in enumerate(n):
-        pairs = steps(steps(size, "*", steps(size, "-", 1)), "/", 2)
-        total = steps(total, "+", pairs) if i else pairs
+    pairs = [steps(steps(size, "*", steps(size, "-", 1)), "/", 2) for size in n]
+    total = steps.total(pairs)
     formula = " + ".join(f"binomial({size}, 2)" for size in n)
-    if groups == 1:
-        name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
+    name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
+    if level == 1:
         question = f"{name} has {n[0]} different {thing}. How many pairs of {thing} are there?"
         return _problem(question, steps, total, formula)
+    extra = rng.randint(1, 9)
+    total = steps(total, "+", extra)
     listed = " and ".join(f"{size} {c}" for size, c in zip(n, colours, strict=True))
-    return _problem(f"From {listed} balls, how many pairs have one colour?", steps, total, formula)
+    question = f"{name} has {listed} {thing} and {extra} known pairs. How many pairs of one colour or known are there?"
+    return _problem(question, steps, total, f"{formula} + {extra}")
 
 
 def geometry_rectangle(rng: random.Random, level: int) -> Problem:
-    """A perimeter, or the area of a rectangle less what is cut out."""
+    """Perimeters, or the area of a rectangle less what is cut out."""
     steps = _Steps()
     place = rng.choice(_PLACES)
     if level % 2:
-        top = (8, 0, 8, 0, 12)[level - 1]
-        w, h = rng.randint(2, top), rng.randint(2, top)
-        value = steps(2, "*", steps(w, "+", h))
-        if level == 1:
-            return _problem(f"A {place} is {w} by {h}. What is its perimeter?", steps, value, f"2*({w} + {h})")
-        cost = rng.randint(2, 3)
-        value = steps(value, "*", cost, label="cost")
-        question = f"A fence around a {w} by {h} {place} costs {cost} dollars a metre. What does it cost?"
-        return _problem(question, steps, value, f"2*({w} + {h})*{cost}")
-    top = 6 if level == 2 else 8
-    w, h = rng.randint(3, top), rng.randint(3, top)
-    area = steps(w, "*", h)
-    holes = [(rng.randint(1, w // 2), rng.randint(1, h // 2)) for _ in range(1 if level == 2 else 2)]
-    formula = f"{w}*{h}"
+        sides = [(rng.randint(2, 9), rng.randint(2, 9)) for _ in range((1, 1, 2)[level // 2])]
+        value = steps.total([steps(2, "*", steps(w, "+", h)) for w, h in sides])
+        shapes = " and one of ".join(f"{w} by {h}" for w, h in sides)
+        formula = " + ".join(f"2*({w} + {h})" for w, h in sides)
+        if level != 3:
+            return _problem(f"What fence does a {place} of {shapes} need?", steps, value, formula)
+        gate = rng.randint(2, 9)
+        value = steps(value, "-", gate)
+        question = f"What fence does a {place} of {shapes} need beside a gate of {gate}?"
+        return _problem(question, steps, value, f"{formula} - {gate}")
+    w, h = rng.randint(2, 6), rng.randint(2, 6)
+    area, formula = steps(w, "*", h), f"{w}*{h}"
+    holes = [(rng.randint(1, max(1, w // 2)), rng.randint(1, max(1, h // 2))) for _ in range(level // 2)]
     for u, v in holes:
         formula += f" - {u}*{v}"
         area = steps(area, "-", steps(u, "*", v))
@@ -252,39 +252,52 @@ def geometry_rectangle(rng: random.Random, level: int) -> Problem:
 
 
 def geometry_box(rng: random.Random, level: int) -> Problem:
-    """The volume or the surface of a box."""
-    top = (3, 4, 3, 4, 5)[level - 1]
-    a, b, c = (rng.randint(2, top) for _ in range(3))
+    """The volume of a box, its edges, or the three faces at a corner."""
+    a, b, c = (rng.randint(2, 4 if level != 3 else 2) for _ in range(3))
     box = rng.choice(_BOXES)
     steps = _Steps()
+    shape = f"a {a} by {b} by {c} {box}"
     if level < 3:
         volume = steps(steps(a, "*", b), "*", c)
-        return _problem(f"What is the volume of a {a} by {b} by {c} {box}?", steps, volume, f"{a}*{b}*{c}")
-    faces = [steps(a, "*", b), steps(b, "*", c), steps(a, "*", c)]
-    half = steps(steps(faces[0], "+", faces[1]), "+", faces[2])
-    surface = steps(2, "*", half)
-    question = f"What is the surface area of a {a} by {b} by {c} {box}?"
-    return _problem(question, steps, surface, f"2*({a}*{b} + {b}*{c} + {a}*{c})")
+        if level == 1:
+            return _problem(f"What is the volume of {shape}?", steps, volume, f"{a}*{b}*{c}")
+        used = rng.randint(2, 9)
+        left = steps(volume, "-", used)
+        return _problem(f"What is left of the volume of {shape} less {used}?", steps, left, f"{a}*{b}*{c} - {used}")
+    if level == 3:
+        a, b, c = (rng.randint(1, 4) for _ in range(3))
+        height = rng.randint(2, 9)
+        value = steps(steps(2, "*", steps(steps(a, "+", b), "+", c)), "-", height)
+        question = f"Strings of {a}, {b} and {c} go twice around a {box}, {height} are cut off. What is left?"
+        return _problem(question, steps, value, f"2*({a} + {b} + {c}) - {height}")
+    value = steps.total([steps(a, "*", b), steps(b, "*", c), steps(a, "*", c)])
+    formula = f"{a}*{b} + {b}*{c} + {a}*{c}"
+    question = f"Three faces of {shape} meet at a corner. What is their area"
+    if level == 4:
+        return _problem(f"{question}?", steps, value, formula)
+    u, v = rng.randint(1, 3), rng.randint(1, 3)
+    value = steps(value, "-", steps(u, "*", v))
+    return _problem(f"{question} less a {u} by {v} window?", steps, value, f"{formula} - {u}*{v}")
 
 
 def intermediate_polynomial(rng: random.Random, level: int) -> Problem:
     """A polynomial evaluated by Horner's rule."""
     degree = (1, 2, 2, 3, 4)[level - 1]
-    x = rng.randint(2, (5, 3, 4, 3, 2)[level - 1])
-    coefficients = [rng.randint(1, (6, 3, 4, 3, 4)[level - 1]) for _ in range(degree + 1)]
+    x = rng.randint(2, 5 if degree == 1 else 3 if degree == 2 else 2)
+    coefficients = [rng.randint(1, 4), *((rng.choice("+-"), rng.randint(1, 7)) for _ in range(degree))]
     steps, value = _Steps(), coefficients[0]
-    for c in coefficients[1:]:
-        value = steps(steps(value, "*", x), "+", c)
-    powers = [f"{c}" + ("" if k == 0 else "x" if k == 1 else f"x^{k}") for k, c in enumerate(reversed(coefficients))]
-    formula = " + ".join(f"{c}*{x}**{k}" for k, c in enumerate(reversed(coefficients)))
+    text, formula = f"{value}x^{degree}" if degree > 1 else f"{value}x", f"{value}*{x}**{degree}"
+    for power, (sign, c) in zip(range(degree - 1, -1, -1), coefficients[1:], strict=True):
+        value = steps(steps(value, "*", x), sign, c)
+        text += f"{sign}{c}" + ("" if power == 0 else "x" if power == 1 else f"x^{power}")
+        formula += f" {sign} {c}*{x}**{power}"
     f = rng.choice(_FUNCTIONS)
-    question = f"If {f}(x)={'+'.join(reversed(powers))}, what is {f}({x})?"
-    return _problem(question, steps, value, formula)
+    return _problem(f"If {f}(x)={text}, what is {f}({x})?", steps, value, formula)
 
 
 def intermediate_sequence(rng: random.Random, level: int) -> Problem:
     """A term, or at higher levels a sum, of an arithmetic sequence."""
-    first, gap = rng.randint(1, (6, 8, 10, 6, 6)[level - 1]), rng.randint(2, (3, 4, 5, 4, 4)[level - 1])
+    first, gap = rng.randint(1, 9), rng.randint(1, 5)
     steps = _Steps()
     shown = f"{first}, {first + gap}, {first + 2 * gap}"
     if level < 4:
@@ -302,35 +315,39 @@ def intermediate_sequence(rng: random.Random, level: int) -> Problem:
 
 
 def precalculus_dot(rng: random.Random, level: int) -> Problem:
-    """A dot product in two or three dimensions."""
-    size = 2 if level < 4 else 3
-    top = (4, 5, 6, 5, 6)[level - 1]
-    u, v = ([rng.randint(1, top) for _ in range(size)] for _ in range(2))
+    """A dot product in two to four dimensions."""
+    size = (2, 2, 3, 3, 4)[level - 1]
+    u, v = ([rng.randint(1, 5 if size == 2 else 4) for _ in range(size)] for _ in range(2))
     steps = _Steps()
-    products = [steps(a, "*", b) for a, b in zip(u, v, strict=True)]
-    total = products[0]
-    for p in products[1:]:
-        total = steps(total, "+", p)
+    total = steps.total([steps(a, "*", b) for a, b in zip(u, v, strict=True)])
     question = f"Find the dot product of ({', '.join(map(str, u))}) and ({', '.join(map(str, v))})."
     return _problem(question, steps, total, " + ".join(f"{a}*{b}" for a, b in zip(u, v, strict=True)))
 
 
 def precalculus_determinant(rng: random.Random, level: int) -> Problem:
     """A two-by-two determinant, scaled or added to another at higher levels."""
-    top = (4, 5, 6, 5, 6)[level - 1]
-    while True:
-        a, b, c, d = (rng.randint(1, top) for _ in range(4))
-        if a * d >= b * c:
-            break
     steps = _Steps()
-    value = steps(steps(a, "*", d), "-", steps(b, "*", c))
-    matrix = f"[{a} {b}; {c} {d}]"
-    formula = f"det(Matrix([[{a}, {b}], [{c}, {d}]]))"
-    if level < 4:
+
+    def determinant() -> tuple[int, str, str]:
+        a, b, c, d = (rng.randint(1, 5) for _ in range(4))
+        value = steps(steps(a, "*", d), "-", steps(b, "*", c))
+        return value, f"[{a} {b}; {c} {d}]", f"det(Matrix([[{a}, {b}], [{c}, {d}]]))"
+
+    value, matrix, formula = determinant()
+    if level < 3:
         return _problem(f"Find the determinant of {matrix}.", steps, value, formula)
-    k, e = rng.randint(2, 3), _term(rng, level)
-    value = steps(steps(k, "*", value), "+", e)
-    return _problem(f"Find {k} times the determinant of {matrix}, plus {e}.", steps, value, f"{k}*{formula} + {e}")
+    if level < 5:
+        k, e = rng.randint(2, 3), rng.randint(2, 9)
+        value = steps(k, "*", value)
+        if level == 3:
+            return _problem(f"Find {k} times the determinant of {matrix}.", steps, value, f"{k}*{formula}")
+        value = steps(value, "+", e)
+        question = f"Find {k} times the determinant of {matrix}, plus {e}."
+        return _problem(question, steps, value, f"{k}*{formula} + {e}")
+    other, matrix2, formula2 = determinant()
+    value = steps(value, "+", other)
+    question = f"Find the sum of the determinants of {matrix} and {matrix2}."
+    return _problem(question, steps, value, f"{formula} + {formula2}")
 
 
 TEMPLATES: dict[str, tuple[Callable[[random.Random, int], Problem], ...]] = {
@@ -343,3 +360,13 @@ TEMPLATES: dict[str, tuple[Callable[[random.Random, int], Problem], ...]] = {
     "precalculus": (precalculus_dot, precalculus_determinant),
 }
 """Subject to its templates, each `(rng, level) -> Problem`."""
+
+
+def draw(subject: str, level: int, rng: random.Random) -> Problem:
+    """Draw one problem of a subject and level."""
+    template = rng.choice(TEMPLATES[subject])
+    while True:
+        try:
+            return template(rng, level)
+        except _OutOfRange:
+            continue

@@ -1,0 +1,202 @@
+"""The engine on real models: what it samples and scores, whatever the batches, order and devices."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ttcjax.config import SamplerConfig
+from ttcjax.errors import UserError
+from ttcjax.metrics import CompileClock
+from ttcjax.model import heads, transformer
+from ttcjax.sample.engine import Engine, bucket
+
+N, SEED = 4, 3
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return tiny.engine()
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny, engine):
+    return tiny.prompts(engine)
+
+
+@pytest.fixture(scope="module")
+def samples(engine, prompts):
+    return engine.sample(prompts, N, SEED)
+
+
+def flat(rows):
+    return [s for row in rows for s in row]
+
+
+def full_pass(model, prompts, rows, fn):
+    """Return what `fn(params, hidden, tokens, config)` says of prompt and solution, one uncached pass for all rows."""
+    tokens = np.zeros((len(rows), model.config.max_seq_len), np.int32)
+    for b, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+        both = prompt.tokens + row
+        tokens[b, : len(both)] = both
+    positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+
+    @jax.jit
+    def run(params, tokens):
+        hidden = transformer.forward(params, tokens, jnp.asarray(positions), model.config)
+        return fn(params, hidden, tokens, model.config)
+
+    return np.asarray(run(model.params, jnp.asarray(tokens)))
+
+
+def assert_same(got, want):
+    """Equal token for token; sums of floats may round otherwise in another batch."""
+    for g, w in zip(flat(got), flat(want), strict=True):
+        assert (g.tokens, g.finished, g.text, g.tokens_sampled) == (w.tokens, w.finished, w.text, w.tokens_sampled)
+        assert g.logprob == pytest.approx(w.logprob, abs=1e-3)
+
+
+def test_the_tiny_model_tries_what_these_tests_are_about(tiny, samples):
+    """Were no row to end, or all rows one step long, the other tests would say little."""
+    solutions = flat(samples)
+    steps = [sum(t in tiny.tokenizer.step_end_ids for t in s.tokens) for s in solutions]
+    finished = sum(s.finished for s in solutions)
+    assert 0.2 * len(solutions) < finished < len(solutions)
+    assert sum(s.finished and count > 2 for s, count in zip(solutions, steps, strict=True)) >= 4
+    assert len({s.tokens for s in solutions}) > 0.9 * len(solutions)
+
+
+def test_solutions_are_cut_where_they_end(tiny, samples):
+    eos = tiny.tokenizer.eos_id
+    for s in flat(samples):
+        assert s.finished == (s.tokens[-1] == eos)
+        assert eos not in s.tokens[:-1], "sampling went on after the end mark"
+        assert s.finished or len(s.tokens) == 24, "an unfinished row ended before the length limit"
+        assert s.text == tiny.tokenizer.decode(s.tokens)
+        assert s.tokens_sampled == len(s.tokens)
+
+
+@pytest.mark.parametrize("rows", [2, N, 7 * N])
+def test_samples_do_not_depend_on_the_batch(tiny, prompts, samples, rows):
+    """Batches of half a question, of one and of seven; `samples` has all nine in one."""
+    assert_same(tiny.engine(rows=rows).sample(prompts, N, SEED), samples)
+
+
+def test_samples_do_not_depend_on_devices_nor_order(tiny, prompts, samples):
+    found = tiny.engine(devices=8).sample(prompts[::-1], N, SEED)
+    assert_same(found[::-1], samples)
+
+
+def test_samples_do_not_depend_on_the_padding_of_prompts(tiny, prompts, samples):
+    engine = tiny.engine(prompt_bucket=32)
+    assert len({bucket(len(p.tokens) - 1, 32) for p in prompts}) > 1
+    assert_same(engine.sample(prompts, N, SEED), samples)
+
+
+def test_seed_and_question_change_samples(engine, prompts, samples):
+    other = engine.sample(prompts, N, SEED + 1)
+    assert sum(a.tokens == b.tokens for a, b in zip(flat(other), flat(samples), strict=True)) <= 2
+    renamed = [dataclasses.replace(p, id=f"{p.id}'") for p in prompts]
+    other = engine.sample(renamed, N, SEED)
+    assert sum(a.tokens == b.tokens for a, b in zip(flat(other), flat(samples), strict=True)) <= 2
+
+
+def test_first_sample_gives_the_tail_of_a_larger_call(engine, prompts, samples):
+    tail = engine.sample(prompts, N - 1, SEED, first_sample=1)
+    assert_same(tail, [row[1:] for row in samples])
+
+
+def test_greedy_sampling_is_the_argmax_of_the_full_pass_at_every_token(tiny, prompts):
+    found = flat(tiny.engine(temperature=0.0).sample(prompts, 1, SEED))
+    best = full_pass(
+        tiny.policy, prompts, [s.tokens for s in found], lambda p, h, _, c: jnp.argmax(heads.logits(p, h, c), -1)
+    )
+    for b, (prompt, solution) in enumerate(zip(prompts, found, strict=True)):
+        start = len(prompt.tokens) - 1
+        # By induction this is argmax decoding: each token is the best after the prompt and those before it.
+        assert tuple(best[b, start : start + len(solution.tokens)]) == solution.tokens
+
+
+def test_logprob_is_the_sum_over_the_full_pass(tiny, prompts, samples):
+    rows = [row[0] for row in samples]
+    found = full_pass(
+        tiny.policy,
+        prompts,
+        [s.tokens for s in rows],
+        lambda p, h, t, c: heads.token_logprob(p, h[:, :-1], t[:, 1:], c),
+    )
+    for b, (prompt, solution) in enumerate(zip(prompts, rows, strict=True)):
+        start = len(prompt.tokens) - 1
+        assert solution.logprob == pytest.approx(found[b, start : start + len(solution.tokens)].sum(), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["plain_verifier", "verifier"])
+def test_scores_are_those_of_the_full_pass_at_step_ends(tiny, prompts, samples, kind):
+    verifier = getattr(tiny, kind)
+    scored = tiny.engine(verifier=verifier).score(prompts, samples)
+    pairs = [(p, s) for p, row in zip(prompts, scored, strict=True) for s in row]
+    each, rows = [p for p, _ in pairs], [s.tokens for _, s in pairs]
+    least = np.zeros((len(rows), verifier.config.max_seq_len), np.float32)
+    if verifier.config.value_likelihood:
+        found = full_pass(verifier, each, rows, lambda p, h, t, c: heads.token_logprob(p, h[:, :-1], t[:, 1:], c))
+        for b, (prompt, row) in enumerate(zip(each, rows, strict=True)):
+            start = len(prompt.tokens)
+            least[b, start : start + len(row)] = np.minimum.accumulate(found[b, start - 1 : start - 1 + len(row)])
+    values = full_pass(
+        verifier, each, rows, lambda p, h, _, c: jax.nn.sigmoid(heads.value(p, h, c, jnp.asarray(least)))
+    )
+    for b, (prompt, solution) in enumerate(pairs):
+        ends = [i for i, t in enumerate(solution.tokens) if t in tiny.tokenizer.step_end_ids]
+        want = [values[b, len(prompt.tokens) + i] for i in ends]
+        np.testing.assert_allclose(solution.step_scores, want, atol=1e-5)
+        assert solution.tokens_verified == len(solution.tokens) + 1
+    assert np.std([x for _, s in pairs for x in s.step_scores]) > 0.01, "the scores hardly differ: a test of nothing"
+
+
+def test_equal_solutions_are_read_once_and_scored_alike(tiny, prompts, samples, monkeypatch):
+    engine = tiny.engine()
+    repeated = [row[:1] * 40 for row in samples]
+    read = []
+    program = engine.program
+
+    def watched(*args, **kwargs):
+        compiled = program(*args, **kwargs)
+
+        def run(verifier, batch, tokens, length):
+            read.append(int((length > 0).sum()))
+            return compiled(verifier, batch, tokens, length)
+
+        return run
+
+    monkeypatch.setattr(engine, "program", watched)
+    scored = engine.score(prompts, repeated)
+    assert sum(read) == len(prompts)
+    for row, first in zip(scored, engine.score(prompts, [row[:1] for row in samples]), strict=True):
+        assert {s.step_scores for s in row} == {first[0].step_scores}
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(tiny, engine, prompts):
+    long = engine.encode_prompt("long", "7" * 80)
+    with pytest.raises(UserError, match=r"prompt of long has 81 tokens.*shorten the prompt or lower --sampler.max-tok"):
+        engine.sample([prompts[0], long], N, SEED)
+    room = tiny.policy.config.max_seq_len - len(long.tokens)
+    assert len(engine.sample([long], 1, SEED, max_tokens=room)[0]) == 1
+    with pytest.raises(UserError):
+        engine.sample([long], 1, SEED, max_tokens=room + 1)
+
+
+def test_scoring_without_a_verifier_says_what_to_do(tiny, prompts, samples):
+    engine = Engine(tiny.policy, tiny.tokenizer, SamplerConfig())
+    with pytest.raises(UserError, match="train one with `ttcjax prm"):
+        engine.score(prompts, samples)
+
+
+def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, samples):
+    engine.score(prompts, samples)
+    others = tiny.prompts(engine, start=20, count=len(prompts))
+    with CompileClock() as clock:
+        found = engine.sample(others, N, SEED + 1)
+        engine.score(others, found)
+    assert clock.compilations == 0

@@ -1,0 +1,143 @@
+"""Search on real models: scores, token counts and results that depend on nothing but seed and question."""
+
+import pytest
+
+from ttcjax.config import SamplerConfig
+from ttcjax.errors import UserError
+from ttcjax.metrics import CompileClock
+from ttcjax.sample.engine import Engine
+from ttcjax.search.beam import Beam
+from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.run import search
+
+BEAM, SEED = Beam(4, 2), 3
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    return tiny.engine()
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny, engine):
+    return tiny.prompts(engine)
+
+
+@pytest.fixture(scope="module")
+def found(engine, prompts):
+    return search(engine, BEAM, prompts, SEED)
+
+
+def flat(rows):
+    return [s for row in rows for s in row]
+
+
+def assert_same(got, want):
+    """Equal but for rounding, in which batches of other shapes differ."""
+    for g, w in zip(flat(got), flat(want), strict=True):
+        assert (g.tokens, g.text, g.finished) == (w.tokens, w.text, w.finished)
+        assert (g.tokens_sampled, g.tokens_verified) == (w.tokens_sampled, w.tokens_verified)
+        assert g.step_scores == pytest.approx(w.step_scores, abs=1e-5)
+        assert g.logprob == pytest.approx(w.logprob, abs=1e-3)
+
+
+def test_the_search_drops_and_continues_rows(tiny, prompts, found):
+    """Were no candidate to share a prefix with another, the other tests would say little of forks."""
+    ends = tiny.tokenizer.step_end_ids
+    shared = [
+        len({row.tokens[0] for row in candidates}) < len(candidates) and len({row.tokens for row in candidates}) > 1
+        for candidates in found
+    ]
+    assert sum(shared) >= len(prompts) // 2
+    assert sum(sum(t in ends for t in s.tokens) > 2 for s in flat(found)) >= 6
+    assert 0 < sum(s.finished for s in flat(found)) < len(flat(found))
+    assert max(s.tokens_sampled - len(s.tokens) for s in flat(found)) > 0
+
+
+def test_incremental_scores_equal_those_of_whole_solutions(engine, prompts, found):
+    for s, whole in zip(flat(found), flat(engine.score(prompts, found)), strict=True):
+        assert s.step_scores == pytest.approx(whole.step_scores, abs=1e-5)
+
+
+def test_a_verifier_without_likelihoods_scores_alike(tiny, prompts):
+    engine = tiny.engine(verifier=tiny.plain_verifier)
+    found = search(engine, BEAM, prompts, SEED)
+    for s, whole in zip(flat(found), flat(engine.score(prompts, found)), strict=True):
+        assert s.step_scores == pytest.approx(whole.step_scores, abs=1e-5)
+
+
+def test_logprobs_follow_their_rows(engine, tiny, prompts, found):
+    """A candidate's log-probability is that of its own tokens, wherever they were drawn."""
+    for prompt, candidates in zip(prompts, found, strict=True):
+        by_tokens = {}
+        for s in candidates:
+            assert s.logprob == pytest.approx(by_tokens.setdefault(s.tokens, s.logprob), abs=1e-3), prompt.id
+            assert s.text == tiny.tokenizer.decode(s.tokens)
+
+
+@pytest.mark.parametrize("rows", [BEAM.n, 7 * BEAM.n])
+def test_results_do_not_depend_on_the_batch(tiny, prompts, found, rows):
+    assert_same(search(tiny.engine(rows=rows), BEAM, prompts, SEED), found)
+
+
+def test_results_do_not_depend_on_devices_nor_order(tiny, prompts, found):
+    assert_same(search(tiny.engine(devices=8), BEAM, prompts[::-1], SEED)[::-1], found)
+
+
+def test_the_seed_changes_results(engine, prompts, found):
+    other = search(engine, BEAM, prompts, SEED + 1)
+    assert sum(a.tokens == b.tokens for a, b in zip(flat(other), flat(found), strict=True)) <= 4
+
+
+def test_best_of_n_is_sampling_and_scoring(engine, prompts):
+    got = search(engine, BestOfN(4), prompts, SEED)
+    want = engine.score(prompts, engine.sample(prompts, 4, SEED))
+    assert_same(got, want)
+    for s in flat(got):
+        assert s.tokens_sampled == len(s.tokens)
+
+
+def test_a_beam_as_small_as_its_width_is_best_of_n(engine, prompts):
+    assert_same(search(engine, Beam(4, 1), prompts, SEED), search(engine, BestOfN(4), prompts, SEED))
+
+
+def test_token_counts_are_those_of_the_places(engine, prompts, found):
+    """Every token drawn counts at its place, kept or dropped; the verifier reads it once, and the prompt's last."""
+    for candidates in found:
+        prefixes = {s.tokens[:end] for s in candidates for end in range(1, len(s.tokens) + 1)}
+        drawn = sum(s.tokens_sampled for s in candidates)
+        assert drawn >= len(prefixes), "a candidate holds tokens that no place has drawn"
+        assert drawn <= len(candidates) * engine.sampler.max_tokens
+        for s in candidates:
+            assert s.tokens_verified == s.tokens_sampled + 1
+
+
+def test_long_steps_are_cut_and_scored_at_their_end(tiny, prompts):
+    """Steps of more than `max_step_tokens` tokens go through in several rounds and still have one score each."""
+    engine = tiny.engine(max_step_tokens=2)
+    found = search(engine, BEAM, prompts, SEED)
+    ends = tiny.tokenizer.step_end_ids
+    assert any(not set(s.tokens[:3]) & set(ends) and s.step_scores for s in flat(found)), "no long step to test"
+    for s, whole in zip(flat(found), flat(engine.score(prompts, found)), strict=True):
+        assert len(s.step_scores) == sum(t in ends for t in s.tokens)
+        assert s.step_scores == pytest.approx(whole.step_scores, abs=1e-5)
+
+
+def test_rounds_are_limited(tiny, engine, prompts):
+    for s in flat(search(engine, Beam(4, 2, max_rounds=1), prompts, SEED)):
+        assert len(s.tokens) <= engine.sampler.max_step_tokens
+        assert sum(t in tiny.tokenizer.step_end_ids for t in s.tokens) <= 1
+
+
+def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, found):
+    others = tiny.prompts(engine, start=20, count=len(prompts))
+    with CompileClock() as clock:
+        search(engine, BEAM, others, SEED + 1)
+    assert clock.compilations == 0
+
+
+def test_what_cannot_be_searched_is_refused(tiny, engine, prompts):
+    with pytest.raises(UserError, match="shorten the prompt"):
+        search(engine, BEAM, [engine.encode_prompt("long", "7" * 80)], SEED)
+    with pytest.raises(UserError, match="needs a verifier"):
+        search(Engine(tiny.policy, tiny.tokenizer, SamplerConfig()), BEAM, prompts, SEED)

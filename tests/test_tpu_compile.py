@@ -1,0 +1,123 @@
+"""The demo's programs compile for a TPU slice and fit its memory, checked without one."""
+
+import dataclasses
+import functools
+import importlib.util
+import runpy
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ttcjax import parallel
+from ttcjax.model import params as model_params
+from ttcjax.sample import programs
+from ttcjax.sample.state import Stops
+from ttcjax.search import run as search_run
+from ttcjax.search.beam import Beam
+from ttcjax.train.loop import init_state, make_train_step
+from ttcjax.train.policy import make_loss
+
+pytestmark = [
+    pytest.mark.tpu_compile,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
+]
+
+MEMORY = 16 * 2**30
+"""Bytes of one TPU v5e chip."""
+PROMPT, N = 64, 16
+
+
+@pytest.fixture(autouse=True)
+def no_cache():
+    """Without a TPU, a program in the persistent cache could not be loaded again."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    topology = topologies.get_topology_desc(topology_name="v5e:2x2", platform="tpu")
+    return Mesh(topology.devices, ("data",), axis_types=(AxisType.Auto,))
+
+
+@pytest.fixture(scope="module")
+def config():
+    return runpy.run_path(str(Path(__file__).parents[1] / "configs" / "procmath_tiny.py"))["get_config"]()
+
+
+@pytest.fixture(scope="module")
+def plan(config):
+    policy, verifier = (model(config, value_likelihood=flag) for flag in (False, config.prm.likelihood))
+    stops = Stops(eos=2, step_ends=(4, 14, 2))
+    slots = config.sampler.max_tokens + 1
+    return programs.Plan(policy, config.sampler, stops, N, slots, verifier=verifier, max_steps=slots)
+
+
+def model(config, value_likelihood=False):
+    return dataclasses.replace(config.model, vocab_size=config.tokenizer.vocab_size, value_likelihood=value_likelihood)
+
+
+def shaped(tree, mesh, *axes):
+    """Return shapes placed on the mesh, their leading axis over the given mesh axes."""
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def prompt_shapes(mesh, config):
+    """Return the shapes of the fields of `programs.Prompts`, which itself holds arrays only."""
+    Q = config.sampler.rows // N * mesh.size
+    shapes = [((Q, PROMPT), jnp.int32), *(((Q,), dtype) for dtype in (jnp.int32, jnp.int32, jnp.uint32, jnp.bool_))]
+    return shaped(tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes), mesh, "data")
+
+
+def check(name, lowered, capsys):
+    memory = lowered.compile().memory_analysis()
+    sizes = {kind: getattr(memory, f"{kind}_size_in_bytes") for kind in ("argument", "output", "temp")}
+    with capsys.disabled():
+        print(f"\n{name} on v5e:2x2, MB a chip: " + ", ".join(f"{k} {v / 1e6:.2f}" for k, v in sizes.items()))
+    assert sizes["temp"] > 0
+    assert sum(sizes.values()) < MEMORY
+
+
+def test_train_step(mesh, config, capsys):
+    policy, train = model(config), config.policy
+    params = model_params.abstract(policy)
+    state = jax.eval_shape(functools.partial(init_state, train), params)
+    tokens = jax.ShapeDtypeStruct((train.batch_size, train.seq_len), jnp.int32)
+    weights = jax.ShapeDtypeStruct(tokens.shape, jnp.float32)
+    batch = {**dict.fromkeys(("tokens", "targets", "segment_ids", "positions"), tokens), "weights": weights}
+    step = make_train_step(train, make_loss(policy), mesh)
+    check("train step", step.lower(shaped(state, mesh), shaped(batch, mesh, "data")), capsys)
+
+
+def test_sampling(mesh, config, plan, capsys):
+    def fn(params, prompts, seed, first_sample):
+        return jax.tree.leaves(programs.sample(params, programs.Prompts(*prompts), seed, first_sample, plan=plan))
+
+    split, copied = PartitionSpec("data"), PartitionSpec()
+    run = parallel.data_parallel(fn, mesh, in_specs=(copied, split, copied, copied), out_specs=split)
+    params = shaped(model_params.abstract(plan.policy), mesh)
+    number = shaped(jax.ShapeDtypeStruct((), jnp.uint32), mesh)
+    check("sampling", run.lower(params, prompt_shapes(mesh, config), number, number), capsys)
+
+
+def test_beam_search(mesh, config, plan, capsys):
+    def fn(policy, verifier, prompts, seed):
+        prompts = programs.Prompts(*prompts)
+        return jax.tree.leaves(search_run._program(policy, verifier, prompts, seed, plan=plan, strategy=Beam(N, 4)))
+
+    split, copied = PartitionSpec("data"), PartitionSpec()
+    run = parallel.data_parallel(fn, mesh, in_specs=(copied, copied, split, copied), out_specs=split)
+    policy = shaped(model_params.abstract(plan.policy), mesh)
+    verifier = shaped(model_params.abstract(plan.verifier, ("value",)), mesh)
+    number = shaped(jax.ShapeDtypeStruct((), jnp.uint32), mesh)
+    check("beam search", run.lower(policy, verifier, prompt_shapes(mesh, config), number), capsys)

@@ -1,0 +1,95 @@
+"""Tables of results in Parquet, in shards that are whole or absent."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from ttcjax.errors import UserError
+from ttcjax.files import write_bytes
+
+logger = logging.getLogger(__name__)
+
+
+def shard_path(folder: epath.PathLike, index: int) -> epath.Path:
+    """Return the path of shard `index` of a folder."""
+    return epath.Path(folder) / f"shard-{index:05d}.parquet"
+
+
+def write_shard(path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as one shard, under another name until it is whole.
+
+    Args:
+        path: Local path or bucket path (`gs://`); the folder is made if needed.
+        rows: One mapping a row, with exactly the columns of `schema`.
+        schema: Columns, their types, and which may hold null.
+
+    Raises:
+        ValueError: A row lacks a column, has one too many, or holds null where the schema allows none.
+        OSError: The file cannot be written, e.g. because the disk is full.
+    """
+    for row in rows:
+        if odd := set(row) ^ set(schema.names):
+            raise ValueError(f"row and schema differ in column {', '.join(sorted(odd))}")
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    for field, column in zip(schema, table.columns, strict=True):
+        if column.null_count and not field.nullable:
+            raise ValueError(f"column {field.name} holds null")
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    write_bytes(path, sink.getvalue())
+
+
+def read_shard(
+    path: epath.PathLike,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    delete: epath.PathLike | None = None,
+) -> pa.Table:
+    """Read one shard, checking its checksums.
+
+    Args:
+        path: The file.
+        schema: What the file must hold.
+        columns: Columns to read, in this order; all by default.
+        delete: What the user is told to delete if the file is bad, so that running again makes it anew; the
+            file itself by default, which mends a stage that is still at work.
+
+    Raises:
+        UserError: The file is corrupt or truncated, or was written with other columns.
+    """
+    path = epath.Path(path)
+    mend = f"delete {'it' if delete is None else delete} and run again"
+    names = list(schema.names if columns is None else columns)
+    wanted = pa.schema([schema.field(name) for name in names])
+    try:
+        file = pq.ParquetFile(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+        if any(schema.field(name).type != _type_of(file.schema_arrow, name) for name in names):
+            raise UserError(f"{path} was written by another version (its columns differ): {mend}")
+        return file.read(names).select(names).cast(wanted)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the stage that writes it") from error
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is corrupt or truncated: {mend}") from error
+
+
+def is_whole(path: epath.PathLike, schema: pa.Schema) -> bool:
+    """Return whether a shard is there and can be read; a damaged one counts as absent, to be made again."""
+    if not epath.Path(path).exists():
+        return False
+    try:
+        read_shard(path, schema)
+    except UserError:
+        logger.warning("%s is damaged and is made again", path)
+        return False
+    return True
+
+
+def _type_of(schema: pa.Schema, name: str) -> pa.DataType | None:
+    return schema.field(name).type if name in schema.names else None
