@@ -35,7 +35,7 @@ from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.parquet import read_shard
 from ttcjax.verify.aggregate import AGGREGATIONS
-from ttcjax.verify.metrics import auroc, best_threshold, brier, first_error, reliability
+from ttcjax.verify.metrics import VALIDATION_SCHEMA, auroc, best_threshold, brier, first_error, reliability
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 """The keys of the summary that differ between two runs of the same config."""
@@ -175,7 +175,7 @@ def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
     """Choose the first-error threshold on validation solutions.
 
     Args:
-        path: Parquet file with the columns of `rows.VALIDATION_SCHEMA`; it may be absent.
+        path: Parquet file with the columns of `verify.metrics.VALIDATION_SCHEMA`; it may be absent.
 
     Returns:
         The threshold and where it comes from: `validation`, or `default` if the file is absent or holds no
@@ -187,7 +187,7 @@ def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
     path = epath.Path(path)
     if not path.exists():
         return DEFAULT_THRESHOLD, "default"
-    scores, truth, _ = with_step_truth(read_shard(path, rows.VALIDATION_SCHEMA))
+    scores, truth, _ = with_step_truth(read_shard(path, VALIDATION_SCHEMA))
     solutions_wrong = np.unique(truth.row_of_value[~truth.values])
     if not 0 < len(solutions_wrong) < len(truth):
         return DEFAULT_THRESHOLD, "default"

@@ -34,14 +34,6 @@ SCHEMA = pa.schema(
 )
 """Columns of every bank and search shard."""
 
-VALIDATION_SCHEMA = pa.schema(
-    [
-        pa.field("step_scores", pa.list_(pa.float32()), nullable=False),
-        pa.field("step_truth", pa.list_(pa.bool_()), nullable=False),
-    ]
-)
-"""Columns of the file with PRM scores of validation solutions, from which thresholds are chosen."""
-
 
 def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
     """Read all shards of a complete stage's folder and its direct subfolders, in the order of their paths.

@@ -35,11 +35,10 @@ PROMPT, N = 64, 16
 @pytest.fixture(autouse=True)
 def no_cache():
     """Without a TPU, a program in the persistent cache could not be loaded again."""
-    before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()
     yield
-    jax.config.update("jax_enable_compilation_cache", before)
+    jax.config.update("jax_enable_compilation_cache", True)
     compilation_cache.reset_cache()
 
 

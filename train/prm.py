@@ -15,16 +15,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from ttcjax import parquet
 from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, from_dict, to_dict
+from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
+from ttcjax.sample.engine import Engine, Model, Solution
 from ttcjax.text import tokenizer as tokenizers
+from ttcjax.text.steps import split_steps
 from ttcjax.train import losses
 from ttcjax.train.batches import prm_examples, train_batches, valid_batches
 from ttcjax.train.loop import LossFn, LossSums, fit
 from ttcjax.verify import prm as verifier
+from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +124,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
-    model = from_dict(ModelConfig, metadata["model"])
-    model = dataclasses.replace(model, value_likelihood=config.prm.likelihood)
+    policy_model = from_dict(ModelConfig, metadata["model"])
+    model = dataclasses.replace(policy_model, value_likelihood=config.prm.likelihood)
     train = config.prm.train
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
@@ -141,6 +146,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         name="PRM",
         metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
+    _score_held_out(config, workdir, out, tokenizer, Model(policy, policy_model), model, rows, valid_questions)
     return {
         **result.summary(),
         "train_questions": len(questions) - len(valid_questions),
@@ -148,3 +154,36 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         "train_solutions": len(train_examples),
         "valid_solutions": len(valid_examples),
     }
+
+
+def _score_held_out(
+    config: ExperimentConfig,
+    workdir: epath.Path,
+    out: epath.Path,
+    tokenizer: tokenizers.Tokenizer,
+    policy: Model,
+    model: ModelConfig,
+    rows: list[LabelRow],
+    held: set[str],
+) -> None:
+    """Write the scores and truths of the held-out solutions' steps, from which thresholds are chosen.
+
+    A data set that cannot tell the truth of a step gets no file.
+    """
+    task, splits = loader.load(config.data, workdir / "data")
+    examples = {e.id: e for e in splits.train[: config.labels.questions] if e.id in held}
+    kept = [(row, examples[row[0]]) for row in rows if row[0] in held]
+    truths = [task.check_steps(example, split_steps(row[2])) for row, example in kept]
+    if any(truth is None for truth in truths):
+        return
+    params, _ = load_params(out / "best", tokenizer)
+    engine = Engine(policy, tokenizer, config.sampler, verifier=Model(params, model))
+    prompts = [engine.encode_prompt(row[0], row[1]) for row, _ in kept]
+    solutions = [
+        [Solution((*tokenizer.encode(row[2]), tokenizer.eos_id), row[2], finished=True, logprob=0.0)] for row, _ in kept
+    ]
+    scored = engine.score(prompts, solutions)
+    table = [
+        {"step_scores": list(s.step_scores), "step_truth": truth} for [s], truth in zip(scored, truths, strict=True)
+    ]
+    parquet.write_shard(out / "validation_scores.parquet", table, VALIDATION_SCHEMA)

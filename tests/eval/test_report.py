@@ -15,6 +15,7 @@ from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import figures, report, rows
 from ttcjax.select import choose_one
+from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
 QUESTIONS, SAMPLES, BUDGETS = 20, 8, (1, 2, 4, 8)
 STRATEGIES = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
@@ -189,11 +190,11 @@ def test_the_first_error_threshold_comes_from_validation_scores(workdir):
         {"step_scores": [0.2, 0.1], "step_truth": [True, False]},
         {"step_scores": [0.3], "step_truth": [True]},
     ]
-    parquet.write_shard(path, found, rows.VALIDATION_SCHEMA)
+    parquet.write_shard(path, found, VALIDATION_SCHEMA)
     prm = run(workdir)["prm"]
     assert prm["first_error_threshold_source"] == "validation"
     assert prm["first_error_threshold"] == pytest.approx(0.15)
-    parquet.write_shard(path, found[1:], rows.VALIDATION_SCHEMA)
+    parquet.write_shard(path, found[1:], VALIDATION_SCHEMA)
     assert run(workdir)["prm"]["first_error_threshold_source"] == "default"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match=r"validation_scores.parquet is corrupt"):

@@ -4,6 +4,7 @@ from etils import epath
 from ttcjax import parquet
 from ttcjax.errors import UserError
 from ttcjax.eval import rows
+from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
 ROW = {
     "question": "q0",
@@ -86,8 +87,8 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
 
 def test_shards_with_other_columns_are_refused(tmp_path):
     path = tmp_path / "shard-00000.parquet"
-    parquet.write_shard(path, [{"step_scores": [0.5], "step_truth": [True]}], rows.VALIDATION_SCHEMA)
-    assert parquet.read_shard(path, rows.VALIDATION_SCHEMA).num_rows == 1
+    parquet.write_shard(path, [{"step_scores": [0.5], "step_truth": [True]}], VALIDATION_SCHEMA)
+    assert parquet.read_shard(path, VALIDATION_SCHEMA).num_rows == 1
     with pytest.raises(UserError, match="another version"):
         parquet.read_shard(path, rows.SCHEMA)
 

@@ -6,9 +6,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from ttcjax.errors import UserError
 from ttcjax.verify.aggregate import Ragged
+
+VALIDATION_SCHEMA = pa.schema(
+    [
+        pa.field("step_scores", pa.list_(pa.float32()), nullable=False),
+        pa.field("step_truth", pa.list_(pa.bool_()), nullable=False),
+    ]
+)
+"""Columns of the file with PRM scores of validation solutions, from which thresholds are chosen."""
 
 
 def auroc(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -1,0 +1,100 @@
+"""The verifier on the device: chunks against whole rows, packed examples against single ones."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ttcjax.config import ModelConfig
+from ttcjax.model import cache, heads, params, transformer
+from ttcjax.verify import prm
+
+PLAIN = ModelConfig(vocab_size=30, num_layers=2, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, d_ff=24)
+LIKELIHOOD = dataclasses.replace(PLAIN, value_likelihood=True, tie_embeddings=False)
+
+
+def verifier(config):
+    tree = params.init(jax.random.key(0), config, ("value",))
+    tree["value"]["w"] = jax.random.normal(jax.random.key(1), (config.d_model,))
+    return tree
+
+
+def naive_scores(tree, config, prompt, row):
+    """Score every token of a row from one full pass, with the least log-probability found by a loop."""
+    tokens = jnp.concatenate([prompt, row])[None]
+    hidden = transformer.forward(tree, tokens, jnp.arange(tokens.shape[1])[None], config)[0]
+    value = heads.value(tree, hidden, PLAIN)
+    if config.value_likelihood:
+        logprobs = np.asarray(jax.nn.log_softmax(heads.logits(tree, hidden, config)))
+        least, out = 0.0, []
+        for t in range(len(tokens[0])):
+            if t >= len(prompt):
+                least = min(least, float(logprobs[t - 1, int(tokens[0, t])]))
+            out.append(least)
+        value = value + tree["value"]["likelihood"] * jnp.maximum(jnp.array(out), heads.LEAST_LOGPROB)
+    return np.asarray(jax.nn.sigmoid(value))[len(prompt) - 1 :]
+
+
+@pytest.fixture(scope="module", params=[PLAIN, LIKELIHOOD], ids=["plain", "likelihood"])
+def case(request):
+    config = request.param
+    tree = verifier(config)
+    prompts = jax.random.randint(jax.random.key(2), (2, 6), 0, 30)
+    lengths = [6, 4]  # of the prompts, the token in slot 0 included
+    rows = jax.random.randint(jax.random.key(3), (4, 9), 0, 30)
+    prefix_length = jnp.array(lengths) - 1
+    last = jnp.array([prompts[q, n - 1] for q, n in enumerate(lengths)])
+    tokens = jnp.concatenate([jnp.repeat(last, 2)[:, None], rows], axis=1)
+    prefix = jax.jit(cache.prefill, static_argnums=3)(tree, prompts, prefix_length, config)
+    want = [naive_scores(tree, config, prompts[b // 2, : lengths[b // 2]], rows[b]) for b in range(4)]
+    return config, tree, prefix, tokens, want
+
+
+def test_whole_rows_equal_a_full_pass(case):
+    config, tree, prefix, tokens, want = case
+    got = jax.jit(prm.score_tokens, static_argnums=3)(tree, prefix, tokens, config)
+    for b in range(4):
+        np.testing.assert_allclose(got[b], want[b], atol=1e-5)
+
+
+def test_chunks_of_ragged_lengths_equal_a_full_pass(case):
+    """Each round reads what is new, one row nothing at all; the score of the newest token must not notice."""
+    config, tree, prefix, tokens, want = case
+    read = jnp.zeros((4,), jnp.int32)
+    least = jnp.zeros((4,), jnp.float32)
+    suffix = cache.empty_suffix(config, 4, tokens.shape[1])
+    step = jax.jit(functools.partial(prm.score_new_tokens, config=config, chunk=5))
+    for lengths in ([4, 2, 5, 3], [6, 6, 5, 7], [10, 7, 9, 8]):
+        length = jnp.array(lengths)
+        suffix, least, score = step(tree, prefix, suffix, tokens, read, least, length)
+        read = length
+        for b in range(4):
+            np.testing.assert_allclose(score[b], want[b][lengths[b] - 1], atol=1e-5)
+
+
+def test_least_logprob_of_packed_examples_equals_a_loop():
+    rng = np.random.default_rng(0)
+    logprob = -rng.random((3, 12)).astype(np.float32)
+    segments = np.array([[1] * 5 + [2] * 7, [1] * 12, [1] * 3 + [2] * 4 + [0] * 5])
+    solution = (rng.random((3, 12)) < 0.6).astype(np.int32)
+    got = prm.packed_least_logprob(jnp.array(logprob), jnp.array(segments), jnp.array(solution))
+    for r in range(3):
+        for t in range(12):
+            seen = [logprob[r, s] for s in range(t + 1) if segments[r, s] == segments[r, t] and solution[r, s]]
+            assert got[r, t] == min([0.0, *seen]), "a prompt, another example or a later token was counted"
+
+
+def test_a_likelihood_head_refuses_to_run_blind():
+    with pytest.raises(ValueError, match="least_logprob"):
+        heads.value(verifier(LIKELIHOOD), jnp.ones((1, 16)), LIKELIHOOD)
+
+
+def test_step_ends_are_gathered_in_order():
+    values = jnp.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
+    ends = jnp.array([[False, True, False, True], [False, False, True, True]])
+    got = prm.at_step_ends(values, ends, 3)
+    np.testing.assert_allclose(got, [[0.2, 0.4, 0.0], [0.7, 0.8, 0.0]])
+    np.testing.assert_allclose(prm.at_step_ends(values, ends, 1), [[0.2], [0.7]])
