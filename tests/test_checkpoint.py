@@ -258,3 +258,12 @@ def test_metadata_is_readable_by_other_tools(tmp_path):
     on_disk = json.loads((tmp_path / "best" / "metadata.json").read_text())
     assert on_disk["kind"] == "policy"
     assert on_disk["shapes"]["layers/w"] == [2, 3, 3]
+
+
+def test_relative_folders_work(tmp_path, monkeypatch):
+    """Orbax refuses relative paths; a workdir such as `runs/demo` is one."""
+    monkeypatch.chdir(tmp_path)
+    save_params("runs/x", {"w": np.ones((2,), np.float32)}, {"kind": "policy"})
+    params, metadata = load_params("runs/x")
+    assert params["w"].tolist() == [1.0, 1.0]
+    assert metadata["kind"] == "policy"

@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ttcjax.errors import UserError
+from ttcjax.files import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int, fingerprint: str):
-        self._folder = epath.Path(folder)
+        self._folder = absolute(folder)
         self._steps_folder = self._folder / "checkpoints"
         self._fingerprint = fingerprint
         self._unsealed: int | None = None
@@ -220,7 +221,7 @@ def save_params(folder: epath.PathLike, params: Any, metadata: Mapping[str, Any]
         params: Nested dict of arrays.
         metadata: JSON-able values, see `load_params`.
     """
-    folder = epath.Path(folder)
+    folder = absolute(folder)
     params = jax.device_get(params)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", params)
@@ -247,7 +248,7 @@ def load_params(
     Raises:
         UserError: The folder is missing, incomplete or damaged, or it does not match `tokenizer` or `expect`.
     """
-    folder = epath.Path(folder)
+    folder = absolute(folder)
     if not folder.exists():
         raise UserError(f"there is no model at {folder}: run the stage that trains it first")
     again = "delete it and run the stage that writes it again"

@@ -1,8 +1,16 @@
-"""Files that are whole or absent."""
+"""Paths, and files that are whole or absent."""
 
 from __future__ import annotations
 
+import os
+
 from etils import epath
+
+
+def absolute(path: epath.PathLike) -> epath.Path:
+    """Return a local path as an absolute one, which Orbax asks for; bucket paths as they are."""
+    found = epath.Path(path)
+    return found if "://" in os.fspath(found) else found.expanduser().absolute()
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:

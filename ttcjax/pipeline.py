@@ -29,7 +29,7 @@ from etils import epath
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.files import write_bytes
+from ttcjax.files import absolute, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
         UserError: A stage that `only` reads is missing, or another run holds the workdir.
     """
     stages = STAGES if only is None else (get_stage(only),)
-    workdir = epath.Path(config.workdir)
+    workdir = absolute(config.workdir)
     with locked(workdir):
         if only is not None:
             _require_needs(stages[0], config, workdir, command)

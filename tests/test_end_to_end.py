@@ -1,0 +1,70 @@
+"""The main job from questions to report, as a user runs it: whole, and killed again and again."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ttcjax.eval.report import TIMING_KEYS
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = """
+    --data.num-train 700 --data.num-valid 35 --data.num-test 35
+    --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
+    --policy.steps 30 --policy.batch-size 16 --policy.checkpoint-every 8 --policy.validate-every 10
+    --labels.questions 35 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 7
+    --prm.train.steps 16 --prm.train.batch-size 8 --prm.train.checkpoint-every 5 --prm.train.validate-every 8
+    --sweep.samples 4 --sweep.budgets 1 4 --sweep.shard-questions 12 --sweep.bootstrap 200
+    --sampler.max-tokens 48
+"""
+
+
+def command(workdir):
+    code = "import sys; from ttcjax.cli import main; sys.exit(main(sys.argv[1:]))"
+    config = ROOT / "configs" / "procmath_tiny.py"
+    return [sys.executable, "-c", code, "run", str(config), "--workdir", str(workdir), *SMALL.split()]
+
+
+def environment(tmp_path):
+    # Compiling anew at every start would be most of the work.
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_NUM_CPU_DEVICES": "2"}
+
+
+def results(workdir):
+    summary = json.loads((workdir / "summary.json").read_text())
+    return {key: value for key, value in summary.items() if key not in TIMING_KEYS}
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_a_run_killed_five_times_ends_like_one_left_alone(tmp_path):
+    env = environment(tmp_path)
+    begin = time.monotonic()
+    whole = subprocess.run(command(tmp_path / "whole"), env=env, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    seconds = time.monotonic() - begin
+
+    rng = random.Random(0)
+    killed = 0
+    for _ in range(5):
+        process = subprocess.Popen(
+            command(tmp_path / "killed"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            # With a warm compilation cache a run is about half as long; a start takes a few seconds.
+            process.wait(timeout=3 + rng.random() * seconds / 4)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert killed >= 3, "the run was over before it could be killed"
+    last = subprocess.run(command(tmp_path / "killed"), env=env, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert results(tmp_path / "killed") == results(tmp_path / "whole"), "a resumed run found other numbers"
