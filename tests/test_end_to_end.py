@@ -18,11 +18,20 @@ SMALL = """
     --data.num-train 700 --data.num-valid 35 --data.num-test 35
     --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
     --policy.steps 30 --policy.batch-size 16 --policy.checkpoint-every 8 --policy.validate-every 10
-    --labels.questions 35 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 7
+    --labels.questions 35 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 5
     --prm.train.steps 16 --prm.train.batch-size 8 --prm.train.checkpoint-every 5 --prm.train.validate-every 8
-    --sweep.samples 4 --sweep.budgets 1 4 --sweep.shard-questions 12 --sweep.bootstrap 200
+    --sweep.samples 4 --sweep.budgets 1 4 --sweep.shard-questions 5 --sweep.bootstrap 200
     --sampler.max-tokens 48
 """
+
+SIGNS_OF_WORK = (
+    "policy.partial/metrics.jsonl",
+    "labels.partial/shard-00000.parquet",
+    "prm.partial/metrics.jsonl",
+    "bank.partial/shard-00000.parquet",
+    "search.partial/*/shard-00000.parquet",
+)
+"""A run is killed up to half a second after it has left one of these, each the work of another stage."""
 
 
 def command(workdir):
@@ -46,25 +55,20 @@ def results(workdir):
 @pytest.mark.timeout(600)
 def test_a_run_killed_five_times_ends_like_one_left_alone(tmp_path):
     env = environment(tmp_path)
-    begin = time.monotonic()
     whole = subprocess.run(command(tmp_path / "whole"), env=env, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
-    seconds = time.monotonic() - begin
 
     rng = random.Random(0)
-    killed = 0
-    for _ in range(5):
+    for sign in SIGNS_OF_WORK:
         process = subprocess.Popen(
             command(tmp_path / "killed"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        try:
-            # With a warm compilation cache a run is about half as long; a start takes a few seconds.
-            process.wait(timeout=3 + rng.random() * seconds / 4)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-    assert killed >= 3, "the run was over before it could be killed"
+        while process.poll() is None and not list((tmp_path / "killed").glob(sign)):
+            time.sleep(0.01)
+        time.sleep(rng.random() / 2)
+        assert process.poll() is None, f"the run was over before {sign} was seen"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     last = subprocess.run(command(tmp_path / "killed"), env=env, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     assert results(tmp_path / "killed") == results(tmp_path / "whole"), "a resumed run found other numbers"
