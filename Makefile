@@ -23,7 +23,7 @@ test-fast: $(VENV)/.installed-test  ## all tests but the slow ones
 check: $(VENV)/.installed-test  ## lint, format, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/pytest -q tests/test_imports.py
 
 format: $(VENV)/.installed-test  ## rewrite the code in the one format
