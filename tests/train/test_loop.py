@@ -311,8 +311,11 @@ def test_checkpoints_of_another_configuration_are_refused(tmp_path):
 
 
 def test_what_changes_no_parameter_may_change_between_runs(tmp_path):
-    _fit(tmp_path)
-    _fit(tmp_path, dataclasses.replace(CONFIG, log_every=5, keep_checkpoints=1))
+    first = _fit(tmp_path)
+    again = _fit(tmp_path, dataclasses.replace(CONFIG, log_every=5, keep_checkpoints=1))
+    assert again.steps == first.steps, "the finished run was not taken up again"
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(("devices", "accumulate"), [(1, 4), (8, 1), (2, 4), (4, 2)])
