@@ -116,7 +116,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Args:
         config: `prm` is used; the model is the policy's.
         workdir: Holds the finished stages `data`, `policy` and `labels`.
-        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+        out: The stage's folder, with the checkpoints of an earlier run that was stopped. Beside `best/` it gets
+            `validation_scores.parquet` where the data set knows the truth of steps.
 
     Returns:
         What the policy stage returns, and `train_questions`, `valid_questions`, `train_solutions`,
