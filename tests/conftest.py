@@ -49,7 +49,8 @@ class TinyModels:
         from ttcjax.parallel import make_mesh
         from ttcjax.sample.engine import Engine
 
-        settings = {"max_tokens": 24, "max_step_tokens": 6, "rows": 64, "prompt_bucket": 64} | sampler
+        settings = {"max_tokens": 24, "max_step_tokens": 6, "verifier_chunk": 4, "rows": 64, "prompt_bucket": 64}
+        settings |= sampler
         mesh = make_mesh({"data": devices}, jax.devices()[:devices])
         return Engine(self.policy, self.tokenizer, SamplerConfig(**settings), verifier or self.verifier, mesh)
 

@@ -236,6 +236,8 @@ class SamplerConfig:
     """Longest solution, end mark included, in tokens."""
     max_step_tokens: int = 32
     """Longest step, its end mark included, in tokens; a longer one is cut into several."""
+    verifier_chunk: int = 32
+    """Tokens of a row that the verifier reads at once during a search; longer steps take several reads."""
     rows: int = 256
     """Sequences decoded at once on one device."""
     prompt_bucket: int = 32
@@ -247,6 +249,7 @@ class SamplerConfig:
         _require(0 < self.top_p <= 1, f"sampler.top_p must lie in (0, 1], not {self.top_p}")
         _require(self.max_tokens > 0, f"sampler.max_tokens must be positive, not {self.max_tokens}")
         _require(self.max_step_tokens > 0, f"sampler.max_step_tokens must be positive, not {self.max_step_tokens}")
+        _require(self.verifier_chunk > 0, f"sampler.verifier_chunk must be positive, not {self.verifier_chunk}")
         _require(self.rows > 0, f"sampler.rows must be positive, not {self.rows}")
         _require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
 

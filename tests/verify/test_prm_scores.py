@@ -1,4 +1,4 @@
-"""The verifier on the device: chunks against whole rows, packed examples against single ones."""
+"""The verifier on the device: pieces against whole rows, packed examples against single ones."""
 
 import dataclasses
 import functools
@@ -60,19 +60,30 @@ def test_whole_rows_equal_a_full_pass(case):
         np.testing.assert_allclose(got[b], want[b], atol=1e-5)
 
 
-def test_chunks_of_ragged_lengths_equal_a_full_pass(case):
+@pytest.mark.parametrize("chunk", [1, 2, 5])
+def test_reading_on_in_ragged_pieces_equals_a_full_pass(case, chunk):
     """Each round reads what is new, one row nothing at all; the score of the newest token must not notice."""
     config, tree, prefix, tokens, want = case
-    read = jnp.zeros((4,), jnp.int32)
-    least = jnp.zeros((4,), jnp.float32)
-    suffix = cache.empty_suffix(config, 4, tokens.shape[1])
-    step = jax.jit(functools.partial(prm.score_new_tokens, config=config, chunk=5))
+    reading = prm.start_reading(config, 4, tokens.shape[1])
+    read_on = jax.jit(functools.partial(prm.read_on, config=config, chunk=chunk))
     for lengths in ([4, 2, 5, 3], [6, 6, 5, 7], [10, 7, 9, 8]):
-        length = jnp.array(lengths)
-        suffix, least, score = step(tree, prefix, suffix, tokens, read, least, length)
-        read = length
+        reading = read_on(tree, prefix, reading, tokens, jnp.array(lengths))
+        assert reading.read.tolist() == lengths
+        score = prm.score(tree, reading, config)
         for b in range(4):
             np.testing.assert_allclose(score[b], want[b][lengths[b] - 1], atol=1e-5)
+
+
+def test_forked_rows_read_on_from_their_parents(case):
+    """Rows 0 and 1 share a prompt; row 1 becomes a copy of row 0 half-way."""
+    config, tree, prefix, tokens, want = case
+    read_on = jax.jit(functools.partial(prm.read_on, config=config, chunk=3))
+    reading = read_on(tree, prefix, prm.start_reading(config, 4, tokens.shape[1]), tokens, jnp.array([4, 2, 5, 3]))
+    parent = jnp.array([0, 0, 2, 3])
+    reading = read_on(tree, prefix, reading.fork(parent), tokens[parent], jnp.array([7, 6, 5, 3]))
+    score = prm.score(tree, reading, config)
+    for b, (row, slot) in enumerate([(0, 6), (0, 5), (2, 4), (3, 2)]):
+        np.testing.assert_allclose(score[b], want[row][slot], atol=1e-5)
 
 
 def test_least_logprob_of_packed_examples_equals_a_loop():

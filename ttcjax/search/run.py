@@ -24,15 +24,10 @@ from ttcjax.verify import prm
 
 @struct.dataclass
 class SearchState:
-    """Rows, and how far the verifier has read each."""
+    """Rows, and what the verifier has read of each."""
 
     rows: Rows
-    verifier_cache: cache.SuffixCache
-    """Holds slots `0 .. read - 1`."""
-    read: jax.Array
-    """`[B]` int32."""
-    least: jax.Array
-    """`[B]` float32: log-probability of the least likely token read, for a verifier that follows it."""
+    reading: prm.Reading
     verified: jax.Array
     """`[B]` int32: tokens the verifier has read at this place of the batch, dropped ones included."""
 
@@ -62,10 +57,8 @@ class EngineOps:
 
     def start(self, prompts: programs.Prompts, seed: jax.Array) -> SearchState:
         rows = programs.start(prompts, seed, jnp.uint32(0), self.plan)
-        none = jnp.zeros_like(rows.length)
-        verifier_cache = cache.empty_suffix(self._verifier_config, none.shape[0], self.plan.slots)
-        least = jnp.zeros(none.shape, jnp.float32)
-        return SearchState(rows=rows, verifier_cache=verifier_cache, read=none, least=least, verified=none)
+        reading = prm.start_reading(self._verifier_config, rows.length.shape[0], self.plan.slots)
+        return SearchState(rows=rows, reading=reading, verified=jnp.zeros_like(rows.length))
 
     def done(self, state: SearchState) -> jax.Array:
         return state.rows.done
@@ -95,22 +88,18 @@ class EngineOps:
 
     def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
-        verifier_cache, least, score_B = prm.score_new_tokens(
+        reading = prm.read_on(
             self.verifier,
             self.verifier_prefix,
-            state.verifier_cache,
+            state.reading,
             rows.tokens,
-            state.read,
-            state.least,
             rows.length,
             self._verifier_config,
-            # One more than a step: the token before it, the prompt's last one at first.
-            chunk=self.plan.sampler.max_step_tokens + 1,
+            chunk=self.plan.sampler.verifier_chunk,
         )
-        verified = state.verified + rows.length - state.read
-        return dataclasses.replace(
-            state, verifier_cache=verifier_cache, read=rows.length, least=least, verified=verified
-        ), score_B
+        verified = state.verified + rows.length - state.reading.read
+        score_B = prm.score(self.verifier, reading, self._verifier_config)
+        return dataclasses.replace(state, reading=reading, verified=verified), score_B
 
     def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
@@ -123,9 +112,7 @@ class EngineOps:
     def fork(self, state: SearchState, parent_B: jax.Array) -> SearchState:
         return SearchState(
             rows=state.rows.fork(parent_B),
-            verifier_cache=cache.fork(state.verifier_cache, parent_B),
-            read=state.read[parent_B],
-            least=state.least[parent_B],
+            reading=state.reading.fork(parent_B),
             verified=state.verified,
         )
 

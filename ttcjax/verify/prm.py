@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from ttcjax.config import ModelConfig
-from ttcjax.model import cache, heads
+from ttcjax.model import cache, heads, transformer
 from ttcjax.model.params import Params, unstack_layers
 
 
@@ -37,48 +38,86 @@ def packed_least_logprob(logprob_BT: jax.Array, segment_ids_BT: jax.Array, solut
     return jax.lax.associative_scan(join, (first_BT, counted_BT), axis=1)[1]
 
 
-def score_new_tokens(
+@struct.dataclass
+class Reading:
+    """How far the verifier has read B rows, and what it needs to go on; every token is read once."""
+
+    cache: cache.SuffixCache
+    """Holds slots `0 .. read - 1`."""
+    read: jax.Array
+    """`[B]` int32."""
+    hidden: jax.Array
+    """`[B, D]`: normalised hidden state of the newest token read; it says how likely the next one is."""
+    least: jax.Array
+    """`[B]` float32: log-probability of the least likely token read."""
+
+    def fork(self, parent_B: jax.Array) -> Reading:
+        """Give row `b` what has been read of row `parent_B[b]`."""
+        return jax.tree.map(lambda leaf: leaf[parent_B], self)
+
+
+def start_reading(config: ModelConfig, rows: int, slots: int) -> Reading:
+    """Return `rows` rows of which nothing has been read."""
+    return Reading(
+        cache=cache.empty_suffix(config, rows, slots),
+        read=jnp.zeros((rows,), jnp.int32),
+        hidden=jnp.zeros((rows, config.d_model), transformer.compute_dtype(config)),
+        least=jnp.zeros((rows,), jnp.float32),
+    )
+
+
+def read_on(
     params: Params,
     prefix: cache.PrefixCache,
-    suffix: cache.SuffixCache,
+    reading: Reading,
     tokens_BS: jax.Array,
-    read_B: jax.Array,
-    least_B: jax.Array,
     length_B: jax.Array,
     config: ModelConfig,
     chunk: int,
-) -> tuple[cache.SuffixCache, jax.Array, jax.Array]:
-    """Read the tokens `read .. length - 1` of each row and score the last of them.
+) -> Reading:
+    """Read the tokens `read .. length - 1` of each row, `chunk` at a time until every row is read.
 
     Args:
         params: Verifier parameters, with a value head.
         prefix: The verifier's cache of the prompts.
-        suffix: The verifier's cache of slots `0 .. read - 1` of each row.
+        reading: Where each row stands.
         tokens_BS: Rows of tokens; slot 0 belongs to the prompt.
-        read_B: Slots read before.
-        least_B: Log-probability of the least likely token read before, 0 at the start.
-        length_B: Slots set; at most `read + chunk - 1`, or `chunk` at the start.
+        length_B: Slots set.
         config: Shape of the verifier.
-        chunk: Tokens read at once.
-
-    Returns:
-        The extended cache, the least log-probability `[B]` up to `length`, and the scores `[B]`, probabilities
-        in (0, 1). A row with nothing new gets the score of its last token again.
+        chunk: Tokens read at once; what is read does not depend on it.
     """
     B, S = tokens_BS.shape
-    # The newest token read before is read again: its hidden state says how likely the first new one was.
-    start_B = jnp.maximum(read_B - 1, 0)
-    slots_BC = start_B[:, None] + jnp.arange(chunk)[None]
-    tokens_BC = jnp.take_along_axis(tokens_BS, jnp.minimum(slots_BC, S - 1), axis=1)
     layers = unstack_layers(params, config)
-    hidden_BCD, suffix = cache.extend(params, layers, tokens_BC, start_B, prefix, suffix, config)
-    newest_B = length_B - 1 - start_B
-    hidden_BD = hidden_BCD[jnp.arange(B), newest_B]
-    if config.value_likelihood:
-        new_BC = (slots_BC >= jnp.maximum(read_B, 1)[:, None]) & (slots_BC < length_B[:, None])
-        logprob_BC = jnp.where(new_BC, token_logprobs(params, hidden_BCD, tokens_BC, config), 0.0)
-        least_B = jnp.minimum(least_B, logprob_BC.min(axis=1))
-    return suffix, least_B, jax.nn.sigmoid(heads.value(params, hidden_BD, config, least_B))
+    every_row = jnp.arange(B)
+
+    def unread(reading: Reading) -> jax.Array:
+        return (reading.read < length_B).any()
+
+    def one_chunk(reading: Reading) -> Reading:
+        slots_BC = reading.read[:, None] + jnp.arange(chunk)[None]
+        tokens_BC = jnp.take_along_axis(tokens_BS, jnp.minimum(slots_BC, S - 1), axis=1)
+        hidden_BCD, suffix = cache.extend(params, layers, tokens_BC, reading.read, prefix, reading.cache, config)
+        least_B = reading.least
+        if config.value_likelihood:
+            before_BCD = jnp.concatenate([reading.hidden[:, None], hidden_BCD[:, :-1]], axis=1)
+            logprob_BC = heads.token_logprob(params, before_BCD, tokens_BC, config)
+            counted_BC = (slots_BC > 0) & (slots_BC < length_B[:, None])
+            least_B = jnp.minimum(least_B, jnp.where(counted_BC, logprob_BC, 0.0).min(axis=1))
+        count_B = jnp.clip(length_B - reading.read, 0, chunk)
+        newest_BD = hidden_BCD[every_row, jnp.maximum(count_B - 1, 0)]
+        return Reading(
+            cache=suffix,
+            read=reading.read + count_B,
+            hidden=jnp.where(count_B[:, None] > 0, newest_BD, reading.hidden),
+            least=least_B,
+        )
+
+    return jax.lax.while_loop(unread, one_chunk, reading)
+
+
+def score(params: Params, reading: Reading, config: ModelConfig) -> jax.Array:
+    """Return the score `[B]`, a probability in (0, 1), of the newest token read of each row."""
+    return jax.nn.sigmoid(heads.value(params, reading.hidden, config, reading.least))
 
 
 def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, config: ModelConfig) -> jax.Array:
