@@ -37,7 +37,7 @@ def get_config() -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
             validate_every=190,
         ),
-        sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=128, prompt_bucket=64),
+        sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=64, waves=16, prompt_bucket=64),
         labels=LabelConfig(questions=3500, samples=4, rollouts=4, shard_questions=500),
         prm=PRMConfig(
             likelihood=True,

@@ -58,7 +58,8 @@ def plan(config):
     policy, verifier = (model(config, value_likelihood=flag) for flag in (False, config.prm.likelihood))
     stops = Stops(eos=2, step_ends=(4, 14, 2))
     slots = config.sampler.max_tokens + 1
-    return programs.Plan(policy, config.sampler, stops, N, slots, verifier=verifier, max_steps=slots)
+    groups = config.sampler.rows // N
+    return programs.Plan(policy, config.sampler, stops, N, slots, groups, N, verifier=verifier, max_steps=slots)
 
 
 def model(config, value_likelihood=False):
@@ -73,7 +74,7 @@ def shaped(tree, mesh, *axes):
 
 def prompt_shapes(mesh, config):
     """Return the shapes of the fields of `programs.Prompts`, which itself holds arrays only."""
-    Q = config.sampler.rows // N * mesh.size
+    Q = config.sampler.waves * config.sampler.rows // N * mesh.size
     shapes = [((Q, PROMPT), jnp.int32), *(((Q,), dtype) for dtype in (jnp.int32, jnp.int32, jnp.uint32, jnp.bool_))]
     return shaped(tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes), mesh, "data")
 

@@ -240,6 +240,9 @@ class SamplerConfig:
     """Tokens of a row that the verifier reads at once during a search; longer steps take several reads."""
     rows: int = 256
     """Sequences decoded at once on one device."""
+    waves: int = 8
+    """Requests that a device works through in one call, in multiples of `rows`; more keeps the rows busier and
+    holds more prompts at once."""
     prompt_bucket: int = 32
     """Shortest length prompts are padded to; longer ones are padded to the next power of two."""
 
@@ -251,6 +254,7 @@ class SamplerConfig:
         _require(self.max_step_tokens > 0, f"sampler.max_step_tokens must be positive, not {self.max_step_tokens}")
         _require(self.verifier_chunk > 0, f"sampler.verifier_chunk must be positive, not {self.verifier_chunk}")
         _require(self.rows > 0, f"sampler.rows must be positive, not {self.rows}")
+        _require(self.waves > 0, f"sampler.waves must be positive, not {self.waves}")
         _require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
 
 

@@ -80,8 +80,16 @@ def test_solutions_are_cut_where_they_end(tiny, samples):
 
 @pytest.mark.parametrize("rows", [2, N, 7 * N])
 def test_samples_do_not_depend_on_the_batch(tiny, prompts, samples, rows):
-    """Batches of half a question, of one and of seven; `samples` has all nine in one."""
+    """Rows for half a question, one and seven; `samples` has nine at once."""
     assert_same(tiny.engine(rows=rows).sample(prompts, N, SEED), samples)
+
+
+def test_samples_do_not_depend_on_other_questions(tiny, prompts, samples):
+    """64 questions at once, all in rows of their own or few rows refilled all the time, as much as nine."""
+    many = tiny.prompts(tiny.engine(), count=64)
+    assert len(many) == 64
+    for rows in (64 * N, 5):
+        assert_same(tiny.engine(rows=rows).sample(many, N, SEED)[: len(prompts)], samples)
 
 
 def test_samples_do_not_depend_on_devices_nor_order(tiny, prompts, samples):

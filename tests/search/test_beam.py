@@ -9,6 +9,7 @@ import pytest
 
 from ttcjax.config import ConfigError
 from ttcjax.search import registry
+from ttcjax.search.base import run
 from ttcjax.search.beam import Beam, select_parents, sqrt_width
 from ttcjax.search.best_of_n import BestOfN
 from ttcjax.testing import ScriptedOps
@@ -45,7 +46,7 @@ def brute_force(ops: ScriptedOps, n: int, width: int, max_rounds: int):
 def test_beam_equals_brute_force(n, width, max_rounds):
     ops = ScriptedOps(questions=5, n=n)
     strategy = Beam(n, width, max_rounds)
-    result = jax.jit(lambda: strategy.search(ops, ops.start()))()
+    result = jax.jit(lambda: run(strategy, ops, ops.start()))()
     finals, drawn = brute_force(ops, n, width, max_rounds)
     state = result.state
     assert [int(p) for p in state.path] == [path for path, _ in finals], "another row was kept or continued"
@@ -58,14 +59,14 @@ def test_beam_equals_brute_force(n, width, max_rounds):
 
 def test_verifier_reads_each_sampled_step_once():
     ops = ScriptedOps(questions=3, n=16)
-    state = jax.jit(lambda: Beam(16, 4).search(ops, ops.start()).state)()
+    state = jax.jit(lambda: run(Beam(16, 4), ops, ops.start()).state)()
     np.testing.assert_array_equal(state.read, state.drawn)
 
 
 def test_rows_of_a_question_never_mix_with_another():
     ops = ScriptedOps(questions=4, n=8)
     alone = [
-        jax.jit(lambda: Beam(8, 4).search(ops, ops.start()).state.path)().reshape(4, 8)[q].tolist() for q in range(4)
+        jax.jit(lambda: run(Beam(8, 4), ops, ops.start()).state.path)().reshape(4, 8)[q].tolist() for q in range(4)
     ]
     assert len({p for row in alone for p in row}) >= 4, "two questions ended in the same row"
 

@@ -121,3 +121,13 @@ def extend(
 def fork(suffix: SuffixCache, parent_B: jax.Array) -> SuffixCache:
     """Give row `b` a copy of the suffix of row `parent_B[b]`; prefixes stay where they are."""
     return jax.tree.map(lambda leaf: leaf[parent_B], suffix)
+
+
+def take(prefixes: PrefixCache, question_G: jax.Array) -> PrefixCache:
+    """Return a copy of the prefixes of some questions."""
+    return jax.tree.map(lambda leaf: leaf[question_G], prefixes)
+
+
+def switch(current: PrefixCache, prefixes: PrefixCache, question_G: jax.Array, changed: jax.Array) -> PrefixCache:
+    """Return `take(prefixes, question_G)`, or `current` as it is where nothing has changed."""
+    return jax.lax.cond(changed, lambda: take(prefixes, question_G), lambda: current)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from ttcjax.sample import programs
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
 
+_GROUP_ROWS = 16
+"""Most rows of a question that share their place in a batch: more share more of the work on its prompt, and wait
+longer for each other when the question runs out."""
 _SCORED_TOGETHER = 16
 """Rows of a question that are scored in one batch."""
 _SCORE_BUCKET = 32
@@ -71,9 +74,9 @@ def bucket(length: int, smallest: int = 32) -> int:
 class Engine:
     """Samples and scores with one policy and, where given, one verifier; searches are built on it.
 
-    Every call is cut into batches of at most `sampler.rows` rows a device, padded to few shapes: powers of two
-    from `sampler.prompt_bucket` for prompts, and `sampler.rows // n` questions a device, or a power of two
-    where there are fewer. A shape compiles once.
+    `sampler.rows` rows a device work at once, on batches of `sampler.waves` times as many requests (see
+    `ttcjax.sample.queue`), padded to few shapes: powers of two from `sampler.prompt_bucket` for prompts, and a
+    full batch of questions or a power of two where there are fewer. A shape compiles once.
     Results depend on (seed, question id, sample index) only, not on batch, order or devices.
     """
 
@@ -122,16 +125,15 @@ class Engine:
         slots = (max_tokens or self.sampler.max_tokens) + 1
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
-        rows_at_once = min(n, self.sampler.rows)
-        for start in range(0, n, rows_at_once):
-            plan = self.plan(rows_at_once, slots)
+        together = min(n, _GROUP_ROWS, self.sampler.rows)
+        for members, batch in self.batches(prompts, self.sampler.waves * max(1, self.sampler.rows // n)):
+            plan = self.plan(n, slots, len(batch.last) // self.mesh.size, together)
             run = functools.partial(programs.sample, plan=plan)
             program = self.program(("sample", plan), run, split=(False, True, False, False))
-            for indices, batch in self.batches(prompts, plan.n):
-                out = program(self.policy, batch, np.uint32(seed), np.uint32(first_sample + start))
-                for i, solutions in zip(indices, self.solutions(out, plan.n), strict=False):
-                    found[i] += solutions[: n - start]
-                self.on_batch(len(indices) * min(plan.n, n - start))
+            out = program(self.policy, batch, np.uint32(seed), np.uint32(first_sample))
+            for i, solutions in self.solutions(out, n, members):
+                found[i] = solutions
+            self.on_batch(n * sum(i is not None for i in members))
         return found
 
     def score(self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[Solution]]) -> list[list[Solution]]:
@@ -151,24 +153,25 @@ class Engine:
                 groups.setdefault(slots, []).append((i, piece))
         scores: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
         for slots, pieces in sorted(groups.items()):
-            plan = self.plan(_SCORED_TOGETHER, slots)
-            run = functools.partial(programs.score, plan=plan)
-            program = self.program(("score", plan), run, split=(False, True, True, True))
-            for indices, batch in self.batches([prompts[i] for i, _ in pieces], plan.n):
-                Q = batch.last.shape[0]
+            at_once = max(1, self.sampler.rows // _SCORED_TOGETHER)
+            for members, batch in self.batches([prompts[i] for i, _ in pieces], at_once):
+                Q = len(batch.last)
+                plan = self.plan(_SCORED_TOGETHER, slots, Q // self.mesh.size, _SCORED_TOGETHER)
+                run = functools.partial(programs.score, plan=plan)
+                program = self.program(("score", plan), run, split=(False, True, True, True))
                 tokens = np.zeros((Q, plan.n, slots), np.int32)
                 length = np.zeros((Q, plan.n), np.int32)
                 tokens[:, :, 0] = batch.last[:, None]
-                for q, index in enumerate(indices):
-                    for k, row in enumerate(pieces[index][1]):
+                held = [(q, *pieces[index]) for q, index in enumerate(members) if index is not None]
+                for q, _, piece in held:
+                    for k, row in enumerate(piece):
                         tokens[q, k, 1 : len(row) + 1] = row
                         length[q, k] = len(row) + 1
                 found = program(self.verifier, batch, tokens.reshape(-1, slots), length.reshape(-1))
                 found = np.asarray(found).reshape(Q, plan.n, -1)
-                for q, index in enumerate(indices):
-                    i, piece = pieces[index]
+                for q, i, piece in held:
                     scores.update({(i, row): found[q, k] for k, row in enumerate(piece)})
-                self.on_batch(sum(copies[i][row] for i, piece in (pieces[index] for index in indices) for row in piece))
+                self.on_batch(sum(copies[i][row] for _, i, piece in held for row in piece))
         return [
             [self.with_scores(s, scores[i, s.tokens], len(s.tokens) + 1) for s in row]
             for i, row in enumerate(solutions)
@@ -179,15 +182,18 @@ class Engine:
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
-    def plan(self, n: int, slots: int) -> programs.Plan:
-        # A step has at least one token, its end.
+    def plan(self, n: int, slots: int, questions: int, group_rows: int) -> programs.Plan:
+        """Return the plan for `questions` questions a device with `n` rows each, `group_rows` of them together."""
         return programs.Plan(
             policy=self.policy_config,
             sampler=self.sampler,
             stops=self._stops,
             n=n,
             slots=slots,
+            groups=min(questions, max(1, self.sampler.rows // group_rows)),
+            group_rows=group_rows,
             verifier=self.verifier_config,
+            # A step has at least one token, its end.
             max_steps=slots,
         )
 
@@ -198,49 +204,69 @@ class Engine:
             self._compiled[key] = parallel.data_parallel(fn, self.mesh, in_specs=specs, out_specs=PartitionSpec("data"))
         return self._compiled[key]
 
-    def batches(self, prompts: Sequence[Prompt], n: int) -> Iterator[tuple[list[int], programs.Prompts]]:
-        """Group prompts by length bucket and cut the groups into padded batches."""
+    def batches(self, prompts: Sequence[Prompt], most: int) -> Iterator[tuple[list[int | None], programs.Prompts]]:
+        """Group prompts by length bucket and cut the groups into padded batches.
+
+        Args:
+            prompts: Any number of prompts.
+            most: Most prompts a device in one batch.
+
+        Yields:
+            Which prompt stands at each place, `None` at padding, and the batch. Devices get equal shares, in each
+            of which padding comes last.
+        """
         devices = self.mesh.size
         groups: dict[int, list[int]] = {}
         for i, prompt in enumerate(prompts):
             groups.setdefault(bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket), []).append(i)
-        for slots, members in sorted(groups.items()):
-            at_once = max(1, self.sampler.rows // n)
-            at_once = min(at_once, 1 << (-(-len(members) // devices) - 1).bit_length()) * devices
-            for start in range(0, len(members), at_once):
-                indices = members[start : start + at_once]
-                yield indices, self._pad([prompts[i] for i in indices], at_once, slots)
+        for slots, indices in sorted(groups.items()):
+            share = min(most, 1 << (-(-len(indices) // devices) - 1).bit_length())
+            for start in range(0, len(indices), share * devices):
+                piece = indices[start : start + share * devices]
+                members: list[int | None] = []
+                for device in range(devices):
+                    dealt = piece[device::devices]
+                    members += [*dealt, *[None] * (share - len(dealt))]
+                yield members, self._pad([prompts[i] if i is not None else None for i in members], slots)
 
-    def _pad(self, prompts: Sequence[Prompt], count: int, slots: int) -> programs.Prompts:
+    def _pad(self, prompts: Sequence[Prompt | None], slots: int) -> programs.Prompts:
+        count = len(prompts)
         prefix = np.zeros((count, slots), np.int32)
         length = np.zeros(count, np.int32)
         last = np.zeros(count, np.int32)
         number = np.zeros(count, np.uint32)
         for q, prompt in enumerate(prompts):
-            length[q] = len(prompt.tokens) - 1
-            prefix[q, : length[q]] = prompt.tokens[:-1]
-            last[q] = prompt.tokens[-1]
-            number[q] = question_number(prompt.id)
-        unused = np.arange(count) >= len(prompts)
+            if prompt is not None:
+                length[q] = len(prompt.tokens) - 1
+                prefix[q, : length[q]] = prompt.tokens[:-1]
+                last[q] = prompt.tokens[-1]
+                number[q] = question_number(prompt.id)
+        unused = np.array([prompt is None for prompt in prompts])
         return programs.Prompts(*map(jnp.asarray, (prefix, length, last, number, unused)))
 
-    def solutions(self, out: programs.Sampled, n: int) -> Iterable[list[Solution]]:
-        """Cut a batch of rows into the solutions of each question."""
+    def solutions(
+        self, out: programs.Sampled, n: int, members: Sequence[int | None]
+    ) -> Iterator[tuple[int, list[Solution]]]:
+        """Cut a batch's results into (prompt, its `n` solutions)."""
         tokens, length = np.asarray(out.tokens), np.asarray(out.length)
         finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
         rows = [tokens[b, 1 : length[b]].tolist() for b in range(len(length))]
         texts = self.tokenizer.decode_batch(rows)
-        for start in range(0, len(rows), n):
-            yield [
-                Solution(
-                    tokens=tuple(rows[b]),
-                    text=texts[b],
-                    finished=bool(finished[b]),
-                    logprob=float(logprob[b]),
-                    tokens_sampled=int(sampled[b]),
+        for q, member in enumerate(members):
+            if member is not None:
+                yield (
+                    member,
+                    [
+                        Solution(
+                            tokens=tuple(rows[b]),
+                            text=texts[b],
+                            finished=bool(finished[b]),
+                            logprob=float(logprob[b]),
+                            tokens_sampled=int(sampled[b]),
+                        )
+                        for b in range(q * n, (q + 1) * n)
+                    ],
                 )
-                for b in range(start, start + n)
-            ]
 
     def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int) -> None:
         limit = self.policy_config.max_seq_len

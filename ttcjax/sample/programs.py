@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from flax import struct
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.model import cache
 from ttcjax.model.params import Params
+from ttcjax.sample import queue
 from ttcjax.sample import state as sampling
 from ttcjax.verify import prm
 
@@ -50,23 +52,50 @@ class Plan:
     sampler: SamplerConfig
     stops: sampling.Stops
     n: int
-    """Rows a question."""
+    """Samples a question."""
     slots: int
     """S: tokens a row can hold, the prompt's last token included."""
+    groups: int
+    """G: questions under way at once on a device."""
+    group_rows: int
+    """Rows of each group; at most n, and n for programs whose rows depend on each other."""
     verifier: ModelConfig | None = None
     max_steps: int = 0
 
+    @property
+    def rows(self) -> int:
+        """B."""
+        return self.groups * self.group_rows
 
-def start(prompts: Prompts, seed: jax.Array, first_sample: jax.Array, plan: Plan) -> sampling.Rows:
-    """Return `plan.n` rows for each prompt that have sampled nothing."""
-    n = plan.n
-    keys_B = sampling.row_keys(
-        seed,
-        jnp.repeat(prompts.number, n),
-        jnp.tile(first_sample.astype(jnp.uint32) + jnp.arange(n, dtype=jnp.uint32), prompts.number.shape[0]),
-    )
-    unused_B = jnp.repeat(prompts.unused, n)
-    return sampling.start(jnp.repeat(prompts.last, n), keys_B, unused_B, plan.slots, plan.policy)
+
+_REFILL_EVERY = 4
+"""Tokens between two looks for rows that have ended: between rows that idle and looks in vain."""
+
+
+def idle_rows(plan: Plan) -> sampling.Rows:
+    """Return rows that have no sample to draw."""
+    none = jnp.zeros((plan.rows,), jnp.int32)
+    keys = sampling.row_keys(0, none.astype(jnp.uint32), none.astype(jnp.uint32))
+    empty = cache.empty_suffix(plan.policy, plan.rows, plan.slots)
+    return sampling.start(none, keys, none == 0, plan.slots, empty)
+
+
+def begin(
+    rows: sampling.Rows,
+    fresh_B: jax.Array,
+    prompts: Prompts,
+    request_B: jax.Array,
+    seed: jax.Array,
+    first_sample: jax.Array,
+    plan: Plan,
+) -> sampling.Rows:
+    """Let the fresh rows begin the samples they were handed; what their caches hold is never read again."""
+    last = prompts.last.shape[0] - 1
+    question_B = jnp.minimum(request_B // plan.n, last)
+    sample_B = first_sample.astype(jnp.uint32) + (request_B % plan.n).astype(jnp.uint32)
+    keys = sampling.row_keys(seed, prompts.number[question_B], sample_B)
+    new = sampling.start(prompts.last[question_B], keys, ~fresh_B, plan.slots, rows.cache)
+    return queue.renew(fresh_B, new, rows)
 
 
 def result(rows: sampling.Rows) -> Sampled:
@@ -80,21 +109,48 @@ def result(rows: sampling.Rows) -> Sampled:
     )
 
 
+def no_results(rows: Any, count: int) -> Any:
+    """Return zeros for `count` results shaped like those of `rows`."""
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), rows)
+
+
 def sample(params: Params, prompts: Prompts, seed: jax.Array, first_sample: jax.Array, *, plan: Plan) -> Sampled:
-    """Sample `plan.n` solutions of each prompt to their ends."""
-    prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
-    rows = sampling.decode(
-        params,
-        prefix,
-        start(prompts, seed, first_sample, plan),
-        jnp.int32(0),
-        plan.policy,
-        plan.sampler,
-        plan.stops,
-        max_new=plan.slots - 1,
-        one_step=False,
-    )
-    return result(rows)
+    """Sample `plan.n` solutions of each prompt to their ends; row `q * n + i` is sample `i` of prompt `q`."""
+    Q = prompts.last.shape[0]
+    used = (~prompts.unused).sum(dtype=jnp.int32)
+    prefixes = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
+    at_once = plan.groups == Q and plan.group_rows == plan.n
+
+    def under_way(carry: tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]) -> jax.Array:
+        line, rows, _, _ = carry
+        return ~rows.done.all() | queue.waiting(line, used, plan.n)
+
+    def turn(
+        carry: tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled],
+    ) -> tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]:
+        line, rows, prefix, out = carry
+        before_G = line.question_G
+        line, fresh_B = queue.hand_out(line, rows.done, used, Q, plan.n)
+        prefix = cache.switch(prefix, prefixes, line.question_G, (line.question_G != before_G).any())
+        rows = begin(rows, fresh_B, prompts, line.request_B, seed, first_sample, plan)
+        rows = sampling.decode(
+            params,
+            prefix,
+            rows,
+            jnp.zeros_like(rows.length),
+            plan.policy,
+            plan.sampler,
+            plan.stops,
+            max_new=plan.slots - 1 if at_once else _REFILL_EVERY,
+            one_step=False,
+        )
+        return line, rows, prefix, queue.harvest(out, result(rows), line.request_B, rows.done)
+
+    rows = idle_rows(plan)
+    line = queue.start(plan.groups, plan.rows, Q, plan.n)
+    prefix = cache.take(prefixes, line.question_G)
+    out = no_results(result(rows), Q * plan.n)
+    return jax.lax.while_loop(under_way, turn, (line, rows, prefix, out))[-1]
 
 
 def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, length_B: jax.Array, *, plan: Plan) -> jax.Array:

@@ -77,9 +77,12 @@ def row_keys(seed: int | jax.Array, question_B: jax.Array, sample_B: jax.Array) 
 
 
 def start(
-    last_prompt_token_B: jax.Array, keys_B: jax.Array, unused_B: jax.Array, slots: int, config: ModelConfig
+    last_prompt_token_B: jax.Array, keys_B: jax.Array, unused_B: jax.Array, slots: int, suffix: cache.SuffixCache
 ) -> Rows:
-    """Return rows that have sampled nothing; `unused` rows are padding and done from the start."""
+    """Return rows that have sampled nothing; `unused` rows are done from the start.
+
+    What `suffix` holds already does no harm: a slot is written before it is read.
+    """
     B = last_prompt_token_B.shape[0]
     return Rows(
         tokens=jnp.zeros((B, slots), jnp.int32).at[:, 0].set(last_prompt_token_B),
@@ -90,7 +93,7 @@ def start(
         logprob=jnp.zeros((B,), jnp.float32),
         sampled=jnp.zeros((B,), jnp.int32),
         keys=keys_B,
-        cache=cache.empty_suffix(config, B, slots),
+        cache=suffix,
     )
 
 
@@ -104,7 +107,7 @@ def decode(
     params: Params,
     prefix: cache.PrefixCache,
     rows: Rows,
-    search_round: jax.Array,
+    round_B: jax.Array,
     model: ModelConfig,
     sampler: SamplerConfig,
     stops: Stops,
@@ -118,8 +121,8 @@ def decode(
         params: Policy parameters.
         prefix: The prompts but their last tokens.
         rows: Rows to extend.
-        search_round: int32 scalar folded into the keys, so that rows resampled at the same slot in a later
-            round of a search draw afresh.
+        round_B: `[B]` int32 folded into the keys, so that rows resampled at the same slot in a later round of
+            a search draw afresh; 0 outside searches.
         model: Shape of the policy.
         sampler: Temperature and filters.
         stops: End mark and step ends.
@@ -128,7 +131,7 @@ def decode(
     """
     B, S = rows.tokens.shape
     layers = unstack_layers(params, model)
-    keys_B = jax.vmap(lambda key: jax.random.fold_in(key, search_round))(rows.keys)
+    keys_B = jax.vmap(jax.random.fold_in)(rows.keys, round_B)
     every_row = jnp.arange(B)
 
     def running(carry: tuple[Rows, jax.Array, jax.Array]) -> jax.Array:

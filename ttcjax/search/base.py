@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 
@@ -34,8 +35,8 @@ class SearchOps(Protocol):
         """Return `[B]`: which rows have ended."""
         ...
 
-    def extend_step(self, state: Any, search_round: jax.Array) -> Any:
-        """Sample every row that is not done to the end of its next step."""
+    def extend_step(self, state: Any, round_Q: jax.Array) -> Any:
+        """Sample every row that is not done to the end of its next step; `round_Q` is each question's round."""
         ...
 
     def extend_full(self, state: Any) -> Any:
@@ -62,17 +63,6 @@ class SearchOps(Protocol):
         ...
 
 
-@struct.dataclass
-class SearchResult:
-    """What a strategy leaves of B rows."""
-
-    state: Any
-    step_scores: jax.Array
-    """`[B, R]` float32: the verifier's score of each step; entries past a row's steps are 0."""
-    rounds: jax.Array
-    """int32 scalar: rounds run by this batch."""
-
-
 @runtime_checkable
 class Strategy(Protocol):
     """A search strategy with its settings; hashable, so it can be static in a compiled program."""
@@ -95,6 +85,50 @@ class Strategy(Protocol):
         """Return what is really run: settings such as `sqrt` as numbers, special cases as what they come to."""
         ...
 
-    def search(self, ops: SearchOps, state: Any) -> SearchResult:
-        """Run the strategy; traced once for each shape."""
+    @property
+    def max_rounds(self) -> int:
+        """Rounds after which a question ends, finished or not."""
         ...
+
+    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
+        """Run one round for every question.
+
+        Args:
+            ops: The engine.
+            state: Its state; questions may stand in different rounds.
+            step_scores: `[B, R]` float32: the verifier's score of each step so far, the rest 0.
+            round_Q: `[Q]` int32: rounds each question has behind it.
+
+        Returns:
+            The state and the step scores after the round.
+        """
+        ...
+
+
+@struct.dataclass
+class SearchResult:
+    """What a strategy leaves of B rows."""
+
+    state: Any
+    step_scores: jax.Array
+    """`[B, R]` float32: the verifier's score of each step; entries past a row's steps are 0."""
+    rounds: jax.Array
+    """int32 scalar: rounds run by this batch."""
+
+
+def run(strategy: Strategy, ops: SearchOps, state: Any) -> SearchResult:
+    """Run a strategy on the questions that `state` holds until all have ended; traced once for each shape."""
+    strategy = strategy.resolved()
+
+    def under_way(carry: tuple[jax.Array, Any, jax.Array]) -> jax.Array:
+        rounds, state, _ = carry
+        return (rounds < strategy.max_rounds) & ~ops.done(state).all()
+
+    def one_round(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
+        rounds, state, step_scores = carry
+        state, step_scores = strategy.round(ops, state, step_scores, jnp.broadcast_to(rounds, (ops.questions,)))
+        return rounds + 1, state, step_scores
+
+    step_scores = jnp.zeros((ops.done(state).shape[0], ops.max_steps), jnp.float32)
+    rounds, state, step_scores = jax.lax.while_loop(under_way, one_round, (jnp.int32(0), state, step_scores))
+    return SearchResult(state=state, step_scores=step_scores, rounds=rounds)

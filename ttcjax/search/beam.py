@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ttcjax.search.base import SearchOps, SearchResult
+from ttcjax.search.base import SearchOps
 from ttcjax.search.best_of_n import BestOfN
 
 
@@ -67,32 +67,16 @@ class Beam:
         width = sqrt_width(self.n) if self.width == "sqrt" else self.width
         return BestOfN(self.n) if width == 1 or self.n < width else Beam(self.n, width, self.max_rounds)
 
-    def search(self, ops: SearchOps, state: Any) -> SearchResult:
-        strategy = self.resolved()
-        if isinstance(strategy, BestOfN):
-            return strategy.search(ops, state)
-        width = strategy.width
-        assert isinstance(width, int)
-        B, Q = ops.done(state).shape[0], ops.questions
-        every_row = jnp.arange(B)
-
-        def running(carry: tuple[jax.Array, Any, jax.Array]) -> jax.Array:
-            search_round, state, _ = carry
-            return (search_round < self.max_rounds) & ~ops.done(state).all()
-
-        def one_round(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
-            search_round, state, step_scores = carry
-            live_before = ~ops.done(state)
-            before = ops.steps(state)
-            state, score = ops.score_step(ops.extend_step(state, search_round))
-            # A step cut at its length limit, or the unfinished end of a row, is scored but is no step.
-            ended_step = live_before & (ops.steps(state) > before)
-            index = jnp.where(ended_step, before, ops.max_steps)
-            step_scores = step_scores.at[every_row, index].set(score, mode="drop")
-            live = ~ops.done(state)
-            parents = select_parents(score.reshape(Q, -1), live.reshape(Q, -1), width)
-            return search_round + 1, ops.fork(state, parents), step_scores[parents]
-
-        step_scores = jnp.zeros((B, ops.max_steps), jnp.float32)
-        rounds, state, step_scores = jax.lax.while_loop(running, one_round, (jnp.int32(0), state, step_scores))
-        return SearchResult(state=state, step_scores=step_scores, rounds=rounds)
+    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
+        """Run one round; the strategy must be `resolved`."""
+        assert isinstance(self.width, int)
+        live_before = ~ops.done(state)
+        before = ops.steps(state)
+        state, score = ops.score_step(ops.extend_step(state, round_Q))
+        # A step cut at its length limit, or the unfinished end of a row, is scored but is no step.
+        ended_step = live_before & (ops.steps(state) > before)
+        index = jnp.where(ended_step, before, ops.max_steps)
+        step_scores = step_scores.at[jnp.arange(len(before)), index].set(score, mode="drop")
+        live = ~ops.done(state)
+        parents = select_parents(score.reshape(ops.questions, -1), live.reshape(ops.questions, -1), self.width)
+        return ops.fork(state, parents), step_scores[parents]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax.numpy as jnp
+import jax
 
-from ttcjax.search.base import SearchOps, SearchResult
+from ttcjax.search.base import SearchOps
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class BestOfN:
     def resolved(self) -> BestOfN:
         return self
 
-    def search(self, ops: SearchOps, state: Any) -> SearchResult:
-        state, scores = ops.score_all(ops.extend_full(state))
-        return SearchResult(state=state, step_scores=scores, rounds=jnp.int32(1))
+    @property
+    def max_rounds(self) -> int:
+        return 1
+
+    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
+        return ops.score_all(ops.extend_full(state))

@@ -15,7 +15,7 @@ from flax import struct
 from ttcjax.config import ModelConfig
 from ttcjax.model import cache
 from ttcjax.model.params import Params
-from ttcjax.sample import programs
+from ttcjax.sample import programs, queue
 from ttcjax.sample.engine import Engine, Prompt, Solution
 from ttcjax.sample.state import Rows, decode
 from ttcjax.search.base import Strategy
@@ -55,23 +55,18 @@ class EngineOps:
         assert self.plan.verifier is not None
         return self.plan.verifier
 
-    def start(self, prompts: programs.Prompts, seed: jax.Array) -> SearchState:
-        rows = programs.start(prompts, seed, jnp.uint32(0), self.plan)
-        reading = prm.start_reading(self._verifier_config, rows.length.shape[0], self.plan.slots)
-        return SearchState(rows=rows, reading=reading, verified=jnp.zeros_like(rows.length))
-
     def done(self, state: SearchState) -> jax.Array:
         return state.rows.done
 
     def steps(self, state: SearchState) -> jax.Array:
         return state.rows.steps
 
-    def _decode(self, state: SearchState, search_round: jax.Array, max_new: int, one_step: bool) -> SearchState:
+    def _decode(self, state: SearchState, round_Q: jax.Array, max_new: int, one_step: bool) -> SearchState:
         rows = decode(
             self.policy,
             self.policy_prefix,
             state.rows,
-            search_round,
+            jnp.repeat(round_Q, self.plan.n),
             self.plan.policy,
             self.plan.sampler,
             self.plan.stops,
@@ -80,11 +75,12 @@ class EngineOps:
         )
         return dataclasses.replace(state, rows=rows)
 
-    def extend_step(self, state: SearchState, search_round: jax.Array) -> SearchState:
-        return self._decode(state, search_round, self.plan.sampler.max_step_tokens, one_step=True)
+    def extend_step(self, state: SearchState, round_Q: jax.Array) -> SearchState:
+        return self._decode(state, round_Q, self.plan.sampler.max_step_tokens, one_step=True)
 
     def extend_full(self, state: SearchState) -> SearchState:
-        return self._decode(state, jnp.int32(0), self.plan.slots - 1, one_step=False)
+        no_round = jnp.zeros((self.questions,), jnp.int32)
+        return self._decode(state, no_round, self.plan.slots - 1, one_step=False)
 
     def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
@@ -117,6 +113,21 @@ class EngineOps:
         )
 
 
+@struct.dataclass
+class Found:
+    """What a search leaves of B rows."""
+
+    rows: programs.Sampled
+    step_scores: jax.Array
+    """`[B, R]` float32; entries past a row's steps are 0."""
+    verified: jax.Array
+    """`[B]` int32."""
+
+
+_Carry = tuple[queue.Queue, SearchState, jax.Array, jax.Array, cache.PrefixCache, cache.PrefixCache, Found]
+"""Queue, state, step scores, each question's round, the prefixes of policy and verifier, results."""
+
+
 def _program(
     policy: Params,
     verifier: Params,
@@ -125,18 +136,61 @@ def _program(
     *,
     plan: programs.Plan,
     strategy: Strategy,
-) -> tuple[programs.Sampled, jax.Array, jax.Array]:
-    """Run a strategy for every prompt at once; return rows, step scores `[B, R]` and tokens verified `[B]`."""
+) -> Found:
+    """Run a strategy for every prompt; a group of rows whose question has ended goes on with the next one."""
     assert plan.verifier is not None
-    ops = EngineOps(
-        policy=policy,
-        verifier=verifier,
-        policy_prefix=cache.prefill(policy, prompts.prefix, prompts.prefix_length, plan.policy),
-        verifier_prefix=cache.prefill(verifier, prompts.prefix, prompts.prefix_length, plan.verifier),
-        plan=plan,
+    assert plan.group_rows == plan.n, "the rows of a question depend on each other"
+    Q = prompts.last.shape[0]
+    used = (~prompts.unused).sum(dtype=jnp.int32)
+    policy_prefixes = cache.prefill(policy, prompts.prefix, prompts.prefix_length, plan.policy)
+    verifier_prefixes = cache.prefill(verifier, prompts.prefix, prompts.prefix_length, plan.verifier)
+
+    def under_way(carry: _Carry) -> jax.Array:
+        line, state, *_ = carry
+        return ~state.rows.done.all() | queue.waiting(line, used, plan.n)
+
+    def turn(carry: _Carry) -> _Carry:
+        line, state, step_scores, round_G, policy_prefix, verifier_prefix, found = carry
+        before_G = line.question_G
+        line, fresh_B = queue.hand_out(line, _by_question(state.rows.done, plan.n), used, Q, plan.n)
+        changed = (line.question_G != before_G).any()
+        policy_prefix = cache.switch(policy_prefix, policy_prefixes, line.question_G, changed)
+        verifier_prefix = cache.switch(verifier_prefix, verifier_prefixes, line.question_G, changed)
+        state = SearchState(
+            rows=programs.begin(state.rows, fresh_B, prompts, line.request_B, seed, jnp.uint32(0), plan),
+            reading=prm.begin_reading(state.reading, fresh_B),
+            verified=jnp.where(fresh_B, 0, state.verified),
+        )
+        step_scores = jnp.where(fresh_B[:, None], 0.0, step_scores)
+        round_G = jnp.where(fresh_B.reshape((plan.groups, plan.n))[:, 0], 0, round_G)
+
+        ops = EngineOps(policy, verifier, policy_prefix, verifier_prefix, plan)
+        state, step_scores = strategy.round(ops, state, step_scores, round_G)
+        round_G = round_G + 1
+        over_B = jnp.repeat(round_G >= strategy.max_rounds, plan.n)
+        rows = dataclasses.replace(state.rows, done=state.rows.done | over_B)
+        state = dataclasses.replace(state, rows=rows)
+        now = Found(programs.result(rows), step_scores, state.verified)
+        found = queue.harvest(found, now, line.request_B, _by_question(rows.done, plan.n))
+        return line, state, step_scores, round_G, policy_prefix, verifier_prefix, found
+
+    rows = programs.idle_rows(plan)
+    state = SearchState(
+        rows=rows,
+        reading=prm.start_reading(plan.verifier, plan.rows, plan.slots),
+        verified=jnp.zeros((plan.rows,), jnp.int32),
     )
-    result = strategy.search(ops, ops.start(prompts, seed))
-    return programs.result(result.state.rows), result.step_scores, result.state.verified
+    step_scores = jnp.zeros((plan.rows, plan.max_steps), jnp.float32)
+    line = queue.start(plan.groups, plan.rows, Q, plan.n)
+    found = programs.no_results(Found(programs.result(rows), step_scores, state.verified), Q * plan.n)
+    prefix = [cache.take(p, line.question_G) for p in (policy_prefixes, verifier_prefixes)]
+    carry = (line, state, step_scores, jnp.zeros_like(line.question_G), *prefix, found)
+    return jax.lax.while_loop(under_way, turn, carry)[-1]
+
+
+def _by_question(done_B: jax.Array, n: int) -> jax.Array:
+    """Return which rows `[B]` belong to questions of which all rows are done."""
+    return jnp.repeat(done_B.reshape((-1, n)).all(axis=1), n)
 
 
 def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: int) -> list[list[Solution]]:
@@ -147,17 +201,20 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     """
     engine.require_verifier()
     engine.check_lengths(prompts, engine.sampler.max_tokens)
-    plan = engine.plan(strategy.n, engine.sampler.max_tokens + 1)
-    run = functools.partial(_program, plan=plan, strategy=strategy)
-    program = engine.program(("search", strategy, plan), run, split=(False, False, True, False))
+    strategy = strategy.resolved()
+    n, slots = strategy.n, engine.sampler.max_tokens + 1
     found: list[list[Solution]] = [[] for _ in prompts]
-    for indices, batch in engine.batches(prompts, plan.n):
-        out, scores, verified = program(engine.policy, engine.verifier, batch, np.uint32(seed))
-        scores, verified = np.asarray(scores), np.asarray(verified)
-        for q, (i, solutions) in enumerate(zip(indices, engine.solutions(out, plan.n), strict=False)):
-            rows = range(q * plan.n, (q + 1) * plan.n)
+    for members, batch in engine.batches(prompts, engine.sampler.waves * max(1, engine.sampler.rows // n)):
+        plan = engine.plan(n, slots, len(batch.last) // engine.mesh.size, group_rows=n)
+        run = functools.partial(_program, plan=plan, strategy=strategy)
+        program = engine.program(("search", strategy, plan), run, split=(False, False, True, False))
+        out = program(engine.policy, engine.verifier, batch, np.uint32(seed))
+        scores, verified = np.asarray(out.step_scores), np.asarray(out.verified)
+        places = {member: q for q, member in enumerate(members)}
+        for i, solutions in engine.solutions(out.rows, n, members):
+            rows = range(places[i] * n, (places[i] + 1) * n)
             found[i] = [
                 engine.with_scores(s, scores[row], int(verified[row])) for row, s in zip(rows, solutions, strict=True)
             ]
-        engine.on_batch(len(indices) * plan.n)
+        engine.on_batch(n * sum(i is not None for i in members))
     return found

@@ -78,10 +78,10 @@ class ScriptedOps:
     def steps(self, state: ScriptedState) -> jax.Array:
         return state.steps
 
-    def extend_step(self, state: ScriptedState, search_round: jax.Array) -> ScriptedState:
+    def extend_step(self, state: ScriptedState, round_Q: jax.Array) -> ScriptedState:
         live = ~state.done
         one = live.astype(jnp.int32)
-        path = _mix(state.path, jnp.arange(live.shape[0]), search_round)
+        path = _mix(state.path, jnp.arange(live.shape[0]), jnp.repeat(round_Q, self.n))
         path, steps = jnp.where(live, path, state.path), state.steps + one
         span = jnp.uint32(self.max_steps - self.min_steps + 1)
         ends = steps >= self.min_steps + (path % span).astype(jnp.int32)
@@ -91,7 +91,7 @@ class ScriptedOps:
 
     def extend_full(self, state: ScriptedState) -> ScriptedState:
         for _ in range(self.max_steps):
-            state = self.extend_step(state, jnp.int32(0))
+            state = self.extend_step(state, jnp.zeros((self.questions,), jnp.int32))
         return state
 
     def _scores(self, state: ScriptedState) -> jax.Array:

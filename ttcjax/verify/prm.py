@@ -66,6 +66,16 @@ def start_reading(config: ModelConfig, rows: int, slots: int) -> Reading:
     )
 
 
+def begin_reading(reading: Reading, fresh_B: jax.Array) -> Reading:
+    """Forget what was read of the fresh rows; what their caches hold is never read again."""
+    return Reading(
+        cache=reading.cache,
+        read=jnp.where(fresh_B, 0, reading.read),
+        hidden=jnp.where(fresh_B[:, None], 0, reading.hidden),
+        least=jnp.where(fresh_B, 0.0, reading.least),
+    )
+
+
 def read_on(
     params: Params,
     prefix: cache.PrefixCache,
