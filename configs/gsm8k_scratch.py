@@ -27,8 +27,7 @@ def get_config() -> ExperimentConfig:
         workdir="runs/gsm8k_scratch",
         data=DataConfig(name="gsm8k", dir="data/gsm8k", num_train=7_000, num_valid=100, num_test=60),
         tokenizer=TokenizerConfig(vocab_size=4_000, number_pieces=10, train_lines=7_000),
-        # About a million parameters, half of them the embedding table. The limit holds a prompt, the longest step
-        # prefix and a rollout from there.
+        # About a million parameters, half of them the embedding table.
         model=ModelConfig(
             num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=384, max_seq_len=1024
         ),

@@ -25,20 +25,20 @@ def get_config() -> ExperimentConfig:
     return ExperimentConfig(
         name="procmath_tiny",
         workdir="runs/procmath_tiny",
-        data=DataConfig(name="procmath", num_train=30_000, num_valid=350, num_test=245),
+        data=DataConfig(name="procmath", num_train=30_000, num_valid=350, num_test=420),
         tokenizer=TokenizerConfig(vocab_size=768, number_pieces=100, merge_words=True),
         model=ModelConfig(
             num_layers=3, d_model=96, num_heads=4, num_kv_heads=4, head_dim=24, d_ff=256, max_seq_len=256
         ),
         policy=TrainConfig(
-            steps=190,
+            steps=175,
             batch_size=64,
             seq_len=128,
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
-            validate_every=190,
+            validate_every=175,
         ),
         sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=64, waves=16, prompt_bucket=64),
-        labels=LabelConfig(questions=3500, samples=4, rollouts=4, shard_questions=500),
+        labels=LabelConfig(questions=5000, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
         prm=PRMConfig(
             likelihood=True,
             imitation=1.0,
@@ -52,5 +52,5 @@ def get_config() -> ExperimentConfig:
                 patience=4,
             ),
         ),
-        sweep=SweepConfig(samples=64, budgets=(1, 2, 4, 8, 16, 32, 64), shard_questions=245),
+        sweep=SweepConfig(samples=64, budgets=(1, 2, 4, 8, 16, 32, 64), shard_questions=210),
     )

@@ -75,7 +75,10 @@ def shaped(tree, mesh, *axes):
 def prompt_shapes(mesh, config):
     """Return the shapes of the fields of `programs.Prompts`, which itself holds arrays only."""
     Q = config.sampler.waves * config.sampler.rows // N * mesh.size
-    shapes = [((Q, PROMPT), jnp.int32), *(((Q,), dtype) for dtype in (jnp.int32, jnp.int32, jnp.uint32, jnp.bool_))]
+    shapes = [
+        ((Q, PROMPT), jnp.int32),
+        *(((Q,), dtype) for dtype in (jnp.int32, jnp.int32, jnp.int32, jnp.uint32, jnp.bool_)),
+    ]
     return shaped(tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes), mesh, "data")
 
 

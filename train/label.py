@@ -108,10 +108,11 @@ def label(
             for prefix in _step_prefixes(engine, solution):
                 # The id makes a prefix's rollouts its own, whichever sample it came from.
                 name = f"{example.id}/{' '.join(map(str, prefix))}"
-                prefixes.setdefault((q, prefix), Prompt(name, prompts[q].tokens + prefix))
+                room = config.sampler.max_tokens - len(prefix)
+                prefixes.setdefault((q, prefix), Prompt(name, prompts[q].tokens + prefix, max_tokens=room))
 
     keys = list(prefixes)
-    rollouts = engine.sample(list(prefixes.values()), labels.rollouts, labels.seed + 1)
+    rollouts = engine.sample(list(prefixes.values()), labels.rollouts, labels.seed + 1, temperature=labels.temperature)
     counts.rollouts += len(keys) * labels.rollouts
     values: dict[tuple[int, tuple[int, ...]], float] = {}
     for (q, prefix), ends in zip(keys, rollouts, strict=True):

@@ -268,6 +268,9 @@ class LabelConfig:
     """Solutions sampled a question."""
     rollouts: int = 16
     """Completions sampled from every step prefix; the label is the share that ends right."""
+    temperature: float | None = None
+    """Of the completions; that of the sampler where it is not given. Lower values ask whether a careful policy
+    still gets there, so that labels say more about the prefix and less about later slips."""
     shard_questions: int = 100
     """Questions a file; work is resumed at this grain."""
     seed: int = 1
@@ -275,6 +278,10 @@ class LabelConfig:
     def __post_init__(self) -> None:
         for name in ("questions", "samples", "rollouts", "shard_questions"):
             _require(getattr(self, name) > 0, f"labels.{name} must be positive, not {getattr(self, name)}")
+        _require(
+            self.temperature is None or self.temperature >= 0,
+            f"labels.temperature must not be negative, not {self.temperature}",
+        )
 
 
 Aggregation = Literal["last", "min", "product", "mean"]

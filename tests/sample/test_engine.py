@@ -127,6 +127,13 @@ def test_greedy_sampling_is_the_argmax_of_the_full_pass_at_every_token(tiny, pro
         assert tuple(best[b, start : start + len(solution.tokens)]) == solution.tokens
 
 
+def test_a_call_may_have_its_own_temperature(tiny, engine, prompts):
+    found = engine.sample(prompts, 1, SEED, temperature=0.0)
+    assert [s.tokens for s in flat(found)] == [
+        s.tokens for s in flat(tiny.engine(temperature=0.0).sample(prompts, 1, SEED))
+    ]
+
+
 def test_logprob_is_the_sum_over_the_full_pass(tiny, prompts, samples):
     rows = [row[0] for row in samples]
     found = full_pass(
@@ -193,6 +200,17 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny, engine, prompts):
     assert len(engine.sample([long], 1, SEED, max_tokens=room)[0]) == 1
     with pytest.raises(UserError):
         engine.sample([long], 1, SEED, max_tokens=room + 1)
+
+
+def test_a_prompt_with_a_limit_of_its_own_ends_there(engine, prompts, samples):
+    """A rollout from the middle of a solution has the room that the solution has left."""
+    limits = [3, None, 7, 24, 1, 100, 5, 2, 6]
+    limited = [dataclasses.replace(p, max_tokens=limit) for p, limit in zip(prompts, limits, strict=True)]
+    for found, want, limit in zip(engine.sample(limited, N, SEED), samples, limits, strict=True):
+        assert [s.tokens for s in found] == [s.tokens[:limit] for s in want]
+        assert [s.finished for s in found] == [s.finished and len(s.tokens) <= (limit or 24) for s in want]
+    long = engine.encode_prompt("long", "7" * 80)
+    assert len(engine.sample([dataclasses.replace(long, max_tokens=15)], 1, SEED)[0]) == 1
 
 
 def test_scoring_without_a_verifier_says_what_to_do(tiny, prompts, samples):

@@ -64,6 +64,8 @@ class Prompt:
 
     id: str
     tokens: tuple[int, ...]
+    max_tokens: int | None = None
+    """Longest solution, where that is less than what a call allows."""
 
 
 def bucket(length: int, smallest: int = 32) -> int:
@@ -77,7 +79,9 @@ class Engine:
     `sampler.rows` rows a device work at once, on batches of `sampler.waves` times as many requests (see
     `ttcjax.sample.queue`), padded to few shapes: powers of two from `sampler.prompt_bucket` for prompts, and a
     full batch of questions or a power of two where there are fewer. A shape compiles once.
-    Results depend on (seed, question id, sample index) only, not on batch, order or devices.
+    Results depend on (seed, question id, sample index) only, not on batch, order or devices: no row's arithmetic
+    involves another row. What remains is XLA, which may round a product of another shape otherwise; a draw that
+    falls within that rounding, about one token in 100,000, then comes out differently.
     """
 
     def __init__(
@@ -108,7 +112,14 @@ class Engine:
         return Prompt(question_id, tuple(tokens + (self.tokenizer.encode(partial) if partial else [])))
 
     def sample(
-        self, prompts: Sequence[Prompt], n: int, seed: int, *, max_tokens: int | None = None, first_sample: int = 0
+        self,
+        prompts: Sequence[Prompt],
+        n: int,
+        seed: int,
+        *,
+        max_tokens: int | None = None,
+        first_sample: int = 0,
+        temperature: float | None = None,
     ) -> list[list[Solution]]:
         """Sample `n` solutions of each prompt.
 
@@ -118,6 +129,7 @@ class Engine:
             seed: Root of all random numbers.
             max_tokens: Longest solution; `sampler.max_tokens` by default.
             first_sample: Index of the first sample.
+            temperature: That of the sampler by default.
 
         Raises:
             UserError: A prompt leaves no room for `max_tokens` in the model's limit.
@@ -128,6 +140,8 @@ class Engine:
         together = min(n, _GROUP_ROWS, self.sampler.rows)
         for members, batch in self.batches(prompts, self.sampler.waves * max(1, self.sampler.rows // n)):
             plan = self.plan(n, slots, len(batch.last) // self.mesh.size, together)
+            if temperature is not None:
+                plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
             run = functools.partial(programs.sample, plan=plan)
             program = self.program(("sample", plan), run, split=(False, True, False, False))
             out = program(self.policy, batch, np.uint32(seed), np.uint32(first_sample))
@@ -234,15 +248,17 @@ class Engine:
         prefix = np.zeros((count, slots), np.int32)
         length = np.zeros(count, np.int32)
         last = np.zeros(count, np.int32)
+        room = np.zeros(count, np.int32)
         number = np.zeros(count, np.uint32)
         for q, prompt in enumerate(prompts):
             if prompt is not None:
                 length[q] = len(prompt.tokens) - 1
                 prefix[q, : length[q]] = prompt.tokens[:-1]
                 last[q] = prompt.tokens[-1]
+                room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
                 number[q] = question_number(prompt.id)
         unused = np.array([prompt is None for prompt in prompts])
-        return programs.Prompts(*map(jnp.asarray, (prefix, length, last, number, unused)))
+        return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, unused)))
 
     def solutions(
         self, out: programs.Sampled, n: int, members: Sequence[int | None]
@@ -273,10 +289,11 @@ class Engine:
         if self.verifier_config is not None:
             limit = min(limit, self.verifier_config.max_seq_len)
         for prompt in prompts:
-            if len(prompt.tokens) + max_tokens > limit:
+            room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
+            if len(prompt.tokens) + room > limit:
                 raise UserError(
                     f"the prompt of {prompt.id} has {len(prompt.tokens)} tokens and sampler.max_tokens is "
-                    f"{max_tokens}, more than the model's limit of {limit} together: shorten the prompt or "
+                    f"{room}, more than the model's limit of {limit} together: shorten the prompt or "
                     f"lower --sampler.max-tokens"
                 )
 

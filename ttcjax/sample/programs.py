@@ -27,6 +27,8 @@ class Prompts:
     """`[Q]` int32."""
     last: jax.Array
     """`[Q]` int32: the last token of each prompt, slot 0 of its rows."""
+    room: jax.Array
+    """`[Q]` int32: most tokens of a solution."""
     number: jax.Array
     """`[Q]` uint32: `state.question_number`, the question's part of random keys."""
     unused: jax.Array
@@ -77,7 +79,7 @@ def idle_rows(plan: Plan) -> sampling.Rows:
     none = jnp.zeros((plan.rows,), jnp.int32)
     keys = sampling.row_keys(0, none.astype(jnp.uint32), none.astype(jnp.uint32))
     empty = cache.empty_suffix(plan.policy, plan.rows, plan.slots)
-    return sampling.start(none, keys, none == 0, plan.slots, empty)
+    return sampling.start(none, none, keys, none == 0, plan.slots, empty)
 
 
 def begin(
@@ -90,11 +92,11 @@ def begin(
     plan: Plan,
 ) -> sampling.Rows:
     """Let the fresh rows begin the samples they were handed; what their caches hold is never read again."""
-    last = prompts.last.shape[0] - 1
-    question_B = jnp.minimum(request_B // plan.n, last)
+    question_B = jnp.minimum(request_B // plan.n, prompts.last.shape[0] - 1)
     sample_B = first_sample.astype(jnp.uint32) + (request_B % plan.n).astype(jnp.uint32)
     keys = sampling.row_keys(seed, prompts.number[question_B], sample_B)
-    new = sampling.start(prompts.last[question_B], keys, ~fresh_B, plan.slots, rows.cache)
+    last_B, room_B = prompts.last[question_B], prompts.room[question_B]
+    new = sampling.start(last_B, room_B, keys, ~fresh_B, plan.slots, rows.cache)
     return queue.renew(fresh_B, new, rows)
 
 

@@ -24,6 +24,7 @@ class Rows:
 
     - slots `0 .. length - 1` of `tokens` are set, `length >= 1`, the others are 0;
     - the policy's suffix cache holds slots `0 .. length - 2`: the newest token has been drawn, not read;
+    - a row is done once it ends with the end mark or has `length - 1 == room`;
     - `done` rows are never changed again; `finished` rows are done and end with the end mark;
     - `steps` counts the step ends among the sampled tokens.
     """
@@ -35,13 +36,15 @@ class Rows:
     steps: jax.Array
     """`[B]` int32."""
     done: jax.Array
-    """`[B]` bool: ended by the end mark or by the length limit."""
+    """`[B]` bool."""
     finished: jax.Array
     """`[B]` bool: ended by the end mark."""
     logprob: jax.Array
     """`[B]` float32: summed over the sampled tokens."""
     sampled: jax.Array
     """`[B]` int32: tokens drawn at this place of the batch, those of dropped sequences included."""
+    room: jax.Array
+    """`[B]` int32: most tokens to be sampled, at most S - 1."""
     keys: jax.Array
     """`[B]` random keys, one a (seed, question, sample)."""
     cache: cache.SuffixCache
@@ -77,11 +80,17 @@ def row_keys(seed: int | jax.Array, question_B: jax.Array, sample_B: jax.Array) 
 
 
 def start(
-    last_prompt_token_B: jax.Array, keys_B: jax.Array, unused_B: jax.Array, slots: int, suffix: cache.SuffixCache
+    last_prompt_token_B: jax.Array,
+    room_B: jax.Array,
+    keys_B: jax.Array,
+    unused_B: jax.Array,
+    slots: int,
+    suffix: cache.SuffixCache,
 ) -> Rows:
-    """Return rows that have sampled nothing; `unused` rows are done from the start.
+    """Return rows that have sampled nothing, each with room for so many tokens.
 
-    What `suffix` holds already does no harm: a slot is written before it is read.
+    `unused` rows are done from the start. What `suffix` holds already does no harm: a slot is written before
+    it is read.
     """
     B = last_prompt_token_B.shape[0]
     return Rows(
@@ -92,6 +101,7 @@ def start(
         finished=jnp.zeros((B,), bool),
         logprob=jnp.zeros((B,), jnp.float32),
         sampled=jnp.zeros((B,), jnp.int32),
+        room=jnp.minimum(room_B, slots - 1),
         keys=keys_B,
         cache=suffix,
     )
@@ -155,7 +165,7 @@ def decode(
             length=length_B,
             steps=rows.steps + end_B.astype(jnp.int32),
             finished=rows.finished | finished_B,
-            done=rows.done | finished_B | (length_B >= S),
+            done=rows.done | finished_B | (length_B > rows.room),
             sampled=rows.sampled + active_B.astype(jnp.int32),
             logprob=rows.logprob + jnp.where(active_B, logprob_B, 0.0),
             cache=suffix,

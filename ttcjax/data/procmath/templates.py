@@ -71,6 +71,16 @@ def _problem(question: str, steps: _Steps, answer: int, formula: str) -> Problem
     return Problem(question, tuple(steps.lines), answer, formula)
 
 
+def _next_event(rng: random.Random, value: int) -> tuple[str, int]:
+    """Draw an operation and its operand that take `value` to another small number above 0."""
+    a = rng.randint(2, 9)
+    options = [("+", a)] if value + a <= MAX_VALUE else []
+    options += [("-", a)] if value - a >= 1 else []
+    options += [("*", m) for m in (2, 3) if 0 < value * m <= MAX_VALUE]
+    options += [("/", d) for d in (2, 3) if value % d == 0 and value > d]
+    return rng.choice(options or [("-", 1)])
+
+
 def prealgebra_story(rng: random.Random, level: int) -> Problem:
     """A count that grows and shrinks."""
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
@@ -78,12 +88,7 @@ def prealgebra_story(rng: random.Random, level: int) -> Problem:
     steps, events, formula = _Steps(), [], str(start)
     verb = {"+": "finds {}", "-": "loses {}", "*": "gets {} times as many", "/": "keeps one of {} equal parts"}
     for _ in range((2, 3, 4, 6, 8)[level - 1]):
-        a = rng.randint(2, 9)
-        options = [("+", a)] if value + a <= MAX_VALUE else []
-        options += [("-", a)] if value - a >= 1 else []
-        options += [("*", m) for m in (2, 3) if value * m <= MAX_VALUE]
-        options += [("/", d) for d in (2, 3) if value % d == 0 and value > d]
-        op, operand = rng.choice(options or [("-", 1)])
+        op, operand = _next_event(rng, value)
         events.append(verb[op].format(operand))
         value = steps(value, op, operand)
         formula = f"({formula}) {op} {operand}"
