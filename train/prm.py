@@ -11,8 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
 from ttcjax import parquet
@@ -27,6 +25,7 @@ from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.steps import split_steps
 from ttcjax.train import losses
 from ttcjax.train.batches import prm_examples, train_batches, valid_batches
+from ttcjax.train.label import SCHEMA as LABEL_SCHEMA
 from ttcjax.train.loop import LossFn, LossSums, fit
 from ttcjax.verify import prm as verifier
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
@@ -77,13 +76,7 @@ def read_labels(folder: epath.Path) -> list[LabelRow]:
     rows: list[LabelRow] = []
     columns = ("question", "prompt", "solution", "step_values")
     for path in sorted(folder.glob("*.parquet")):
-        try:
-            table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=list(columns))
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"the labels in {path} cannot be read ({reason}): delete {folder} and make them again"
-            ) from error
+        table = parquet.read_shard(path, LABEL_SCHEMA, columns, delete=folder)
         rows.extend(zip(*(table[column].to_pylist() for column in columns), strict=True))
     if not rows:
         raise UserError(f"there are no labels in {folder}: run the labels stage first")
