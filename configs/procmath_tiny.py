@@ -25,17 +25,17 @@ def get_config() -> ExperimentConfig:
     return ExperimentConfig(
         name="procmath_tiny",
         workdir="runs/procmath_tiny",
-        data=DataConfig(name="procmath", num_train=30_000, num_valid=350, num_test=420),
+        data=DataConfig(name="procmath", seed=1, num_train=30_000, num_valid=350, num_test=420),
         tokenizer=TokenizerConfig(vocab_size=768, number_pieces=100, merge_words=True),
         model=ModelConfig(
             num_layers=3, d_model=96, num_heads=4, num_kv_heads=4, head_dim=24, d_ff=256, max_seq_len=256
         ),
         policy=TrainConfig(
-            steps=175,
+            steps=173,
             batch_size=64,
             seq_len=128,
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
-            validate_every=175,
+            validate_every=173,
         ),
         sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=64, waves=16, prompt_bucket=64),
         labels=LabelConfig(questions=5000, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
