@@ -27,7 +27,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Sample and score `config.sweep.samples` solutions of every test question; finished shards are kept.
 
     Returns:
-        `questions`, `solutions`, and of the shards made by this call `sampled` and `sampling_seconds`, from
+        `questions`, `solutions`, `shards`, and of the shards made by this call `sampled` and `sampling_seconds`, from
         which solutions a second follow (the first batch compiles).
     """
     task, splits = loader.load(config.data, workdir / "data")
@@ -53,6 +53,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     return {
         "questions": len(examples),
         "solutions": len(examples) * config.sweep.samples,
+        "shards": -(-len(examples) // size),
         "sampled": sampled,
         "sampling_seconds": sampling,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) ->
     """Read all shards of a complete stage's folder and its direct subfolders, in the order of their paths.
 
     Raises:
-        UserError: There is no shard, one is missing from a numbered row of shards, or one is corrupt.
+        UserError: There is no shard, one is missing, or one is corrupt.
     """
     folder = epath.Path(folder)
     paths = sorted([*folder.glob("shard-[0-9]*.parquet"), *folder.glob("*/shard-[0-9]*.parquet")], key=str)
@@ -51,4 +52,8 @@ def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) ->
         if index and str(shard_path(path.parent, index - 1)) not in present:
             missing = shard_path(path.parent, index - 1)
             raise UserError(f"{missing} is missing: delete {folder} and run again")
+    record = folder / "stage.json"
+    wanted = json.loads(record.read_text())["result"].get("shards", 0) if record.exists() else len(paths)
+    if len(paths) < wanted:
+        raise UserError(f"{folder} lacks {wanted - len(paths)} of its {wanted} shards: delete {folder} and run again")
     return pa.concat_tables(read_shard(path, SCHEMA, columns, delete=folder) for path in paths)

@@ -39,13 +39,15 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Run the missing shards of every cell.
 
     Returns:
-        `questions`, `cells`, and `seconds_per_question` of each cell run by this call (compilation included).
+        `questions`, `cells`, `shards`, and `seconds_per_question` of each cell run by this call (compilation included).
     """
     task, splits = loader.load(config.data, workdir / "data")
     engine = load_engine(workdir, config.sampler)
     examples, size = splits.test[:], config.sweep.shard_questions
     cells = search_cells(config)
     seconds: dict[str, float] = {}
+    names = sum(map(len, cells.values()))
+    shards = names * config.sweep.seeds * -(-len(examples) // size)
     solutions = sum(strategy.n for strategy in cells) * config.sweep.seeds * len(examples)
     with progress(solutions, "search: solutions") as bar:
         engine.on_batch = bar.update
@@ -68,7 +70,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                         for (name, n), path in paths.items():
                             table = result_rows(task, shard, found, strategy=name, n=n, seed=seed, seconds=share)
                             write_shard(path, table, rows.SCHEMA)
-    return {"questions": len(examples), "cells": len(cells), "seconds_per_question": seconds}
+    return {"questions": len(examples), "cells": len(cells), "shards": shards, "seconds_per_question": seconds}
 
 
 def _folder(name: str) -> str:

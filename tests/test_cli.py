@@ -147,7 +147,7 @@ def test_help_after_a_config_lists_its_settings(capsys, config_file):
 def test_a_missing_stage_is_named_with_its_command(capsys, config_file, tmp_path):
     status, line = fails(capsys, "labels", config_file, "--workdir", str(tmp_path / "w"))
     assert status == 2
-    assert f"run `ttcjax data {config_file}` first" in line
+    assert f"run `ttcjax data {config_file} --workdir {tmp_path / 'w'}` first" in line
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,32 @@ def test_an_unfinished_stage_of_other_settings_is_not_resumed(toy):
     assert len(list((toy / "work").glob("second.partial.old-*"))) == 1
 
 
+def test_a_complete_stage_that_lost_what_it_writes_is_made_again(toy, monkeypatch, caplog):
+    """So the advice to delete a damaged file and run its stage again works."""
+    second = dataclasses.replace(STAGES[1], writes=("half.txt",))
+    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], second))
+    config = config_for(toy)
+    pipeline.run(config)
+    pipeline.run(config)
+    assert log_of(toy) == ["first", "second"]
+    (toy / "work" / "second" / "half.txt").unlink()
+    with caplog.at_level(logging.WARNING, "ttcjax"):
+        pipeline.run(config)
+    assert "second lacks half.txt and is made again" in caplog.text
+    assert log_of(toy) == ["first", "second", "second"]
+    assert (toy / "work" / "second" / "half.txt").exists()
+
+
+def test_what_a_stage_must_write_is_what_it_writes():
+    wanted = {stage.name: stage.writes for stage in pipeline.STAGES if stage.writes}
+    assert wanted == {
+        "data": ("tokenizer.model",),
+        "policy": ("best",),
+        "prm": ("best",),
+        "report": ("../summary.json",),
+    }
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["cut", "gone"])
 def test_a_folder_without_a_readable_record_is_moved_aside(toy, kept):
     config = config_for(toy)

@@ -117,7 +117,8 @@ def label(
     values: dict[tuple[int, tuple[int, ...]], float] = {}
     for (q, prefix), ends in zip(keys, rollouts, strict=True):
         before = engine.tokenizer.decode(prefix)
-        right = [task.grade(task.extract(before + end.text), examples[q].answer) for end in ends]
+        answers = [task.extract(before + end.text) if end.finished else None for end in ends]
+        right = [task.grade(answer, examples[q].answer) for answer in answers]
         values[q, prefix] = float(np.mean(right))
 
     rows = []

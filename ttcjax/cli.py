@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import runpy
+import shlex
 import signal
 import sys
 import traceback
@@ -309,15 +310,20 @@ def _config_of(args: argparse.Namespace) -> ExperimentConfig:
     return override(load_config(args.config), args.overrides, f"ttcjax {args.command} {args.config}")
 
 
+def _as_typed(args: argparse.Namespace) -> str:
+    """Return the config and its overrides as they would be typed again."""
+    return shlex.join([args.config, *args.overrides])
+
+
 def _run(args: argparse.Namespace) -> None:
     config = _config_of(args)
-    records = pipeline.run(config, command=args.config)
+    records = pipeline.run(config, command=_as_typed(args))
     _print_report(records["report"]["result"], config.workdir)
 
 
 def _run_one(args: argparse.Namespace) -> None:
     config = _config_of(args)
-    records = pipeline.run(config, only=args.command, command=args.config)
+    records = pipeline.run(config, only=args.command, command=_as_typed(args))
     if args.command == "report":
         _print_report(records["report"]["result"], config.workdir)
 

@@ -121,6 +121,11 @@ class ModelConfig:
         return self.num_heads // self.num_kv_heads
 
 
+def _require_seed(seed: int, name: str) -> None:
+    # The largest number that fits the int32 columns of results, less room for the seeds counted from it.
+    _require(0 <= seed < 2**31 - 2**16, f"{name} must lie in [0, {2**31 - 2**16}), not {seed}")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where questions come from and how many of each split are used."""
@@ -135,6 +140,7 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require_seed(self.seed, "data.seed")
         for name in ("num_train", "num_valid", "num_test"):
             _require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
         _require(
@@ -213,6 +219,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require_seed(self.seed, "seed")
         for name in ("steps", "batch_size", "seq_len", "accumulate", "checkpoint_every", "log_every"):
             _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
         _require(
@@ -247,7 +254,9 @@ class SamplerConfig:
     """Shortest length prompts are padded to; longer ones are padded to the next power of two."""
 
     def __post_init__(self) -> None:
-        _require(self.temperature >= 0, f"sampler.temperature must not be negative, not {self.temperature}")
+        _require(
+            0 <= self.temperature < float("inf"), f"sampler.temperature must be a number from 0, not {self.temperature}"
+        )
         _require(self.top_k >= 0, f"sampler.top_k must not be negative, not {self.top_k}")
         _require(0 < self.top_p <= 1, f"sampler.top_p must lie in (0, 1], not {self.top_p}")
         _require(self.max_tokens > 0, f"sampler.max_tokens must be positive, not {self.max_tokens}")
@@ -276,11 +285,12 @@ class LabelConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        _require_seed(self.seed, "labels.seed")
         for name in ("questions", "samples", "rollouts", "shard_questions"):
             _require(getattr(self, name) > 0, f"labels.{name} must be positive, not {getattr(self, name)}")
         _require(
-            self.temperature is None or self.temperature >= 0,
-            f"labels.temperature must not be negative, not {self.temperature}",
+            self.temperature is None or 0 <= self.temperature < float("inf"),
+            f"labels.temperature must be a number from 0, not {self.temperature}",
         )
 
 
@@ -332,6 +342,7 @@ class SweepConfig:
     seed: int = 2
 
     def __post_init__(self) -> None:
+        _require_seed(self.seed, "sweep.seed")
         _require(bool(self.budgets) and min(self.budgets) > 0, "sweep.budgets must be positive numbers")
         _require(
             max(self.budgets) <= self.samples,

@@ -41,7 +41,7 @@ _LOCK = ".lock"
 _LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "sentencepiece")
 
 _SPEED_ONLY = frozenset(
-    ["sampler.rows", "sampler.prompt_bucket"]
+    ["sampler.rows", "sampler.waves", "sampler.verifier_chunk", "sampler.prompt_bucket"]
     + [f"{train}.{name}" for train in ("policy", "prm.train") for name in ("log_every", "keep_checkpoints")]
 )
 """Settings that change how fast or how talkative a stage is and never what it finds."""
@@ -60,11 +60,27 @@ class Stage:
     """Earlier stages whose folders it reads."""
     settings: tuple[str, ...]
     """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
+    writes: tuple[str, ...] = ()
+    """Paths, from its folder, without which a complete stage is not complete after all."""
 
 
 STAGES = (
-    Stage("data", "ttcjax.data.prepare", "write the questions and train the tokenizer", (), ("data", "tokenizer")),
-    Stage("policy", "ttcjax.train.policy", "train the policy on reference solutions", ("data",), ("model", "policy")),
+    Stage(
+        "data",
+        "ttcjax.data.prepare",
+        "write the questions and train the tokenizer",
+        (),
+        ("data", "tokenizer"),
+        ("tokenizer.model",),
+    ),
+    Stage(
+        "policy",
+        "ttcjax.train.policy",
+        "train the policy on reference solutions",
+        ("data",),
+        ("model", "policy"),
+        ("best",),
+    ),
     Stage(
         "labels",
         "ttcjax.train.label",
@@ -78,6 +94,7 @@ STAGES = (
         "train the process-reward model on the labels",
         ("data", "policy", "labels"),
         ("prm.train", "prm.valid_fraction", "prm.likelihood", "prm.imitation"),
+        ("best",),
     ),
     Stage(
         "bank",
@@ -108,6 +125,7 @@ STAGES = (
         "compute accuracies and intervals, draw the figures, write summary.json",
         ("data", "policy", "labels", "prm", "bank", "search"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
+        ("../summary.json",),
     ),
 )
 
@@ -161,6 +179,9 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     Raises:
         UserError: A stage that `only` reads is missing, or another run holds the workdir.
     """
+    from ttcjax.search import registry  # imports jax, which reading this module does not need
+
+    registry.check_for_sweep(config.sweep.strategies)
     stages = STAGES if only is None else (get_stage(only),)
     workdir = absolute(config.workdir)
     with locked(workdir):
@@ -184,9 +205,13 @@ def _run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> d
     wanted = fingerprint(stage, config)
     record = read_record(final)
     if record is not None and record["fingerprint"] == wanted:
-        logger.info("%s: complete", stage.name)
-        return record
-    if final.exists():
+        gone = [name for name in stage.writes if not (final / name).exists()]
+        if not gone:
+            logger.info("%s: complete", stage.name)
+            return record
+        write_json(final / RECORD, record | {"complete": False})
+        _move_aside(final, record, f"{stage.name} lacks {gone[0]} and is made again")
+    elif final.exists():
         _move_aside(final, record, f"{stage.name} was made with other settings")
 
     record = read_record(partial)

@@ -31,7 +31,8 @@ class Solved:
     steps: list[tuple[str, float]]
     """Steps of the best candidate with the chosen answer, each with the verifier's score."""
     votes: list[tuple[str | None, float, int]]
-    """(answer, weight, candidates), heaviest first; the answer `None` gathers what could not be read."""
+    """(answer, weight, candidates), the chosen one first, then by weight; the answer `None` gathers what could not
+    be read."""
     generations: int
     seconds: float
     """Wall time, compilation included, loading not."""
@@ -53,7 +54,12 @@ def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,wid
     record = workdir / "prm" / "config.json"
     if not record.exists():
         raise UserError(f"no trained verifier in {workdir}: run `ttcjax run CONFIG --workdir {workdir}` first")
-    config = from_dict(ExperimentConfig, json.loads(record.read_text()))
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed must lie in [0, 2^32), not {seed}")
+    try:
+        config = from_dict(ExperimentConfig, json.loads(record.read_text()))
+    except ValueError as error:
+        raise UserError(f"{record} is damaged: delete {record.parent} and run the prm stage again") from error
     chosen = registry.parse(strategy, n=16)
     rule = getattr(chosen, "select", "weighted")
     task = loader.task(config.data)
@@ -72,13 +78,15 @@ def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,wid
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))
         weights[answer] = (weight + (0.0 if answer is None else float(score)), count + 1)
+    votes = [(a, weight, count) for a, (weight, count) in weights.items()]
+    answer = None if best is None else answers[best]
     # Where nothing can be read, the best-scored candidate still shows what the policy tried.
     shown = candidates[int(np.argmax(scores)) if best is None else best]
     return Solved(
         question=question,
-        answer=None if best is None else answers[best],
+        answer=answer,
         steps=list(zip(split_steps(shown.text), shown.step_scores, strict=False)),
-        votes=[(a, w, c) for a, (w, c) in sorted(weights.items(), key=lambda item: -item[1][0])],
+        votes=sorted(votes, key=lambda vote: (vote[0] != answer, -vote[1])),
         generations=chosen.cost(),
         seconds=seconds,
     )

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from etils import epath
 
@@ -77,6 +79,14 @@ def test_only_a_sound_shard_counts_as_whole(folder, caplog):
 def test_a_lost_shard_is_noticed(folder):
     (folder / "shard-00001.parquet").unlink()
     with pytest.raises(UserError, match=r"shard-00001.parquet is missing"):
+        rows.read_folder(folder)
+
+
+def test_a_lost_last_shard_is_noticed(folder):
+    (folder / "stage.json").write_text(json.dumps({"result": {"shards": 3}}))
+    assert rows.read_folder(folder).num_rows == 6
+    (folder / "shard-00002.parquet").unlink()
+    with pytest.raises(UserError, match=r"bank lacks 1 of its 3 shards: delete .*bank and run again"):
         rows.read_folder(folder)
 
 

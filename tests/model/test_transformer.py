@@ -157,11 +157,6 @@ def test_slots_past_the_end_are_not_written():
     assert all((a == b).all() for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
 
 
-def test_fork_copies_rows():
-    suffix = cache.SuffixCache(k=(jnp.arange(4.0).reshape(4, 1, 1, 1),), v=(jnp.arange(4.0).reshape(4, 1, 1, 1),))
-    assert cache.fork(suffix, jnp.array([3, 3, 0, 1])).k[0].ravel().tolist() == [3, 3, 0, 1]
-
-
 def test_remat_changes_no_gradient():
     config = CONFIGS["gemma"]
     p = perturbed(config)

@@ -204,11 +204,13 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny, engine, prompts):
 
 def test_a_prompt_with_a_limit_of_its_own_ends_there(engine, prompts, samples):
     """A rollout from the middle of a solution has the room that the solution has left."""
-    limits = [3, None, 7, 24, 1, 100, 5, 2, 6]
+    limits = [3, None, 7, 24, 1, 100, 5, 0, 6]
     limited = [dataclasses.replace(p, max_tokens=limit) for p, limit in zip(prompts, limits, strict=True)]
     for found, want, limit in zip(engine.sample(limited, N, SEED), samples, limits, strict=True):
         assert [s.tokens for s in found] == [s.tokens[:limit] for s in want]
-        assert [s.finished for s in found] == [s.finished and len(s.tokens) <= (limit or 24) for s in want]
+        assert [s.finished for s in found] == [
+            s.finished and len(s.tokens) <= (24 if limit is None else limit) for s in want
+        ]
     long = engine.encode_prompt("long", "7" * 80)
     assert len(engine.sample([dataclasses.replace(long, max_tokens=15)], 1, SEED)[0]) == 1
 

@@ -27,7 +27,7 @@ def brute_force(ops: ScriptedOps, n: int, width: int, max_rounds: int):
                 break
             for i in range(n):
                 if not done[i]:
-                    path = mix(rows[i][0], q * n + i, search_round)
+                    path = mix(rows[i][0], i, search_round)
                     rows[i] = (path, (*rows[i][1], ops.score(path)))
                     drawn[q * n + i] += 1
                     done[i] = ops.ends(path, len(rows[i][1]))
@@ -63,12 +63,14 @@ def test_verifier_reads_each_sampled_step_once():
     np.testing.assert_array_equal(state.read, state.drawn)
 
 
-def test_rows_of_a_question_never_mix_with_another():
-    ops = ScriptedOps(questions=4, n=8)
-    alone = [
-        jax.jit(lambda: run(Beam(8, 4), ops, ops.start()).state.path)().reshape(4, 8)[q].tolist() for q in range(4)
-    ]
-    assert len({p for row in alone for p in row}) >= 4, "two questions ended in the same row"
+def test_a_question_ends_alike_alone_and_among_others():
+    def paths(ops):
+        return jax.jit(lambda: run(Beam(8, 4), ops, ops.start()).state.path)().reshape(-1, 8).tolist()
+
+    together = paths(ScriptedOps(questions=4, n=8))
+    assert len({path for row in together for path in row}) > 8
+    for q, row in enumerate(together):
+        assert paths(ScriptedOps(questions=1, n=8, first=q)) == [row], "a row continued another question's row"
 
 
 def test_select_parents_keeps_the_best_and_every_place():
@@ -121,8 +123,20 @@ def test_names_round_trip():
         ("beam:n=4,width=cube", "'sqrt'"),
         ("best_of_n:n=4,select=worst", "'weighted'"),
         ("beam", "needs n"),
+        ("beam:n=\u00b2", "whole number"),
+        ("beam:n=99999999999999999999", "up to 65536"),
+        ("majority:n=4,select=best", "best_of_n:select=best"),
     ],
 )
 def test_bad_names_say_what_is_meant(text, hint):
     with pytest.raises(ConfigError, match=hint):
         registry.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("beem", "'beam'"), ("beam:n=8,width=4", "must not fix n"), ("beam:width=0", "whole number")]
+)
+def test_a_sweep_refuses_what_it_could_not_run(name, hint):
+    registry.check_for_sweep(["majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt"])
+    with pytest.raises(ConfigError, match=hint):
+        registry.check_for_sweep(["majority", name])

@@ -180,7 +180,9 @@ def test_a_truncated_labels_file_is_one_line(trained, tmp_path):
     workdir, _, _ = trained
     data = (workdir / "labels" / "shard-00000.parquet").read_bytes()
     (tmp_path / "shard-00000.parquet").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"shard-00000.parquet is corrupt or truncated: delete .* and run again") as error:
+    with pytest.raises(
+        UserError, match=r"shard-00000.parquet is corrupt or truncated: delete .* and run again"
+    ) as error:
         prm.read_labels(epath.Path(tmp_path))
     assert "\n" not in str(error.value)
 

@@ -118,11 +118,6 @@ def extend(
     return transformer.final_norm(params, x, config), SuffixCache(k=tuple(new_k), v=tuple(new_v))
 
 
-def fork(suffix: SuffixCache, parent_B: jax.Array) -> SuffixCache:
-    """Give row `b` a copy of the suffix of row `parent_B[b]`; prefixes stay where they are."""
-    return jax.tree.map(lambda leaf: leaf[parent_B], suffix)
-
-
 def take(prefixes: PrefixCache, question_G: jax.Array) -> PrefixCache:
     """Return a copy of the prefixes of some questions."""
     return jax.tree.map(lambda leaf: leaf[question_G], prefixes)

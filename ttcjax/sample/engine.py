@@ -106,10 +106,9 @@ class Engine:
         self._stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
         self._compiled: dict[Any, Callable[..., Any]] = {}
 
-    def encode_prompt(self, question_id: str, text: str, partial: str = "") -> Prompt:
-        """Return the prompt of a question: begin mark, `text`, and what a solution already says."""
-        tokens = [self.tokenizer.bos_id, *self.tokenizer.encode(text)]
-        return Prompt(question_id, tuple(tokens + (self.tokenizer.encode(partial) if partial else [])))
+    def encode_prompt(self, question_id: str, text: str) -> Prompt:
+        """Return the prompt of a question: begin mark and `text`."""
+        return Prompt(question_id, (self.tokenizer.bos_id, *self.tokenizer.encode(text)))
 
     def sample(
         self,
@@ -134,7 +133,7 @@ class Engine:
         Raises:
             UserError: A prompt leaves no room for `max_tokens` in the model's limit.
         """
-        slots = (max_tokens or self.sampler.max_tokens) + 1
+        slots = (self.sampler.max_tokens if max_tokens is None else max_tokens) + 1
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
         together = min(n, _GROUP_ROWS, self.sampler.rows)
@@ -292,7 +291,7 @@ class Engine:
             room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
             if len(prompt.tokens) + room > limit:
                 raise UserError(
-                    f"the prompt of {prompt.id} has {len(prompt.tokens)} tokens and sampler.max_tokens is "
+                    f"the prompt of {prompt.id[:60]} has {len(prompt.tokens)} tokens and sampler.max_tokens is "
                     f"{room}, more than the model's limit of {limit} together: shorten the prompt or "
                     f"lower --sampler.max-tokens"
                 )

@@ -66,7 +66,7 @@ class Stops:
 
 def question_number(question_id: str) -> int:
     """Return 32 bits of a question's id, the question's part of every random key."""
-    return int.from_bytes(hashlib.sha256(question_id.encode()).digest()[:4], "big")
+    return int.from_bytes(hashlib.sha256(question_id.encode(errors="surrogatepass")).digest()[:4], "big")
 
 
 def row_keys(seed: int | jax.Array, question_B: jax.Array, sample_B: jax.Array) -> jax.Array:
@@ -97,7 +97,7 @@ def start(
         tokens=jnp.zeros((B, slots), jnp.int32).at[:, 0].set(last_prompt_token_B),
         length=jnp.ones((B,), jnp.int32),
         steps=jnp.zeros((B,), jnp.int32),
-        done=unused_B,
+        done=unused_B | (room_B <= 0),
         finished=jnp.zeros((B,), bool),
         logprob=jnp.zeros((B,), jnp.float32),
         sampled=jnp.zeros((B,), jnp.int32),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections.abc import Iterable
 
 from ttcjax.config import ConfigError
 from ttcjax.search.base import Strategy
@@ -14,6 +15,22 @@ from ttcjax.search.best_of_n import BestOfN
 STRATEGIES: dict[str, typing.Any] = {"best_of_n": BestOfN, "beam": Beam}
 FROM_SAMPLES = ("majority", "best_of_n")
 """Kinds that choose among independent samples, so a bank of samples answers them at every budget."""
+
+
+_MOST = 65536
+"""Largest number in a strategy; far above what anyone runs, and far below what overflows."""
+
+
+def check_for_sweep(names: Iterable[str]) -> None:
+    """Say no, before anything is computed, to a strategy that a sweep could not run.
+
+    Raises:
+        ConfigError: A name cannot be read, or fixes the budget `n`, which the sweep varies.
+    """
+    for name in names:
+        if any(part.startswith("n=") for part in name.partition(":")[2].split(",")):
+            raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
+        parse(name, n=1)
 
 
 def parse(text: str, **defaults: typing.Any) -> Strategy:
@@ -32,6 +49,8 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         key, _, value = part.partition("=")
         given[key] = value
     if kind == "majority":
+        if "select" in given:
+            raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:select={given['select']}")
         kind, given = "best_of_n", {"select": "majority", **given}
     if kind not in STRATEGIES:
         raise ConfigError(f"unknown strategy {kind!r} in {text!r}{_closest(kind, ['majority', *STRATEGIES])}")
@@ -63,9 +82,9 @@ def _value(hint: typing.Any, text: str, where: str) -> typing.Any:
     if text in literals:
         return text
     if int in literals:
-        if text.isdigit() and int(text) > 0:
+        if text.isascii() and text.isdigit() and 0 < int(text[:10]) <= _MOST:
             return int(text)
-        allowed = ["a positive whole number", *(repr(v) for v in literals if isinstance(v, str))]
+        allowed = [f"a positive whole number up to {_MOST}", *(repr(v) for v in literals if isinstance(v, str))]
     else:
         allowed = [repr(v) for v in literals]
     raise ConfigError(f"{where} must be {' or '.join(allowed)}, not {text!r}")

@@ -48,7 +48,7 @@ def _mix(*values: jax.Array) -> jax.Array:
 class ScriptedOps:
     """`ttcjax.search.base.SearchOps` without a model.
 
-    Step `k` sampled at place `b` in round `r` turns path `x` into `mix(x, b, r)`. A path ends after
+    A step sampled at place `b` of a question in round `r` turns path `x` into `mix(x, b, r)`. A path ends after
     `min_steps` to `max_steps` steps, as its number decides; its score is its number over 2^32.
     """
 
@@ -56,11 +56,13 @@ class ScriptedOps:
     n: int
     min_steps: int = 2
     max_steps: int = 5
+    first: int = 0
+    """Number of the first question."""
 
     def start(self) -> ScriptedState:
         B = self.questions * self.n
         none = jnp.zeros((B,), jnp.int32)
-        question = jnp.repeat(jnp.arange(self.questions, dtype=jnp.uint32), self.n)
+        question = jnp.repeat(jnp.arange(self.first, self.first + self.questions, dtype=jnp.uint32), self.n)
         return ScriptedState(path=question, steps=none, done=none > 0, drawn=none, read=none, unread=none)
 
     def ends(self, path: int, steps: int) -> bool:
@@ -81,7 +83,7 @@ class ScriptedOps:
     def extend_step(self, state: ScriptedState, round_Q: jax.Array) -> ScriptedState:
         live = ~state.done
         one = live.astype(jnp.int32)
-        path = _mix(state.path, jnp.arange(live.shape[0]), jnp.repeat(round_Q, self.n))
+        path = _mix(state.path, jnp.tile(jnp.arange(self.n), self.questions), jnp.repeat(round_Q, self.n))
         path, steps = jnp.where(live, path, state.path), state.steps + one
         span = jnp.uint32(self.max_steps - self.min_steps + 1)
         ends = steps >= self.min_steps + (path % span).astype(jnp.int32)
