@@ -2,9 +2,9 @@
 
 Command:   make demo, or: ttcjax run configs/procmath_tiny.py --workdir runs/demo
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      9 min on two shared cores, 1.5 GB.
-Expect:    pass@1 0.56; at 16 generations majority 0.70, best-of-N weighted 0.73, beam search 0.73;
-           step AUROC of the verifier 0.85.
+Time:      8 to 10 min on two shared cores, 2.2 GB.
+Expect:    pass@1 0.40; at 16 generations majority 0.56, best-of-N weighted 0.59, beam search 0.62;
+           step AUROC of the verifier 0.83.
 """
 
 from ttcjax.config import (
