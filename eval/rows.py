@@ -53,7 +53,8 @@ def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) ->
             missing = shard_path(path.parent, index - 1)
             raise UserError(f"{missing} is missing: delete {folder} and run again")
     record = folder / "stage.json"
-    wanted = json.loads(record.read_text())["result"].get("shards", 0) if record.exists() else len(paths)
+    result = json.loads(record.read_text()).get("result", {}) if record.exists() else {}
+    wanted = result.get("shards", len(paths))
     if len(paths) < wanted:
         raise UserError(f"{folder} lacks {wanted - len(paths)} of its {wanted} shards: delete {folder} and run again")
     return pa.concat_tables(read_shard(path, SCHEMA, columns, delete=folder) for path in paths)

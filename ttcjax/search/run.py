@@ -183,8 +183,10 @@ def _program(
     step_scores = jnp.zeros((plan.rows, plan.max_steps), jnp.float32)
     line = queue.start(plan.groups, plan.rows, Q, plan.n)
     found = programs.no_results(Found(programs.result(rows), step_scores, state.verified), Q * plan.n)
-    prefix = [cache.take(p, line.question_G) for p in (policy_prefixes, verifier_prefixes)]
-    carry = (line, state, step_scores, jnp.zeros_like(line.question_G), *prefix, found)
+    policy_prefix = cache.take(policy_prefixes, line.question_G)
+    verifier_prefix = cache.take(verifier_prefixes, line.question_G)
+    rounds = jnp.zeros_like(line.question_G)
+    carry = (line, state, step_scores, rounds, policy_prefix, verifier_prefix, found)
     return jax.lax.while_loop(under_way, turn, carry)[-1]
 
 
