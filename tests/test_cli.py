@@ -76,6 +76,9 @@ def test_config_prints_the_resolved_settings(capsys, config_file):
         (["--sweep.budgets", "1,2"], "--sweep.budgets"),
         (["--sampler.max_tokens", "300"], "sampler.max_tokens (300) must leave room"),
         (["--model.tie_embeddings"], "--model.tie_embeddings"),
+        (["--policy.steps", "three"], "--policy.steps: must be a whole number, not 'three'"),
+        (["--sampler.temperature", "hot"], "--sampler.temperature: must be a number, not 'hot'"),
+        (["--labels.seed", "-1"], "ttcjax: labels.seed must lie in"),
     ],
 )
 def test_wrong_settings_are_answered_in_one_line(capsys, config_file, arguments, words):

@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import os
+import re
 import runpy
 import shlex
 import signal
@@ -274,11 +275,20 @@ def _reason(box: str) -> str:
     words = []
     for line in box.splitlines()[1:]:
         line = line.strip("│ ")
-        if line.startswith("──"):
-            break
-        words.append(line)
+        if not line.strip("─-"):  # A rule; on a terminal without line-drawing characters there is one on top too.
+            if words:
+                break
+        else:
+            words.append(line)
     reason = " ".join(words).removeprefix("Error parsing ").removeprefix(f"{ExperimentConfig.__name__}: ")
+    reason = _NO_INT.sub(r"must be a whole number, not \1", _NO_FLOAT.sub(r"must be a number, not '\1'", reason))
+    # A table's own check names the table too: `labels: labels.seed must ...`.
+    reason = re.sub(r"^(\w+): (?=\1\.)", "", reason)
     return reason or "these settings cannot be read"
+
+
+_NO_INT = re.compile(r"invalid literal for int\(\) with base 10: ('.*')$")
+_NO_FLOAT = re.compile(r"could not convert string to float: '?(.*?)'?$")
 
 
 def _unknown_setting(argument: str) -> str:
