@@ -115,3 +115,15 @@ def tiny() -> TinyModels:
         plain_verifier=Model(draw(narrow, ("value",), seed=1), narrow),
         questions=[e for e in examples if len(tokenizer.encode(e.question)) < 60],
     )
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: TinyModels) -> Any:
+    """One device, default settings; shared by the tests of a module, so its programs compile once."""
+    return tiny.engine()
+
+
+@pytest.fixture(scope="module")
+def prompts(tiny: TinyModels, engine: Any) -> list[Any]:
+    """Prompts of nine questions."""
+    return tiny.prompts(engine)

@@ -17,16 +17,6 @@ N, SEED = 4, 3
 
 
 @pytest.fixture(scope="module")
-def engine(tiny):
-    return tiny.engine()
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny, engine):
-    return tiny.prompts(engine)
-
-
-@pytest.fixture(scope="module")
 def samples(engine, prompts):
     return engine.sample(prompts, N, SEED)
 

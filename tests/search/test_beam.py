@@ -9,7 +9,6 @@ import pytest
 
 from ttcjax.config import ConfigError
 from ttcjax.search import registry
-from ttcjax.search.base import run
 from ttcjax.search.beam import Beam, select_parents, sqrt_width
 from ttcjax.search.best_of_n import BestOfN
 from ttcjax.testing import ScriptedOps
@@ -46,26 +45,25 @@ def brute_force(ops: ScriptedOps, n: int, width: int, max_rounds: int):
 def test_beam_equals_brute_force(n, width, max_rounds):
     ops = ScriptedOps(questions=5, n=n)
     strategy = Beam(n, width, max_rounds)
-    result = jax.jit(lambda: run(strategy, ops, ops.start()))()
+    state, scored = jax.jit(lambda: ops.search(strategy))()
     finals, drawn = brute_force(ops, n, width, max_rounds)
-    state = result.state
     assert [int(p) for p in state.path] == [path for path, _ in finals], "another row was kept or continued"
     assert state.drawn.tolist() == drawn, "steps were sampled for rows that had ended, or not for live ones"
     for row, (_, scores) in enumerate(finals):
         expected = np.zeros(ops.max_steps, np.float32)
         expected[: len(scores)] = scores
-        np.testing.assert_array_equal(result.step_scores[row], expected, "scores did not follow their rows")
+        np.testing.assert_array_equal(scored[row], expected, "scores did not follow their rows")
 
 
 def test_verifier_reads_each_sampled_step_once():
     ops = ScriptedOps(questions=3, n=16)
-    state = jax.jit(lambda: run(Beam(16, 4), ops, ops.start()).state)()
+    state = jax.jit(lambda: ops.search(Beam(16, 4))[0])()
     np.testing.assert_array_equal(state.read, state.drawn)
 
 
 def test_a_question_ends_alike_alone_and_among_others():
     def paths(ops):
-        return jax.jit(lambda: run(Beam(8, 4), ops, ops.start()).state.path)().reshape(-1, 8).tolist()
+        return jax.jit(lambda: ops.search(Beam(8, 4))[0].path)().reshape(-1, 8).tolist()
 
     together = paths(ScriptedOps(questions=4, n=8))
     assert len({path for row in together for path in row}) > 8

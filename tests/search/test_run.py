@@ -14,16 +14,6 @@ BEAM, SEED = Beam(4, 2), 3
 
 
 @pytest.fixture(scope="module")
-def engine(tiny):
-    return tiny.engine()
-
-
-@pytest.fixture(scope="module")
-def prompts(tiny, engine):
-    return tiny.prompts(engine)
-
-
-@pytest.fixture(scope="module")
 def found(engine, prompts):
     return search(engine, BEAM, prompts, SEED)
 

@@ -128,7 +128,7 @@ def load(config: DataConfig, folder: epath.PathLike) -> Splits:
     builder = _builder(config, folder)
     if not builder.data_path.exists():
         raise UserError(f"no records for this data config in {folder}; run the data stage first")
-    return Splits(*(_Records(builder, split) for split in ("train", "valid", "test")))
+    return Splits(*(_Records(builder, split, folder) for split in ("train", "valid", "test")))
 
 
 @contextlib.contextmanager
@@ -152,22 +152,22 @@ def _builder(config: DataConfig, folder: epath.Path) -> Procmath:
         raise UserError(f"the description of the records in {folder} is corrupt; {_fix(folder)}") from error
 
 
-def _fix(folder: epath.Path) -> str:
-    return f"delete {folder} and run the data stage again"
+def _fix(records: epath.Path) -> str:
+    # The stage's whole folder: a complete stage does not look whether its records are still there.
+    return f"delete {records.parent} and run the data stage again"
 
 
 class _Records(Sequence[Example]):
     """One split's examples, read lazily from array_record files."""
 
-    def __init__(self, builder: Procmath, split: str):
+    def __init__(self, builder: Procmath, split: str, folder: epath.Path):
+        self._root = folder
         self._folder = builder.data_path
         try:
             info = builder.info.splits[split]
             self._source = builder.as_data_source(split)  # type: ignore[call-arg]
         except (KeyError, ValueError, OSError) as error:
-            raise UserError(
-                f"split {split} of the records in {self._folder} is corrupt; {_fix(self._folder)}"
-            ) from error
+            raise UserError(f"split {split} of the records in {self._folder} is corrupt; {_fix(self._root)}") from error
         self._files = [path.name for path in info.filepaths]
         self._ends = list(itertools.accumulate(info.shard_lengths))
         # A file that was cut short cannot be opened; better now than in the middle of a run.
@@ -192,7 +192,7 @@ class _Records(Sequence[Example]):
             return _example(self._source[index])
         except _CORRUPT as error:
             path = self._folder / self._files[bisect.bisect_right(self._ends, index)]
-            raise UserError(f"corrupt or missing record file {path}; {_fix(self._folder)}") from error
+            raise UserError(f"corrupt or missing record file {path}; {_fix(self._root)}") from error
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Return many examples in one read; grain calls this for a batch."""

@@ -70,6 +70,9 @@ class Plan:
         return self.groups * self.group_rows
 
 
+_Carry = tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]
+"""Queue, rows, the prefixes of the groups, results."""
+
 _REFILL_EVERY = 4
 """Tokens between two looks for rows that have ended: between rows that idle and looks in vain."""
 
@@ -123,13 +126,11 @@ def sample(params: Params, prompts: Prompts, seed: jax.Array, first_sample: jax.
     prefixes = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
     at_once = plan.groups == Q and plan.group_rows == plan.n
 
-    def under_way(carry: tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]) -> jax.Array:
+    def under_way(carry: _Carry) -> jax.Array:
         line, rows, _, _ = carry
         return ~rows.done.all() | queue.waiting(line, used, plan.n)
 
-    def turn(
-        carry: tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled],
-    ) -> tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]:
+    def turn(carry: _Carry) -> _Carry:
         line, rows, prefix, out = carry
         before_G = line.question_G
         line, fresh_B = queue.hand_out(line, rows.done, used, Q, plan.n)
@@ -159,6 +160,14 @@ def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, length_B: jax.
     """Score the steps of whole rows: `[B, R]`, entries past a row's steps 0."""
     assert plan.verifier is not None
     prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.verifier)
+    return score_rows(params, prefix, tokens_BS, length_B, plan)
+
+
+def score_rows(
+    params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, length_B: jax.Array, plan: Plan
+) -> jax.Array:
+    """Score the steps of whole rows over cached prompts; see `score`."""
+    assert plan.verifier is not None
     values_BS = prm.score_tokens(params, prefix, tokens_BS, plan.verifier)
     return prm.at_step_ends(values_BS, step_ends(tokens_BS, length_B, plan.stops), plan.max_steps)
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
-from flax import struct
 
 
 @runtime_checkable
@@ -103,32 +101,3 @@ class Strategy(Protocol):
             The state and the step scores after the round.
         """
         ...
-
-
-@struct.dataclass
-class SearchResult:
-    """What a strategy leaves of B rows."""
-
-    state: Any
-    step_scores: jax.Array
-    """`[B, R]` float32: the verifier's score of each step; entries past a row's steps are 0."""
-    rounds: jax.Array
-    """int32 scalar: rounds run by this batch."""
-
-
-def run(strategy: Strategy, ops: SearchOps, state: Any) -> SearchResult:
-    """Run a strategy on the questions that `state` holds until all have ended; traced once for each shape."""
-    strategy = strategy.resolved()
-
-    def under_way(carry: tuple[jax.Array, Any, jax.Array]) -> jax.Array:
-        rounds, state, _ = carry
-        return (rounds < strategy.max_rounds) & ~ops.done(state).all()
-
-    def one_round(carry: tuple[jax.Array, Any, jax.Array]) -> tuple[jax.Array, Any, jax.Array]:
-        rounds, state, step_scores = carry
-        state, step_scores = strategy.round(ops, state, step_scores, jnp.broadcast_to(rounds, (ops.questions,)))
-        return rounds + 1, state, step_scores
-
-    step_scores = jnp.zeros((ops.done(state).shape[0], ops.max_steps), jnp.float32)
-    rounds, state, step_scores = jax.lax.while_loop(under_way, one_round, (jnp.int32(0), state, step_scores))
-    return SearchResult(state=state, step_scores=step_scores, rounds=rounds)

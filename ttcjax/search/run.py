@@ -99,11 +99,8 @@ class EngineOps:
 
     def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
-        values_BS = prm.score_tokens(self.verifier, self.verifier_prefix, rows.tokens, self._verifier_config)
-        ends_BS = programs.step_ends(rows.tokens, rows.length, self.plan.stops)
-        return dataclasses.replace(state, verified=state.verified + rows.length), prm.at_step_ends(
-            values_BS, ends_BS, self.max_steps
-        )
+        scores = programs.score_rows(self.verifier, self.verifier_prefix, rows.tokens, rows.length, self.plan)
+        return dataclasses.replace(state, verified=state.verified + rows.length), scores
 
     def fork(self, state: SearchState, parent_B: jax.Array) -> SearchState:
         return SearchState(

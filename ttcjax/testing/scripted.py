@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from ttcjax.search.base import Strategy
+
 
 @struct.dataclass
 class ScriptedState:
@@ -111,3 +113,22 @@ class ScriptedOps:
     def fork(self, state: ScriptedState, parent_B: jax.Array) -> ScriptedState:
         forked = jax.tree.map(lambda leaf: leaf[parent_B], state)
         return dataclasses.replace(forked, drawn=state.drawn, read=state.read)
+
+    def search(self, strategy: Strategy) -> tuple[ScriptedState, jax.Array]:
+        """Run a strategy on all questions until each has ended; return the state and the step scores `[B, R]`."""
+        strategy = strategy.resolved()
+
+        def under_way(carry: tuple[jax.Array, ScriptedState, jax.Array]) -> jax.Array:
+            rounds, state, _ = carry
+            return (rounds < strategy.max_rounds) & ~state.done.all()
+
+        def one_round(
+            carry: tuple[jax.Array, ScriptedState, jax.Array],
+        ) -> tuple[jax.Array, ScriptedState, jax.Array]:
+            rounds, state, scores = carry
+            state, scores = strategy.round(self, state, scores, jnp.broadcast_to(rounds, (self.questions,)))
+            return rounds + 1, state, scores
+
+        scores = jnp.zeros((self.questions * self.n, self.max_steps), jnp.float32)
+        _, state, scores = jax.lax.while_loop(under_way, one_round, (jnp.int32(0), self.start(), scores))
+        return state, scores
