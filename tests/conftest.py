@@ -15,6 +15,7 @@ CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 os.environ["JAX_PLATFORMS"] = PLATFORM
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would ask the cloud which machine this is
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several test processes compile for TPUs at once
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax

@@ -72,12 +72,18 @@ def shaped(tree, mesh, *axes):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
+def weights(config, head, mesh):
+    """Return the shapes of a model's parameters as an engine holds them."""
+    stacked = model_params.abstract(config, (head,))
+    return shaped(jax.eval_shape(model_params.unstack_layers, stacked), mesh)
+
+
 def prompt_shapes(mesh, config):
     """Return the shapes of the fields of `programs.Prompts`, which itself holds arrays only."""
     Q = config.sampler.waves * config.sampler.rows // N * mesh.size
     shapes = [
         ((Q, PROMPT), jnp.int32),
-        *(((Q,), dtype) for dtype in (jnp.int32, jnp.int32, jnp.int32, jnp.uint32, jnp.bool_)),
+        *(((Q,), dtype) for dtype in (jnp.int32, jnp.int32, jnp.int32, jnp.uint32, jnp.uint32, jnp.int32)),
     ]
     return shaped(tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes), mesh, "data")
 
@@ -105,14 +111,14 @@ def test_train_step(mesh, config, capsys):
 
 
 def test_sampling(mesh, config, plan, capsys):
-    def fn(params, prompts, seed, first_sample):
-        return jax.tree.leaves(programs.sample(params, programs.Prompts(*prompts), seed, first_sample, plan=plan))
+    def fn(params, prompts, seed):
+        return jax.tree.leaves(programs.sample(params, programs.Prompts(*prompts), seed, plan=plan))
 
     split, copied = PartitionSpec("data"), PartitionSpec()
-    run = parallel.data_parallel(fn, mesh, in_specs=(copied, split, copied, copied), out_specs=split)
-    params = shaped(model_params.abstract(plan.policy), mesh)
+    run = parallel.data_parallel(fn, mesh, in_specs=(copied, split, copied), out_specs=split)
+    params = weights(plan.policy, "vocab", mesh)
     number = shaped(jax.ShapeDtypeStruct((), jnp.uint32), mesh)
-    lowered = run.lower(params, prompt_shapes(mesh, config), number, number)
+    lowered = run.lower(params, prompt_shapes(mesh, config), number)
     assert memory_of("sampling", lowered, capsys) < MEMORY
 
 
@@ -123,8 +129,8 @@ def test_beam_search(mesh, config, plan, capsys):
 
     split, copied = PartitionSpec("data"), PartitionSpec()
     run = parallel.data_parallel(fn, mesh, in_specs=(copied, copied, split, copied), out_specs=split)
-    policy = shaped(model_params.abstract(plan.policy), mesh)
-    verifier = shaped(model_params.abstract(plan.verifier, ("value",)), mesh)
+    policy = weights(plan.policy, "vocab", mesh)
+    verifier = weights(plan.verifier, "value", mesh)
     number = shaped(jax.ShapeDtypeStruct((), jnp.uint32), mesh)
     lowered = run.lower(policy, verifier, prompt_shapes(mesh, config), number)
     assert memory_of("beam search", lowered, capsys) < MEMORY

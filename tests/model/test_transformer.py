@@ -56,7 +56,7 @@ prefill = jax.jit(cache.prefill, static_argnames=("config",))
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def extend(p, tokens, start, prefix, suffix, config):
-    return cache.extend(p, params.unstack_layers(p, config), tokens, start, prefix, suffix, config)
+    return cache.extend(params.unstack_layers(p), tokens, start, prefix, suffix, config)
 
 
 def perturbed(config, heads: tuple[params.Head, ...] = ("vocab",), seed=0):

@@ -87,6 +87,16 @@ def test_samples_do_not_depend_on_devices_nor_order(tiny, prompts, samples):
     assert_same(found[::-1], samples)
 
 
+@pytest.mark.parametrize(("devices", "count"), [(8, 1), (8, 3), (3, 1)])
+def test_devices_without_a_question_share_those_of_others(tiny, prompts, samples, devices, count):
+    """Fewer questions than devices: each question's samples are dealt out, unequal shares among them."""
+    engine = tiny.engine(devices=devices)
+    requests, owner = engine._split(prompts[:count], N, 0)
+    assert len(requests) > count, "devices would idle"
+    assert owner == sorted(owner)
+    assert_same(engine.sample(prompts[:count], N, SEED), samples[:count])
+
+
 def test_samples_do_not_depend_on_the_padding_of_prompts(tiny, prompts, samples):
     engine = tiny.engine(prompt_bucket=32)
     assert len({bucket(len(p.tokens) - 1, 32) for p in prompts}) > 1

@@ -58,6 +58,22 @@ def test_tokens_are_drawn_as_often_as_they_should_be(name):
     np.testing.assert_allclose(logprobs, model[np.asarray(tokens)], atol=1e-5)
 
 
+def test_a_large_vocabulary_is_drawn_from_as_it_should_be():
+    """Blocks of the vocabulary, one of them cut short, one without any possible token."""
+    draws, rng = 200_000, np.random.default_rng(1)
+    row = rng.normal(size=1000).astype(np.float32) * 1.5
+    row[256:384] = -np.inf
+    keys = jax.random.split(jax.random.key(6), draws)
+    one = lambda key: methods.draw(jnp.asarray(row)[None], key[None], SamplerConfig())[0][0]  # noqa: E731
+    seen = np.bincount(jax.jit(lambda ks: jax.lax.map(one, ks, batch_size=4096))(keys), minlength=1000)
+    want = np.exp(row.astype(np.float64)) / np.exp(row.astype(np.float64)).sum()
+    assert not seen[want == 0].any(), "an impossible token was drawn"
+    likely = want * draws > 5
+    assert (
+        scipy.stats.chisquare(*(np.r_[x[likely], x[~likely].sum()] for x in (seen, want * draws))).pvalue > FALSE_ALARM
+    )
+
+
 def test_greedy_is_the_argmax_and_ignores_keys_and_filters():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(16, 50)), jnp.float32)
     config = SamplerConfig(temperature=0.0, top_k=2, top_p=0.1)

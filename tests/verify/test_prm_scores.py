@@ -19,7 +19,7 @@ LIKELIHOOD = dataclasses.replace(PLAIN, value_likelihood=True, tie_embeddings=Fa
 def verifier(config):
     tree = params.init(jax.random.key(0), config, ("value",))
     tree["value"]["w"] = jax.random.normal(jax.random.key(1), (config.d_model,))
-    return tree
+    return params.unstack_layers(tree)
 
 
 def naive_scores(tree, config, prompt, row):

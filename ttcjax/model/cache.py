@@ -11,6 +11,9 @@ from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention
 from ttcjax.model import transformer
 from ttcjax.model.params import Params
 
+_PREFILL_TOKENS = 4096
+"""Prompt tokens that are read at once."""
+
 
 @struct.dataclass
 class PrefixCache:
@@ -52,15 +55,31 @@ def prefill(params: Params, tokens_QP: jax.Array, length_Q: jax.Array, config: M
         config: Shape of the model.
     """
     Q, P = tokens_QP.shape
-    positions = jnp.broadcast_to(jnp.arange(P)[None], (Q, P))
-    _, (k, v) = transformer.forward(params, tokens_QP, positions, config, return_kv=True)
-    split = [tuple(jnp.swapaxes(x[i], 1, 2) for i in range(config.num_layers)) for x in (k, v)]
-    return PrefixCache(k=split[0], v=split[1], length_Q=length_Q)
+
+    def read(tokens: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        positions = jnp.broadcast_to(jnp.arange(P)[None], tokens.shape)
+        _, (k, v) = transformer.forward(params, tokens, positions, config, return_kv=True)
+        k, v = (tuple(jnp.swapaxes(x[i], 1, 2) for i in range(config.num_layers)) for x in (k, v))
+        return k, v
+
+    together = prefilled_together(Q, P)
+    if together == Q:
+        k, v = read(tokens_QP)
+    else:
+        k, v = jax.lax.map(read, tokens_QP.reshape((Q // together, together, P)))
+        k, v = jax.tree.map(lambda x: x.reshape((Q, *x.shape[2:])), (k, v))
+    return PrefixCache(k=k, v=v, length_Q=length_Q)
+
+
+def prefilled_together(questions: int, slots: int) -> int:
+    """Return how many of `questions` prefixes of `slots` slots are read at once: a divisor, for activations of
+    few megabytes a layer and yet large matrix products."""
+    most = max(1, _PREFILL_TOKENS // slots)
+    return next(d for d in range(min(most, questions), 0, -1) if questions % d == 0)
 
 
 def extend(
     params: Params,
-    layers: list[Params],
     tokens_BC: jax.Array,
     start_B: jax.Array,
     prefix: PrefixCache,
@@ -74,8 +93,7 @@ def extend(
     idle in a loop.
 
     Args:
-        params: Model parameters.
-        layers: `params.unstack_layers(params, config)`, made once outside the loop.
+        params: Model parameters, their layers a list (`params.unstack_layers`).
         tokens_BC: Tokens to read.
         start_B: Suffix slots already used by each row.
         prefix: Prefix of each question; row `b` belongs to question `b // (B / Q)`.
@@ -94,7 +112,7 @@ def extend(
     local_L = transformer.layer_is_local(config)
     rows_B1 = jnp.arange(B)[:, None]
     new_k, new_v = [], []
-    for i, layer in enumerate(layers):
+    for i, layer in enumerate(params["layers"]):
         kind = int(local_L[i])
         q, k, v = transformer.attention_inputs(layer, x, cos[kind], sin[kind], config)
         k_BKSE = suffix.k[i].at[rows_B1, :, slot_BC].set(k, mode="drop")

@@ -127,9 +127,14 @@ def count(params: Mapping[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def unstack_layers(params: Params, config: ModelConfig) -> list[Params]:
-    """Split the stacked layers `[L, ...]` into a list of L trees.
+def unstack_layers(params: Params) -> Params:
+    """Return the parameters with their layers `[L, ...]` as a list of L trees, which is how cached passes take them.
 
-    Decode loops take them this way: sliced once, before the loop, not at every token.
+    Done once, when an engine takes a model: sliced inside a program, the weights would stand in memory twice.
+    Parameters that are so already come back as they are.
     """
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], params["layers"]) for i in range(config.num_layers)]
+    layers = params["layers"]
+    if isinstance(layers, list):
+        return params
+    count = jax.tree.leaves(layers)[0].shape[0]
+    return {**params, "layers": [jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count)]}

@@ -138,6 +138,25 @@ def query_scale(config: ModelConfig) -> float:
     return config.query_scale if config.query_scale is not None else config.head_dim**-0.5
 
 
+_QUERY_BLOCK = 256
+"""Queries of a long sequence that attend at once: scores `[H, T, T]` of 2,000 tokens would fill a gigabyte."""
+
+
+def _attend(q_BTHE: jax.Array, k: jax.Array, v: jax.Array, allowed_BTT: jax.Array, config: ModelConfig) -> jax.Array:
+    """Attend `[B, T, H, E]`, a block of queries after the other where the sequence is long."""
+    scale, soft_cap = query_scale(config), config.attn_soft_cap
+    T = q_BTHE.shape[1]
+    if T <= 2 * _QUERY_BLOCK or T % _QUERY_BLOCK:
+        return masked_attention(q_BTHE, k, v, allowed_BTT, scale=scale, soft_cap=soft_cap)
+
+    def one(start: jax.Array) -> jax.Array:
+        q, allowed = (jax.lax.dynamic_slice_in_dim(x, start, _QUERY_BLOCK, axis=1) for x in (q_BTHE, allowed_BTT))
+        return masked_attention(q, k, v, allowed, scale=scale, soft_cap=soft_cap)
+
+    blocks = jax.lax.map(one, jnp.arange(0, T, _QUERY_BLOCK))
+    return jnp.moveaxis(blocks, 0, 1).reshape(q_BTHE.shape)
+
+
 def _dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
     if key is None or rate == 0.0:
         return x
@@ -158,7 +177,7 @@ def forward(
     """Run the transformer over whole sequences, causally.
 
     Args:
-        params: Tree laid out by `params.spec`.
+        params: Tree laid out by `params.spec`; its layers may also be a list (`params.unstack_layers`).
         tokens_BT: Token ids `[B, T]`.
         positions_BT: Rotary positions `[B, T]`; they restart at every packed example.
         config: Shape of the model.
@@ -168,7 +187,7 @@ def forward(
 
     Returns:
         Normalised hidden states `[B, T, D]`; with `return_kv`, a pair of those and `(k, v)`, each
-        `[L, B, T, K, E]`.
+        `[L, B, T, K, E]`, or L arrays where the layers are a list.
     """
     T = tokens_BT.shape[1]
     x = embed(params, tokens_BT, config)
@@ -196,13 +215,21 @@ def forward(
         if dropout_key is not None:
             keys = tuple(jax.random.split(jax.random.fold_in(dropout_key, number)))
         q, k, v = attention_inputs(layer, x, c, s, config)
-        mixed = masked_attention(q, k, v, allowed, scale=query_scale(config), soft_cap=config.attn_soft_cap)
+        mixed = _attend(q, k, v, allowed, config)
         x = x + _dropout(attention_output(layer, mixed, config), keys[0], config.dropout)
         x = x + _dropout(mlp(layer, x, config), keys[1], config.dropout)
         return x, (k, v) if return_kv else None
 
     if config.remat:
         block = jax.checkpoint(block)
-    x, kv = jax.lax.scan(block, x, (params["layers"], jnp.asarray(local_L), jnp.arange(config.num_layers)))
+    layers = params["layers"]
+    if isinstance(layers, list):
+        pairs = []
+        for i, layer in enumerate(layers):
+            x, pair = block(x, (layer, jnp.asarray(local_L[i]), jnp.asarray(i)))
+            pairs.append(pair)
+        kv = tuple(zip(*pairs, strict=True)) if return_kv else None
+    else:
+        x, kv = jax.lax.scan(block, x, (layers, jnp.asarray(local_L), jnp.arange(config.num_layers)))
     hidden = final_norm(params, x, config)
     return (hidden, kv) if return_kv else hidden

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +18,14 @@ from jax.sharding import Mesh, PartitionSpec
 from ttcjax import parallel
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.errors import UserError
-from ttcjax.model.params import Params
+from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import programs
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
 
 _GROUP_ROWS = 16
-"""Most rows of a question that share their place in a batch: more share more of the work on its prompt, and wait
-longer for each other when the question runs out."""
+"""Rows of a question that share their place in a batch where there are questions enough to fill it: more share
+more of the work on its prompt, and wait longer for each other when the question runs out."""
 _SCORED_TOGETHER = 16
 """Rows of a question that are scored in one batch."""
 _SCORE_BUCKET = 32
@@ -68,6 +69,15 @@ class Prompt:
     """Longest solution, where that is less than what a call allows."""
 
 
+@dataclass(frozen=True)
+class Request:
+    """Samples `first .. first + count - 1` of a prompt."""
+
+    prompt: Prompt
+    first: int
+    count: int
+
+
 def bucket(length: int, smallest: int = 32) -> int:
     """Return the padded length for `length`: `smallest`, or the next power of two above that."""
     return max(smallest, 1 << max(length - 1, 0).bit_length())
@@ -99,8 +109,8 @@ class Engine:
         self.policy_config = policy.config
         self.verifier_config = verifier.config if verifier is not None else None
         replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
-        self.policy = jax.device_put(policy.params, replicated)
-        self.verifier = jax.device_put(verifier.params, replicated) if verifier is not None else None
+        self.policy = jax.device_put(unstack_layers(policy.params), replicated)
+        self.verifier = jax.device_put(unstack_layers(verifier.params), replicated) if verifier is not None else None
         self.on_batch: Callable[[int], None] = lambda count: None
         """Called with the number of solutions that a batch has sampled, scored or searched, once it is done."""
         self._stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
@@ -136,18 +146,34 @@ class Engine:
         slots = (self.sampler.max_tokens if max_tokens is None else max_tokens) + 1
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
-        together = min(n, _GROUP_ROWS, self.sampler.rows)
-        for members, batch in self.batches(prompts, self.sampler.waves * max(1, self.sampler.rows // n)):
-            plan = self.plan(n, slots, len(batch.last) // self.mesh.size, together)
+        requests, owner = self._split(prompts, n, first_sample)
+        for members, batch in self.batches(requests, self.sampler.waves * max(1, self.sampler.rows // n)):
+            most = max(requests[i].count for i in members if i is not None)
+            plan = self.plan(most, slots, len(batch.last) // self.mesh.size)
             if temperature is not None:
                 plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
             run = functools.partial(programs.sample, plan=plan)
-            program = self.program(("sample", plan), run, split=(False, True, False, False))
-            out = program(self.policy, batch, np.uint32(seed), np.uint32(first_sample))
-            for i, solutions in self.solutions(out, n, members):
-                found[i] = solutions
-            self.on_batch(n * sum(i is not None for i in members))
+            program = self.program(("sample", plan), run, split=(False, True, False))
+            out = program(self.policy, batch, np.uint32(seed))
+            # The parts of a question stand in the order of their samples, within a batch and over batches.
+            for i, solutions in sorted(self.solutions(out, plan.n, members), key=lambda pair: pair[0]):
+                found[owner[i]] += solutions[: requests[i].count]
+            self.on_batch(sum(requests[i].count for i in members if i is not None))
         return found
+
+    def _split(self, prompts: Sequence[Prompt], n: int, first: int) -> tuple[list[Request], list[int]]:
+        """Return the requests for `n` samples of each prompt, and the prompt that each belongs to.
+
+        Where a batch would have fewer questions than there are devices, several devices share a question.
+        """
+        sizes = collections.Counter(map(self._bucket, prompts))
+        requests, owner = [], []
+        for i, prompt in enumerate(prompts):
+            parts = max(1, min(n, self.mesh.size // sizes[self._bucket(prompt)]))
+            begins = [first + n * part // parts for part in range(parts + 1)]
+            requests += [Request(prompt, a, b - a) for a, b in itertools.pairwise(begins)]
+            owner += [i] * parts
+        return requests, owner
 
     def score(self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[Solution]]) -> list[list[Solution]]:
         """Return the solutions with the verifier's score of each of their steps.
@@ -167,7 +193,8 @@ class Engine:
         scores: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
         for slots, pieces in sorted(groups.items()):
             at_once = max(1, self.sampler.rows // _SCORED_TOGETHER)
-            for members, batch in self.batches([prompts[i] for i, _ in pieces], at_once):
+            asked = [Request(prompts[i], 0, len(piece)) for i, piece in pieces]
+            for members, batch in self.batches(asked, at_once):
                 Q = len(batch.last)
                 plan = self.plan(_SCORED_TOGETHER, slots, Q // self.mesh.size, _SCORED_TOGETHER)
                 run = functools.partial(programs.score, plan=plan)
@@ -195,8 +222,18 @@ class Engine:
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
-    def plan(self, n: int, slots: int, questions: int, group_rows: int) -> programs.Plan:
-        """Return the plan for `questions` questions a device with `n` rows each, `group_rows` of them together."""
+    def plan(self, n: int, slots: int, questions: int, group_rows: int | None = None) -> programs.Plan:
+        """Return the plan for `questions` questions a device with up to `n` samples each.
+
+        Args:
+            n: Most samples of a question.
+            slots: Tokens a row can hold, the prompt's last one included.
+            questions: Of a batch, on one device.
+            group_rows: Rows that share a question; by default as many as keep all rows busy.
+        """
+        if group_rows is None:
+            rows = self.sampler.rows
+            group_rows = n if questions * n <= rows else min(n, rows, max(_GROUP_ROWS, rows // questions))
         return programs.Plan(
             policy=self.policy_config,
             sampler=self.sampler,
@@ -217,21 +254,24 @@ class Engine:
             self._compiled[key] = parallel.data_parallel(fn, self.mesh, in_specs=specs, out_specs=PartitionSpec("data"))
         return self._compiled[key]
 
-    def batches(self, prompts: Sequence[Prompt], most: int) -> Iterator[tuple[list[int | None], programs.Prompts]]:
-        """Group prompts by length bucket and cut the groups into padded batches.
+    def _bucket(self, prompt: Prompt) -> int:
+        return bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket)
+
+    def batches(self, requests: Sequence[Request], most: int) -> Iterator[tuple[list[int | None], programs.Prompts]]:
+        """Group requests by the length bucket of their prompts and cut the groups into padded batches.
 
         Args:
-            prompts: Any number of prompts.
-            most: Most prompts a device in one batch.
+            requests: Any number of requests.
+            most: Most requests a device in one batch.
 
         Yields:
-            Which prompt stands at each place, `None` at padding, and the batch. Devices get equal shares, in each
+            Which request stands at each place, `None` at padding, and the batch. Devices get equal shares, in each
             of which padding comes last.
         """
         devices = self.mesh.size
         groups: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
-            groups.setdefault(bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket), []).append(i)
+        for i, request in enumerate(requests):
+            groups.setdefault(self._bucket(request.prompt), []).append(i)
         for slots, indices in sorted(groups.items()):
             share = min(most, 1 << (-(-len(indices) // devices) - 1).bit_length())
             for start in range(0, len(indices), share * devices):
@@ -240,24 +280,7 @@ class Engine:
                 for device in range(devices):
                     dealt = piece[device::devices]
                     members += [*dealt, *[None] * (share - len(dealt))]
-                yield members, self._pad([prompts[i] if i is not None else None for i in members], slots)
-
-    def _pad(self, prompts: Sequence[Prompt | None], slots: int) -> programs.Prompts:
-        count = len(prompts)
-        prefix = np.zeros((count, slots), np.int32)
-        length = np.zeros(count, np.int32)
-        last = np.zeros(count, np.int32)
-        room = np.zeros(count, np.int32)
-        number = np.zeros(count, np.uint32)
-        for q, prompt in enumerate(prompts):
-            if prompt is not None:
-                length[q] = len(prompt.tokens) - 1
-                prefix[q, : length[q]] = prompt.tokens[:-1]
-                last[q] = prompt.tokens[-1]
-                room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
-                number[q] = question_number(prompt.id)
-        unused = np.array([prompt is None for prompt in prompts])
-        return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, unused)))
+                yield members, _pad([requests[i] if i is not None else None for i in members], slots)
 
     def solutions(
         self, out: programs.Sampled, n: int, members: Sequence[int | None]
@@ -299,3 +322,21 @@ class Engine:
     def require_verifier(self) -> None:
         if self.verifier is None:
             raise UserError("this needs a verifier: train one with `ttcjax prm CONFIG` and load it into the engine")
+
+
+def _pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
+    """Return the batch of some requests, `None` for padding, with prompts of `slots` slots."""
+    Q = len(requests)
+    prefix = np.zeros((Q, slots), np.int32)
+    length, last, room, count = (np.zeros(Q, np.int32) for _ in range(4))
+    number, first = (np.zeros(Q, np.uint32) for _ in range(2))
+    for q, request in enumerate(requests):
+        if request is not None:
+            prompt = request.prompt
+            length[q] = len(prompt.tokens) - 1
+            prefix[q, : length[q]] = prompt.tokens[:-1]
+            last[q] = prompt.tokens[-1]
+            room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
+            number[q] = question_number(prompt.id)
+            first[q], count[q] = request.first, request.count
+    return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -17,15 +19,55 @@ def filtered_probabilities(logits_BV: jax.Array, config: SamplerConfig) -> jax.A
     scaled = logits_BV / config.temperature
     probabilities = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
     if 0 < config.top_k < logits_BV.shape[-1]:
-        kth = jax.lax.top_k(probabilities, config.top_k)[0][:, -1:]
-        probabilities = jnp.where(probabilities >= kth, probabilities, 0.0)
+        probabilities = _keep(probabilities, lambda kept: kept.sum(axis=-1, dtype=jnp.int32), jnp.int32(config.top_k))
     if config.top_p < 1.0:
-        falling = jnp.flip(jnp.sort(probabilities, axis=-1), axis=-1)
-        before = jnp.cumsum(falling, axis=-1) - falling
-        kept = before < config.top_p * falling.sum(axis=-1, keepdims=True)
-        least = jnp.min(jnp.where(kept, falling, jnp.inf), axis=-1, keepdims=True)
-        probabilities = jnp.where(probabilities >= least, probabilities, 0.0)
+        enough_B1 = config.top_p * probabilities.sum(axis=-1, keepdims=True)
+        mass = lambda kept: jnp.where(kept, probabilities, 0.0).sum(axis=-1)  # noqa: E731
+        probabilities = _keep(probabilities, mass, enough_B1[:, 0])
     return probabilities
+
+
+def _keep(probabilities_BV: jax.Array, size: Callable[[jax.Array], jax.Array], enough: jax.Array) -> jax.Array:
+    """Zero all but the most likely tokens, of which as few are kept as make `size(kept)` at least `enough`.
+
+    The threshold is found bit by bit, from the highest: floats from 0 up are ordered as their bits are. That
+    takes 31 sums where sorting a vocabulary would take many times as long.
+    """
+    bits_BV = jax.lax.bitcast_convert_type(probabilities_BV, jnp.int32)
+
+    def narrow(i: jax.Array, threshold_B: jax.Array) -> jax.Array:
+        raised_B = threshold_B | (jnp.int32(1) << (30 - i))
+        return jnp.where(size(bits_BV >= raised_B[:, None]) >= enough, raised_B, threshold_B)
+
+    threshold_B = jax.lax.fori_loop(0, 31, narrow, jnp.zeros(probabilities_BV.shape[:1], jnp.int32))
+    return jnp.where(bits_BV >= threshold_B[:, None], probabilities_BV, 0.0)
+
+
+_BLOCK = 128
+"""Tokens of the vocabulary that are summed before the draw looks into them one by one."""
+
+
+def _invert(probabilities_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
+    """Return the token `[B]` at which the cumulative distribution passes `uniform` times its total.
+
+    A block of tokens is chosen by the blocks' sums, then a token within it: cumulative sums over a whole
+    vocabulary cost many times more.
+    """
+    B, V = probabilities_BV.shape
+    padded = jnp.pad(probabilities_BV, ((0, 0), (0, -V % _BLOCK))) if V % _BLOCK else probabilities_BV
+    blocks = padded.reshape((B, -1, _BLOCK))
+    cumulative = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
+    # The first entry past the threshold has a positive share; a uniform below 1 times the total keeps the
+    # threshold below the last sum, whatever the rounding.
+    threshold_B1 = jnp.minimum(uniform_B[:, None] * cumulative[:, -1:], jnp.nextafter(cumulative[:, -1:], 0.0))
+    block_B1 = jnp.argmax(cumulative > threshold_B1, axis=-1)[:, None]
+    before_B1 = jnp.where(block_B1 > 0, jnp.take_along_axis(cumulative, jnp.maximum(block_B1 - 1, 0), axis=-1), 0.0)
+    inner = jnp.take_along_axis(blocks, block_B1[..., None], axis=1)[:, 0]
+    past = before_B1 + jnp.cumsum(inner, axis=-1) > threshold_B1
+    # Where the sum within the block rounds below the block's own, its last possible token is the one.
+    last = _BLOCK - 1 - jnp.argmax(jnp.flip(inner > 0, axis=-1), axis=-1)
+    offset_B = jnp.where(past.any(axis=-1), jnp.argmax(past, axis=-1), last)
+    return (block_B1[:, 0] * _BLOCK + offset_B).astype(jnp.int32)
 
 
 def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tuple[jax.Array, jax.Array]:
@@ -46,11 +88,7 @@ def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tupl
     if config.temperature == 0.0:
         token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     else:
-        cumulative = jnp.cumsum(filtered_probabilities(logits_BV, config), axis=-1)
         uniform_B = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys_B)
-        # The first token past the threshold has a positive share; a uniform below 1 times the total keeps
-        # the threshold below the last sum, whatever the rounding.
-        threshold_B1 = jnp.minimum(uniform_B[:, None] * cumulative[:, -1:], jnp.nextafter(cumulative[:, -1:], 0.0))
-        token_B = jnp.argmax(cumulative > threshold_B1, axis=-1).astype(jnp.int32)
+        token_B = _invert(filtered_probabilities(logits_BV, config), uniform_B)
     chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
     return token_B, chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)

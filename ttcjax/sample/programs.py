@@ -31,8 +31,10 @@ class Prompts:
     """`[Q]` int32: most tokens of a solution."""
     number: jax.Array
     """`[Q]` uint32: `state.question_number`, the question's part of random keys."""
-    unused: jax.Array
-    """`[Q]` bool: padding, for which nothing is sampled."""
+    first: jax.Array
+    """`[Q]` uint32: index of the first sample, the sample's part of random keys."""
+    count: jax.Array
+    """`[Q]` int32: samples to draw, at most `Plan.n`; 0 for padding."""
 
 
 @struct.dataclass
@@ -54,7 +56,7 @@ class Plan:
     sampler: SamplerConfig
     stops: sampling.Stops
     n: int
-    """Samples a question."""
+    """Most samples of a question; results stand n apart."""
     slots: int
     """S: tokens a row can hold, the prompt's last token included."""
     groups: int
@@ -91,12 +93,11 @@ def begin(
     prompts: Prompts,
     request_B: jax.Array,
     seed: jax.Array,
-    first_sample: jax.Array,
     plan: Plan,
 ) -> sampling.Rows:
     """Let the fresh rows begin the samples they were handed; what their caches hold is never read again."""
     question_B = jnp.minimum(request_B // plan.n, prompts.last.shape[0] - 1)
-    sample_B = first_sample.astype(jnp.uint32) + (request_B % plan.n).astype(jnp.uint32)
+    sample_B = prompts.first[question_B] + (request_B % plan.n).astype(jnp.uint32)
     keys = sampling.row_keys(seed, prompts.number[question_B], sample_B)
     last_B, room_B = prompts.last[question_B], prompts.room[question_B]
     new = sampling.start(last_B, room_B, keys, ~fresh_B, plan.slots, rows.cache)
@@ -119,23 +120,22 @@ def no_results(rows: Any, count: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), rows)
 
 
-def sample(params: Params, prompts: Prompts, seed: jax.Array, first_sample: jax.Array, *, plan: Plan) -> Sampled:
-    """Sample `plan.n` solutions of each prompt to their ends; row `q * n + i` is sample `i` of prompt `q`."""
+def sample(params: Params, prompts: Prompts, seed: jax.Array, *, plan: Plan) -> Sampled:
+    """Sample the solutions of each prompt to their ends; row `q * n + i` is the `i`th of prompt `q`."""
     Q = prompts.last.shape[0]
-    used = (~prompts.unused).sum(dtype=jnp.int32)
     prefixes = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
     at_once = plan.groups == Q and plan.group_rows == plan.n
 
     def under_way(carry: _Carry) -> jax.Array:
         line, rows, _, _ = carry
-        return ~rows.done.all() | queue.waiting(line, used, plan.n)
+        return ~rows.done.all() | queue.waiting(line, prompts.count)
 
     def turn(carry: _Carry) -> _Carry:
         line, rows, prefix, out = carry
         before_G = line.question_G
-        line, fresh_B = queue.hand_out(line, rows.done, used, Q, plan.n)
+        line, fresh_B = queue.hand_out(line, rows.done, prompts.count, plan.n)
         prefix = cache.switch(prefix, prefixes, line.question_G, (line.question_G != before_G).any())
-        rows = begin(rows, fresh_B, prompts, line.request_B, seed, first_sample, plan)
+        rows = begin(rows, fresh_B, prompts, line.request_B, seed, plan)
         rows = sampling.decode(
             params,
             prefix,

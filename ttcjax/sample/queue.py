@@ -17,7 +17,7 @@ from flax import struct
 
 @struct.dataclass
 class Queue:
-    """What G groups of rows work on, of Q questions with n samples each."""
+    """What G groups of rows work on, of Q questions with up to n samples each."""
 
     next_question: jax.Array
     """int32 scalar: the first question that no group has taken."""
@@ -30,7 +30,7 @@ class Queue:
 
 
 def start(groups: int, rows: int, questions: int, n: int) -> Queue:
-    """Return the queue of `questions` questions with `n` samples each, before any is handed out."""
+    """Return the queue of `questions` questions with up to `n` samples each, before any is handed out."""
     return Queue(
         next_question=jnp.int32(0),
         question_G=jnp.zeros((groups,), jnp.int32),
@@ -39,34 +39,34 @@ def start(groups: int, rows: int, questions: int, n: int) -> Queue:
     )
 
 
-def waiting(queue: Queue, used: jax.Array, n: int) -> jax.Array:
-    """Return whether samples are still to be handed out; the first `used` questions are real, others padding."""
-    return (queue.next_question < used) | (queue.handed_G < n).any()
+def waiting(queue: Queue, count_Q: jax.Array) -> jax.Array:
+    """Return whether samples are still to be handed out; see `hand_out`."""
+    return (queue.next_question < (count_Q > 0).sum()) | (queue.handed_G < count_Q[queue.question_G]).any()
 
 
-def hand_out(queue: Queue, idle_B: jax.Array, used: jax.Array, questions: int, n: int) -> tuple[Queue, jax.Array]:
+def hand_out(queue: Queue, idle_B: jax.Array, count_Q: jax.Array, n: int) -> tuple[Queue, jax.Array]:
     """Give idle rows their next samples.
 
     Args:
         queue: The queue.
         idle_B: Rows that have ended, or have never worked; the requests of those left without work become `Q * n`.
-        used: int32 scalar: real questions; they come before padding.
-        questions: Q.
-        n: Samples a question.
+        count_Q: int32: samples each question wants, at most n; questions that want none come last.
+        n: Most samples a question.
 
     Returns:
         The queue, and the rows `[B]` that begin a new sample.
     """
-    G = queue.question_G.shape[0]
+    G, Q = queue.question_G.shape[0], count_Q.shape[0]
+    used = (count_Q > 0).sum(dtype=jnp.int32)
     idle_GR = idle_B.reshape((G, -1))
-    free_G = idle_GR.all(axis=1) & (queue.handed_G >= n)
+    free_G = idle_GR.all(axis=1) & (queue.handed_G >= count_Q[queue.question_G])
     offered_G = queue.next_question + jnp.cumsum(free_G) - 1
     switched_G = free_G & (offered_G < used)
     question_G = jnp.where(switched_G, offered_G, queue.question_G)
     handed_G = jnp.where(switched_G, 0, queue.handed_G)
     sample_GR = handed_G[:, None] + jnp.cumsum(idle_GR, axis=1) - 1
-    fresh_GR = idle_GR & (sample_GR < n)
-    kept_GR = jnp.where(idle_GR, questions * n, queue.request_B.reshape((G, -1)))
+    fresh_GR = idle_GR & (sample_GR < count_Q[question_G][:, None])
+    kept_GR = jnp.where(idle_GR, Q * n, queue.request_B.reshape((G, -1)))
     request_GR = jnp.where(fresh_GR, question_G[:, None] * n + sample_GR, kept_GR)
     queue = Queue(
         next_question=queue.next_question + switched_G.sum(dtype=jnp.int32),

@@ -12,7 +12,7 @@ from flax import struct
 
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.model import cache, heads
-from ttcjax.model.params import Params, unstack_layers
+from ttcjax.model.params import Params
 from ttcjax.sample import methods
 
 
@@ -140,7 +140,6 @@ def decode(
         one_step: Stop each row at its next step end.
     """
     B, S = rows.tokens.shape
-    layers = unstack_layers(params, model)
     keys_B = jax.vmap(jax.random.fold_in)(rows.keys, round_B)
     every_row = jnp.arange(B)
 
@@ -151,7 +150,7 @@ def decode(
     def token(carry: tuple[Rows, jax.Array, jax.Array]) -> tuple[Rows, jax.Array, jax.Array]:
         rows, active_B, count = carry
         last_B = rows.tokens[every_row, rows.length - 1]
-        hidden, suffix = cache.extend(params, layers, last_B[:, None], rows.length - 1, prefix, rows.cache, model)
+        hidden, suffix = cache.extend(params, last_B[:, None], rows.length - 1, prefix, rows.cache, model)
         logits_BV = heads.logits(params, hidden[:, 0], model)
         token_keys = jax.vmap(jax.random.fold_in)(keys_B, rows.length)
         token_B, logprob_B = methods.draw(logits_BV, token_keys, sampler)

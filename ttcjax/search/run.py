@@ -16,7 +16,7 @@ from ttcjax.config import ModelConfig
 from ttcjax.model import cache
 from ttcjax.model.params import Params
 from ttcjax.sample import programs, queue
-from ttcjax.sample.engine import Engine, Prompt, Solution
+from ttcjax.sample.engine import Engine, Prompt, Request, Solution
 from ttcjax.sample.state import Rows, decode
 from ttcjax.search.base import Strategy
 from ttcjax.verify import prm
@@ -138,23 +138,22 @@ def _program(
     assert plan.verifier is not None
     assert plan.group_rows == plan.n, "the rows of a question depend on each other"
     Q = prompts.last.shape[0]
-    used = (~prompts.unused).sum(dtype=jnp.int32)
     policy_prefixes = cache.prefill(policy, prompts.prefix, prompts.prefix_length, plan.policy)
     verifier_prefixes = cache.prefill(verifier, prompts.prefix, prompts.prefix_length, plan.verifier)
 
     def under_way(carry: _Carry) -> jax.Array:
         line, state, *_ = carry
-        return ~state.rows.done.all() | queue.waiting(line, used, plan.n)
+        return ~state.rows.done.all() | queue.waiting(line, prompts.count)
 
     def turn(carry: _Carry) -> _Carry:
         line, state, step_scores, round_G, policy_prefix, verifier_prefix, found = carry
         before_G = line.question_G
-        line, fresh_B = queue.hand_out(line, _by_question(state.rows.done, plan.n), used, Q, plan.n)
+        line, fresh_B = queue.hand_out(line, _by_question(state.rows.done, plan.n), prompts.count, plan.n)
         changed = (line.question_G != before_G).any()
         policy_prefix = cache.switch(policy_prefix, policy_prefixes, line.question_G, changed)
         verifier_prefix = cache.switch(verifier_prefix, verifier_prefixes, line.question_G, changed)
         state = SearchState(
-            rows=programs.begin(state.rows, fresh_B, prompts, line.request_B, seed, jnp.uint32(0), plan),
+            rows=programs.begin(state.rows, fresh_B, prompts, line.request_B, seed, plan),
             reading=prm.begin_reading(state.reading, fresh_B),
             verified=jnp.where(fresh_B, 0, state.verified),
         )
@@ -203,7 +202,8 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     strategy = strategy.resolved()
     n, slots = strategy.n, engine.sampler.max_tokens + 1
     found: list[list[Solution]] = [[] for _ in prompts]
-    for members, batch in engine.batches(prompts, engine.sampler.waves * max(1, engine.sampler.rows // n)):
+    requests = [Request(prompt, 0, n) for prompt in prompts]
+    for members, batch in engine.batches(requests, engine.sampler.waves * max(1, engine.sampler.rows // n)):
         plan = engine.plan(n, slots, len(batch.last) // engine.mesh.size, group_rows=n)
         run = functools.partial(_program, plan=plan, strategy=strategy)
         program = engine.program(("search", strategy, plan), run, split=(False, False, True, False))

@@ -12,7 +12,7 @@ from flax import struct
 
 from ttcjax.config import ModelConfig
 from ttcjax.model import cache, heads, transformer
-from ttcjax.model.params import Params, unstack_layers
+from ttcjax.model.params import Params
 
 
 def token_logprobs(params: Params, hidden_BTD: jax.Array, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
@@ -97,7 +97,6 @@ def read_on(
         chunk: Tokens read at once; what is read does not depend on it.
     """
     B, S = tokens_BS.shape
-    layers = unstack_layers(params, config)
     every_row = jnp.arange(B)
 
     def unread(reading: Reading) -> jax.Array:
@@ -106,7 +105,7 @@ def read_on(
     def one_chunk(reading: Reading) -> Reading:
         slots_BC = reading.read[:, None] + jnp.arange(chunk)[None]
         tokens_BC = jnp.take_along_axis(tokens_BS, jnp.minimum(slots_BC, S - 1), axis=1)
-        hidden_BCD, suffix = cache.extend(params, layers, tokens_BC, reading.read, prefix, reading.cache, config)
+        hidden_BCD, suffix = cache.extend(params, tokens_BC, reading.read, prefix, reading.cache, config)
         least_B = reading.least
         if config.value_likelihood:
             before_BCD = jnp.concatenate([reading.hidden[:, None], hidden_BCD[:, :-1]], axis=1)
@@ -133,10 +132,9 @@ def score(params: Params, reading: Reading, config: ModelConfig) -> jax.Array:
 def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, config: ModelConfig) -> jax.Array:
     """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1); slot 0 is the prompt's."""
     B, S = tokens_BS.shape
-    layers = unstack_layers(params, config)
     suffix = cache.empty_suffix(config, B, S)
     start_B = jnp.zeros((B,), jnp.int32)
-    hidden_BSD, _ = cache.extend(params, layers, tokens_BS, start_B, prefix, suffix, config)
+    hidden_BSD, _ = cache.extend(params, tokens_BS, start_B, prefix, suffix, config)
     least_BS = None
     if config.value_likelihood:
         least_BS = jax.lax.cummin(token_logprobs(params, hidden_BSD, tokens_BS, config), axis=1)
