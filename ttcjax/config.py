@@ -250,6 +250,9 @@ class SamplerConfig:
     waves: int = 8
     """Requests that a device works through in one call, in multiples of `rows`; more keeps the rows busier and
     holds more prompts at once."""
+    memory: float = 0.0
+    """GiB that one device may use; 0 is all it has, or on CPU an equal share of what is free. `rows` and `waves`
+    are lowered until a batch fits."""
     prompt_bucket: int = 32
     """Shortest length prompts are padded to; longer ones are padded to the next power of two."""
 
@@ -264,6 +267,7 @@ class SamplerConfig:
         _require(self.verifier_chunk > 0, f"sampler.verifier_chunk must be positive, not {self.verifier_chunk}")
         _require(self.rows > 0, f"sampler.rows must be positive, not {self.rows}")
         _require(self.waves > 0, f"sampler.waves must be positive, not {self.waves}")
+        _require(0 <= self.memory < float("inf"), f"sampler.memory must be a number from 0, not {self.memory}")
         _require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
 
 

@@ -41,7 +41,7 @@ _LOCK = ".lock"
 _LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "sentencepiece")
 
 _SPEED_ONLY = frozenset(
-    ["sampler.rows", "sampler.waves", "sampler.verifier_chunk", "sampler.prompt_bucket"]
+    [f"sampler.{name}" for name in ("rows", "waves", "memory", "verifier_chunk", "prompt_bucket")]
     + [f"{train}.{name}" for train in ("policy", "prm.train") for name in ("log_every", "keep_checkpoints")]
 )
 """Settings that change how fast or how talkative a stage is and never what it finds."""

@@ -136,6 +136,28 @@ def extend(
     return transformer.final_norm(params, x, config), SuffixCache(k=tuple(new_k), v=tuple(new_v))
 
 
+_READ_TOGETHER = 128
+"""Tokens of a row that are read at once where whole rows are read: scores `[H, S, S]` stay small."""
+
+
+def read(params: Params, tokens_BS: jax.Array, prefix: PrefixCache, config: ModelConfig) -> jax.Array:
+    """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `extend`."""
+    B, S = tokens_BS.shape
+    suffix = empty_suffix(config, B, S)
+    if S <= _READ_TOGETHER:
+        return extend(params, tokens_BS, jnp.zeros((B,), jnp.int32), prefix, suffix, config)[0]
+    count = -(-S // _READ_TOGETHER)
+    padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, count * _READ_TOGETHER - S)))
+
+    def piece(suffix: SuffixCache, start: jax.Array) -> tuple[SuffixCache, jax.Array]:
+        tokens_BC = jax.lax.dynamic_slice_in_dim(padded_BS, start, _READ_TOGETHER, axis=1)
+        hidden_BCD, suffix = extend(params, tokens_BC, jnp.broadcast_to(start, (B,)), prefix, suffix, config)
+        return suffix, hidden_BCD
+
+    _, pieces = jax.lax.scan(piece, suffix, jnp.arange(count) * _READ_TOGETHER)
+    return jnp.moveaxis(pieces, 0, 1).reshape((B, count * _READ_TOGETHER, -1))[:, :S]
+
+
 def take(prefixes: PrefixCache, question_G: jax.Array) -> PrefixCache:
     """Return a copy of the prefixes of some questions."""
     return jax.tree.map(lambda leaf: leaf[question_G], prefixes)

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,17 +19,16 @@ from ttcjax import parallel
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.errors import UserError
 from ttcjax.model.params import Params, unstack_layers
-from ttcjax.sample import programs
+from ttcjax.sample import memory, programs
+from ttcjax.sample.compiled import Compilation, Program
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
 
 _GROUP_ROWS = 16
 """Rows of a question that share their place in a batch where there are questions enough to fill it: more share
 more of the work on its prompt, and wait longer for each other when the question runs out."""
-_SCORED_TOGETHER = 16
-"""Rows of a question that are scored in one batch."""
-_SCORE_BUCKET = 32
-"""Rows to be scored are padded to a multiple of this."""
+_READ_TOGETHER = 16
+"""Most rows of a question that are read in one batch."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,9 @@ class Solution:
     tokens_sampled: int = 0
     """Tokens drawn at this solution's place, those of dropped beams included."""
     tokens_verified: int = 0
-    """Tokens the verifier read at this place."""
+    """Tokens the verifier read at this place, those of rollouts included."""
+    tokens_lookahead: int = 0
+    """Tokens of a search's rollouts drawn at this place, beside `tokens_sampled`; a rollout is scored and dropped."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,28 @@ class Request:
     count: int
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What one device takes at once."""
+
+    rows: int
+    questions: int
+    """Of a batch."""
+    memory: memory.MemoryPlan
+
+
 def bucket(length: int, smallest: int = 32) -> int:
     """Return the padded length for `length`: `smallest`, or the next power of two above that."""
     return max(smallest, 1 << max(length - 1, 0).bit_length())
+
+
+def row_bucket(length: int) -> int:
+    """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then twice or 1.5 times a
+    power of two, so that no row is more than a third padding."""
+    if length <= 128:
+        return -(-length // 32) * 32
+    power = 1 << (length - 1).bit_length()
+    return power * 3 // 4 if length <= power * 3 // 4 else power
 
 
 class Engine:
@@ -109,12 +129,18 @@ class Engine:
         self.policy_config = policy.config
         self.verifier_config = verifier.config if verifier is not None else None
         replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
+        # Before the weights are there: the plan counts them too.
+        memory_limit = int(sampler.memory * 2**30) or memory.device_memory(self.mesh)
         self.policy = jax.device_put(unstack_layers(policy.params), replicated)
         self.verifier = jax.device_put(unstack_layers(verifier.params), replicated) if verifier is not None else None
         self.on_batch: Callable[[int], None] = lambda count: None
         """Called with the number of solutions that a batch has sampled, scored or searched, once it is done."""
         self._stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self.compilations: list[Compilation] = []
+        """Every program compiled so far."""
+        self._programs: dict[Any, Program] = {}
+        self._weights = memory.bytes_of(self.policy) + memory.bytes_of(self.verifier)
+        self._memory = memory_limit
 
     def encode_prompt(self, question_id: str, text: str) -> Prompt:
         """Return the prompt of a question: begin mark and `text`."""
@@ -147,9 +173,11 @@ class Engine:
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
         requests, owner = self._split(prompts, n, first_sample)
-        for members, batch in self.batches(requests, self.sampler.waves * max(1, self.sampler.rows // n)):
+        fits = {length: self.fit(length, n, slots) for length in set(map(self._bucket, prompts))}
+        for members, batch in self.batches(requests, {length: fit.questions for length, fit in fits.items()}):
             most = max(requests[i].count for i in members if i is not None)
-            plan = self.plan(most, slots, len(batch.last) // self.mesh.size)
+            fit = fits[batch.prefix.shape[1]]
+            plan = self.plan(most, slots, len(batch.last) // self.mesh.size, rows=fit.rows)
             if temperature is not None:
                 plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
             run = functools.partial(programs.sample, plan=plan)
@@ -181,48 +209,139 @@ class Engine:
         Equal solutions of a question are read once.
         """
         self.require_verifier()
+        rows = [[s.tokens for s in group] for group in solutions]
+        found = self._read("score", programs.score, self.verifier, prompts, rows)
+        return [
+            [self.with_scores(s, found[i, s.tokens], len(s.tokens) + 1) for s in group]
+            for i, group in enumerate(solutions)
+        ]
+
+    def logprobs(
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[np.ndarray]]:
+        """Return the log-probability under the policy, at temperature 1, of every token of given continuations.
+
+        Sums rank continuations by likelihood; the exponential of the negative mean is the perplexity. A prompt is
+        read once for all its continuations.
+
+        Args:
+            prompts: What comes before.
+            continuations: Some token sequences for each prompt, not empty.
+
+        Returns:
+            Float32 arrays, a number a token, in the order of `continuations`.
+
+        Raises:
+            UserError: A prompt and a continuation are longer together than the model's limit.
+        """
+        rows = [[tuple(row) for row in group] for group in continuations]
+        for prompt, group in zip(prompts, rows, strict=True):
+            length = len(prompt.tokens) + max(map(len, group), default=0)
+            if length > self.policy_config.max_seq_len:
+                raise UserError(
+                    f"{prompt.id[:60]} and its continuation have {length} tokens, more than the policy's limit of "
+                    f"{self.policy_config.max_seq_len}: shorten one of them"
+                )
+        found = self._read("logprobs", programs.likelihood, self.policy, prompts, rows)
+        return [[found[i, row][1 : len(row) + 1] for row in group] for i, group in enumerate(rows)]
+
+    def prompt_logprobs(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
+        """Return the log-probability under the policy of each token of the prompts but the first, given those before.
+
+        Raises:
+            UserError: A prompt is longer than the model's limit.
+        """
+        starts = [dataclasses.replace(prompt, tokens=prompt.tokens[:1]) for prompt in prompts]
+        return [row for [row] in self.logprobs(starts, [[prompt.tokens[1:]] for prompt in prompts])]
+
+    def _read(
+        self,
+        kind: str,
+        fn: Callable[..., jax.Array],
+        params: Params,
+        prompts: Sequence[Prompt],
+        rows: Sequence[Sequence[tuple[int, ...]]],
+    ) -> dict[tuple[int, tuple[int, ...]], np.ndarray]:
+        """Run a program over whole rows of tokens; return its numbers by prompt and row, equal rows read once."""
         groups: dict[int, list[tuple[int, list[tuple[int, ...]]]]] = {}
-        copies = [collections.Counter(s.tokens for s in row) for row in solutions]
+        copies = [collections.Counter(group) for group in rows]
+        together = min(_READ_TOGETHER, 1 << (max(map(len, copies), default=1) - 1).bit_length())
         for i, counts in enumerate(copies):
             # By length, so that rows read together need little padding.
             unique = sorted(counts, key=lambda tokens: (len(tokens), tokens))
-            for start in range(0, len(unique), _SCORED_TOGETHER):
-                piece = unique[start : start + _SCORED_TOGETHER]
-                slots = -(-(len(piece[-1]) + 1) // _SCORE_BUCKET) * _SCORE_BUCKET
-                groups.setdefault(slots, []).append((i, piece))
-        scores: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+            for start in range(0, len(unique), together):
+                piece = unique[start : start + together]
+                groups.setdefault(row_bucket(len(piece[-1]) + 1), []).append((i, piece))
+        numbers: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
         for slots, pieces in sorted(groups.items()):
-            at_once = max(1, self.sampler.rows // _SCORED_TOGETHER)
+            at_once = max(1, self.sampler.rows // together)
             asked = [Request(prompts[i], 0, len(piece)) for i, piece in pieces]
             for members, batch in self.batches(asked, at_once):
                 Q = len(batch.last)
-                plan = self.plan(_SCORED_TOGETHER, slots, Q // self.mesh.size, _SCORED_TOGETHER)
-                run = functools.partial(programs.score, plan=plan)
-                program = self.program(("score", plan), run, split=(False, True, True, True))
-                tokens = np.zeros((Q, plan.n, slots), np.int32)
-                length = np.zeros((Q, plan.n), np.int32)
-                tokens[:, :, 0] = batch.last[:, None]
+                plan = self.plan(together, slots, Q // self.mesh.size, together)
+                program = self.program((kind, plan), functools.partial(fn, plan=plan), split=(False, True, True))
+                tokens = np.zeros((Q, together, slots), np.int32)
+                tokens[:, :, 0] = np.asarray(batch.last)[:, None]
                 held = [(q, *pieces[index]) for q, index in enumerate(members) if index is not None]
                 for q, _, piece in held:
                     for k, row in enumerate(piece):
                         tokens[q, k, 1 : len(row) + 1] = row
-                        length[q, k] = len(row) + 1
-                found = program(self.verifier, batch, tokens.reshape(-1, slots), length.reshape(-1))
-                found = np.asarray(found).reshape(Q, plan.n, -1)
+                found = np.asarray(program(params, batch, tokens.reshape(-1, slots))).reshape(Q, together, -1)
                 for q, i, piece in held:
-                    scores.update({(i, row): found[q, k] for k, row in enumerate(piece)})
+                    numbers.update({(i, row): found[q, k] for k, row in enumerate(piece)})
                 self.on_batch(sum(copies[i][row] for _, i, piece in held for row in piece))
-        return [
-            [self.with_scores(s, scores[i, s.tokens], len(s.tokens) + 1) for s in row]
-            for i, row in enumerate(solutions)
-        ]
+        return numbers
 
     def with_scores(self, solution: Solution, scores: np.ndarray, verified: int) -> Solution:
         steps = sum(token in self._stops.step_ends for token in solution.tokens)
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
-    def plan(self, n: int, slots: int, questions: int, group_rows: int | None = None) -> programs.Plan:
+    def fit(self, prompt_slots: int, n: int, slots: int, *, forks: bool = False) -> Fit:
+        """Return how much fits into a device's memory at once: `sampler.rows` and `sampler.waves`, or less.
+
+        Args:
+            prompt_slots: Length of the prompts, padding included.
+            n: Samples a question.
+            slots: Tokens a row can hold, the prompt's last one included.
+            forks: For searches: the rows of a question stay together, fork, and are read by the verifier.
+
+        Raises:
+            UserError: Not even one row, or for searches the rows of one question, would fit.
+        """
+        rows, waves, least = self.sampler.rows, self.sampler.waves, n if forks else 1
+        models = (self.policy_config, self.verifier_config) if forks and self.verifier_config else (self.policy_config,)
+        while True:
+            questions = waves * max(1, rows // n)
+            groups = max(1, rows // n) if forks else min(questions, rows)
+            planned = memory.plan(
+                models,
+                self._weights,
+                questions=questions,
+                groups=groups,
+                rows=max(rows, least),
+                prompt_slots=prompt_slots,
+                slots=slots,
+                n=n,
+                forks=forks,
+                read_together=self.sampler.verifier_chunk if forks else 1,
+            )
+            if planned.total <= self._memory:
+                return Fit(rows, questions, planned)
+            if waves > 1:
+                waves //= 2
+            elif rows > least:
+                rows = max(least, rows // 2)
+            else:
+                raise UserError(
+                    f"{least} row{'s' * (least > 1)} of {slots - 1} tokens after a prompt of {prompt_slots} need "
+                    f"{planned}, more than the {memory.gib(self._memory)} of a device: lower --sampler.max-tokens"
+                    f"{' or the budget n' * forks}, shorten the prompts, or raise --sampler.memory"
+                )
+
+    def plan(
+        self, n: int, slots: int, questions: int, group_rows: int | None = None, rows: int | None = None
+    ) -> programs.Plan:
         """Return the plan for `questions` questions a device with up to `n` samples each.
 
         Args:
@@ -230,9 +349,10 @@ class Engine:
             slots: Tokens a row can hold, the prompt's last one included.
             questions: Of a batch, on one device.
             group_rows: Rows that share a question; by default as many as keep all rows busy.
+            rows: Rows under way at once; `sampler.rows` by default.
         """
+        rows = self.sampler.rows if rows is None else rows
         if group_rows is None:
-            rows = self.sampler.rows
             group_rows = n if questions * n <= rows else min(n, rows, max(_GROUP_ROWS, rows // questions))
         return programs.Plan(
             policy=self.policy_config,
@@ -240,7 +360,7 @@ class Engine:
             stops=self._stops,
             n=n,
             slots=slots,
-            groups=min(questions, max(1, self.sampler.rows // group_rows)),
+            groups=min(questions, max(1, rows // group_rows)),
             group_rows=group_rows,
             verifier=self.verifier_config,
             # A step has at least one token, its end.
@@ -249,20 +369,21 @@ class Engine:
 
     def program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:
         """Return `fn` compiled data-parallel; `split` says which arguments are cut by question, others are copied."""
-        if key not in self._compiled:
-            specs = tuple(PartitionSpec("data") if cut else PartitionSpec() for cut in split)
-            self._compiled[key] = parallel.data_parallel(fn, self.mesh, in_specs=specs, out_specs=PartitionSpec("data"))
-        return self._compiled[key]
+        if key not in self._programs:
+            self._programs[key] = Program(_title(key), fn, self.mesh, split, self.compilations.append)
+        return self._programs[key]
 
     def _bucket(self, prompt: Prompt) -> int:
         return bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket)
 
-    def batches(self, requests: Sequence[Request], most: int) -> Iterator[tuple[list[int | None], programs.Prompts]]:
+    def batches(
+        self, requests: Sequence[Request], most: int | Mapping[int, int]
+    ) -> Iterator[tuple[list[int | None], programs.Prompts]]:
         """Group requests by the length bucket of their prompts and cut the groups into padded batches.
 
         Args:
             requests: Any number of requests.
-            most: Most requests a device in one batch.
+            most: Most requests a device in one batch; where it depends on the bucket, by bucket.
 
         Yields:
             Which request stands at each place, `None` at padding, and the batch. Devices get equal shares, in each
@@ -273,7 +394,8 @@ class Engine:
         for i, request in enumerate(requests):
             groups.setdefault(self._bucket(request.prompt), []).append(i)
         for slots, indices in sorted(groups.items()):
-            share = min(most, 1 << (-(-len(indices) // devices) - 1).bit_length())
+            limit = most if isinstance(most, int) else most[slots]
+            share = min(limit, 1 << (-(-len(indices) // devices) - 1).bit_length())
             for start in range(0, len(indices), share * devices):
                 piece = indices[start : start + share * devices]
                 members: list[int | None] = []
@@ -340,3 +462,10 @@ def _pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
             number[q] = question_number(prompt.id)
             first[q], count[q] = request.first, request.count
     return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))
+
+
+def _title(key: tuple[Any, ...]) -> str:
+    """Return a program's name from its key: what it does, the strategy if it has one, the plan last."""
+    plan = key[-1]
+    words = [getattr(part, "name", part) for part in key[:-1]]
+    return f"{' '.join(words)}, {plan.groups}x{plan.group_rows} rows of {plan.slots}"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ttcjax.config import ModelConfig, SamplerConfig
-from ttcjax.model import cache
+from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
 from ttcjax.sample import queue
 from ttcjax.sample import state as sampling
@@ -156,10 +156,11 @@ def sample(params: Params, prompts: Prompts, seed: jax.Array, *, plan: Plan) -> 
     return jax.lax.while_loop(under_way, turn, (line, rows, prefix, out))[-1]
 
 
-def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, length_B: jax.Array, *, plan: Plan) -> jax.Array:
-    """Score the steps of whole rows: `[B, R]`, entries past a row's steps 0."""
+def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, *, plan: Plan) -> jax.Array:
+    """Score the steps of whole rows, padded with 0: `[B, R]`; entries past a row's steps mean nothing."""
     assert plan.verifier is not None
     prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.verifier)
+    length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
     return score_rows(params, prefix, tokens_BS, length_B, plan)
 
 
@@ -170,6 +171,24 @@ def score_rows(
     assert plan.verifier is not None
     values_BS = prm.score_tokens(params, prefix, tokens_BS, plan.verifier)
     return prm.at_step_ends(values_BS, step_ends(tokens_BS, length_B, plan.stops), plan.max_steps)
+
+
+def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, *, plan: Plan) -> jax.Array:
+    """Return the log-probability `[B, S]` under the policy of each token of whole rows, at temperature 1.
+
+    Slot 0 of a row is the prompt's last token; its entry, and those of padding, mean nothing.
+    """
+    prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
+    hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
+    next_BS = jnp.roll(tokens_BS, -1, axis=1)
+
+    def one_slot(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        hidden_BD, token_B = pair
+        return heads.token_logprob(params, hidden_BD, token_B, plan.policy)
+
+    # A slot at a time: logits of all tokens of long rows would fill the memory.
+    logprob_SB = jax.lax.map(one_slot, (jnp.swapaxes(hidden_BSD, 0, 1), next_BS.T))
+    return jnp.roll(logprob_SB.T, 1, axis=1)
 
 
 def step_ends(tokens_BS: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:

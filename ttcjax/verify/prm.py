@@ -131,10 +131,7 @@ def score(params: Params, reading: Reading, config: ModelConfig) -> jax.Array:
 
 def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, config: ModelConfig) -> jax.Array:
     """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1); slot 0 is the prompt's."""
-    B, S = tokens_BS.shape
-    suffix = cache.empty_suffix(config, B, S)
-    start_B = jnp.zeros((B,), jnp.int32)
-    hidden_BSD, _ = cache.extend(params, tokens_BS, start_B, prefix, suffix, config)
+    hidden_BSD = cache.read(params, tokens_BS, prefix, config)
     least_BS = None
     if config.value_likelihood:
         least_BS = jax.lax.cummin(token_logprobs(params, hidden_BSD, tokens_BS, config), axis=1)

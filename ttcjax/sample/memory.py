@@ -1,0 +1,117 @@
+"""What a batch needs of a device's memory, planned from shapes before anything is allocated."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ttcjax.config import ModelConfig
+from ttcjax.model import cache
+from ttcjax.model.params import Params
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on one device, by what they hold."""
+
+    weights: int
+    prefixes: int
+    """Keys and values of prompts: those of the whole batch, and of the questions under way."""
+    suffixes: int
+    """Keys and values of the rows' own tokens."""
+    activations: int
+    """What a forward pass holds at once, logits included."""
+    results: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.prefixes + self.suffixes + self.activations + self.results
+
+    def __str__(self) -> str:
+        parts = {
+            "weights": self.weights,
+            "prompts": self.prefixes,
+            "rows": self.suffixes,
+            "activations": self.activations,
+            "results": self.results,
+        }
+        return f"{gib(self.total)} ({', '.join(f'{name} {gib(size)}' for name, size in parts.items())})"
+
+
+def gib(size: int) -> str:
+    """Return bytes as text in GiB."""
+    return f"{size / _GIB:.2f} GiB"
+
+
+def token_bytes(config: ModelConfig) -> int:
+    """Return the bytes of one token's keys and values over all layers."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * jnp.dtype(config.dtype).itemsize
+
+
+def plan(
+    models: tuple[ModelConfig, ...],
+    weights: int,
+    *,
+    questions: int,
+    groups: int,
+    rows: int,
+    prompt_slots: int,
+    slots: int,
+    n: int,
+    forks: bool = False,
+    read_together: int = 1,
+) -> MemoryPlan:
+    """Return what a batch needs on one device.
+
+    Args:
+        models: The policy, and the verifier where it keeps a cache beside it.
+        weights: Bytes of their parameters.
+        questions: Q, of the batch.
+        groups: G, questions under way.
+        rows: B, rows under way.
+        prompt_slots: P.
+        slots: S.
+        n: Samples a question.
+        forks: Whether rows take each other's caches, which takes a second copy while they do.
+        read_together: Tokens of a row that one forward pass reads.
+    """
+    together = cache.prefilled_together(questions, prompt_slots)
+    activations = 0
+    for config in models:
+        size = jnp.dtype(config.dtype).itemsize
+        width = 4 * config.d_model + 3 * config.d_ff + 2 * config.num_heads * config.head_dim
+
+        def scores(queries: int, keys: int, heads: int = config.num_heads) -> int:
+            return 2 * queries * keys * heads * 4
+
+        prompt = together * (prompt_slots * width * size + scores(min(prompt_slots, 512), prompt_slots))
+        step = rows * read_together * width * size + scores(rows * read_together, prompt_slots + slots)
+        logits = 3 * rows * config.vocab_size * 4
+        activations = max(activations, prompt, step + logits)
+    per_token = sum(map(token_bytes, models))
+    # Prefixes are kept for the whole batch and copied for the groups under way, and a copy is made before the old
+    # one is dropped; a batch that is under way as a whole still holds both.
+    prefixes = (questions + 2 * groups) * prompt_slots * per_token
+    suffixes = (2 if forks else 1) * rows * slots * per_token
+    results = (questions * n + rows) * (slots * 8 + 32)
+    return MemoryPlan(weights, prefixes, suffixes, activations, results)
+
+
+def bytes_of(params: Params | None) -> int:
+    """Return the bytes of a model's parameters."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+
+
+def device_memory(mesh: Mesh) -> int:
+    """Return the bytes that one device of `mesh` may use: its own memory, or on CPU an equal share of what is free."""
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(0.95 * stats["bytes_limit"])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(0.9 * free / sum(d.process_index == jax.process_index() for d in mesh.devices.flat))
