@@ -27,7 +27,7 @@ LAYERS = (
     {"model"},
     {"sample", "verify"},
     {"search", "revise", "testing"},
-    {"train", "eval", "solve"},
+    {"train", "eval", "solve", "bench"},
     {"pipeline"},
     {"cli"},
 )

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import ttcjax
 from ttcjax import config as config_lib
 from ttcjax import pipeline
+from ttcjax.bench import cli as bench_cli
 from ttcjax.config import ConfigError, ExperimentConfig
 from ttcjax.errors import UserError
 
@@ -46,6 +47,7 @@ examples:
   ttcjax run configs/procmath_tiny.py --help                every setting, its meaning and value
   ttcjax list runs/demo                                     which stages are complete
   ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
+  ttcjax bench sample --peer transformers                   tokens a second beside another program
 
 Run a command again to go on after an interruption: complete stages are skipped, the others resume.
 
@@ -205,6 +207,9 @@ def _parser() -> argparse.ArgumentParser:
         "--strategy", default="beam:n=16,width=4", help="such as beam:n=16,width=4 or best_of_n:n=64 (%(default)s)"
     )
     command.add_argument("--seed", type=int, default=0)
+
+    bench = add("bench", _bench, "measure the engine, alone or beside Hugging Face transformers")
+    bench_cli.add_arguments(bench)
 
     add("version", _version, "print the versions of ttcjax and jax")
     return parser
@@ -390,7 +395,11 @@ def _print_solved(solved: Solved) -> None:
     console.print(Text(f"\nanswer: {answer}   ({solved.generations} generations, {solved.seconds:.1f} s)"))
 
 
-_COMPUTING = (_run, _run_one, _solve)
+def _bench(args: argparse.Namespace) -> None:
+    bench_cli.run(args)
+
+
+_COMPUTING = (_run, _run_one, _solve, _bench)
 
 
 def _version(args: argparse.Namespace) -> None:

@@ -84,7 +84,9 @@ def test_rows_are_cut_to_what_fits_with_the_same_samples(tiny):
     assert small.fit(64, 8, 25).rows < plain.fit(64, 8, 25).rows
     assert small.fit(64, 8, 25).memory.total <= 2.4 * 2**20
     found = small.sample(prompts, 8, 0)
-    assert [[s.tokens for s in row] for row in found] == [[s.tokens for s in row] for row in plain.sample(prompts, 8, 0)]
+    assert [[s.tokens for s in row] for row in found] == [
+        [s.tokens for s in row] for row in plain.sample(prompts, 8, 0)
+    ]
 
 
 def test_what_cannot_fit_is_refused_before_anything_runs(tiny):

@@ -209,6 +209,7 @@ class Engine:
         Equal solutions of a question are read once.
         """
         self.require_verifier()
+        assert self.verifier is not None
         rows = [[s.tokens for s in group] for group in solutions]
         found = self._read("score", programs.score, self.verifier, prompts, rows)
         return [

@@ -1,0 +1,97 @@
+"""The benchmarks on a toy shape, through the command line; the other side only where it is installed."""
+
+import importlib.util
+import json
+
+import pytest
+
+from ttcjax import cli
+from ttcjax.bench.protocol import Side
+from ttcjax.errors import UserError
+
+PEER = all(map(importlib.util.find_spec, ("torch", "transformers")))
+needs_peer = pytest.mark.skipif(not PEER, reason="transformers is not installed: pip install 'ttcjax[bench]'")
+SMALL = {
+    "sample": ["--n", "6", "--prompt", "20", "--tokens", "8"],
+    "queue": ["--requests", "12", "--width", "4", "--mean", "4", "--most", "16", "--prompt", "8"],
+    "search": ["--questions", "2", "--n", "4", "--width", "2", "--rounds", "3", "--step", "4", "--prompt", "20"],
+    "verify": ["--n", "3", "--step", "4", "--prompt", "20"],
+}
+
+
+def bench(tmp_path, kind, *more):
+    path = tmp_path / "rows.json"
+    arguments = ["bench", kind, *SMALL[kind], "--shape", "tiny", "--repeats", "1", "--json", str(path), *more]
+    assert cli.main(arguments) == 0
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_each_benchmark_gives_rows_and_a_table(tmp_path, capfd, kind):
+    rows = bench(tmp_path, kind)
+    assert len(rows) == (3 if kind == "verify" else 1)
+    printed = capfd.readouterr().out
+    for row in rows:
+        assert row["ours"] > 0
+        assert row["peak_rss_bytes"]["ours"] > 10e6
+        assert row["name"] in printed
+        assert (row["ratio"] is None) == (kind != "queue"), "a ratio needs another side"
+    if kind == "verify":
+        read = [row["notes"]["verifier_tokens"] for row in rows]
+        # 19 prompt tokens once, and the prompt's last and every new token of 3 rows: linear in the rounds.
+        assert read == [19 + 3 * (1 + 4 * rounds) for rounds in (3, 6, 12)], "tokens were read more than once"
+        assert max(row["notes"]["largest_difference"] for row in rows) < 1e-5
+
+
+@needs_peer
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sample", "search", "verify"])
+def test_the_other_side_runs_the_same_model(tmp_path, kind):
+    rows = bench(tmp_path, kind, "--peer", "transformers")
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
+        assert row["peak_rss_bytes"]["peer"] > 10e6
+    assert {row["name"].rpartition(" ")[2] for row in rows} >= ({"plain", "careful"} if kind != "verify" else set())
+
+
+@pytest.mark.skipif(PEER, reason="transformers is installed")
+def test_a_missing_peer_is_named_before_anything_runs(capsys):
+    assert cli.main(["bench", "sample", "--peer", "transformers"]) == 2
+    assert "pip install 'ttcjax[bench]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "--n", "0"], "positive whole number"),
+        (["sample", "--shape", "huge"], "unknown shape"),
+        (["search", "--n", "6"], "does not divide"),
+        (["compile", "--prompts", "1", "5"], "at least 2 tokens"),
+    ],
+)
+def test_bad_settings_are_answered_in_one_line(capsys, arguments, message):
+    assert cli.main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_side_that_fails_says_why():
+    with (
+        Side("ttcjax", "ttcjax.bench.ours") as side,
+        pytest.raises(UserError, match=r"ttcjax side .* in load: .*no model"),
+    ):
+        side.call("load", folder="/nowhere", model={}, sampler={})
+    with Side("broken", "ttcjax.bench.nothing") as side, pytest.raises(UserError, match=r"ended in load: .*nothing"):
+        side.call("load")
+
+
+@pytest.mark.slow
+def test_a_second_sweep_compiles_nothing(tmp_path, capsys):
+    path = tmp_path / "list.json"
+    assert cli.main(["bench", "compile", "--budgets", "4", "16", "--questions", "6", "--json", str(path)]) == 0
+    listed = json.loads(path.read_text())
+    assert listed["again"] == 0
+    assert len(listed["first"]) == 2 * 3 * len(listed["prompt_buckets"])
+    printed = capsys.readouterr().out
+    assert all(entry["name"] in printed for entry in listed["first"])

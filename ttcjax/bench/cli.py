@@ -1,0 +1,186 @@
+"""`ttcjax bench`: arguments, the table, and the JSON file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ttcjax.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import Console
+
+    from ttcjax.bench.run import Row
+
+_EPILOG = """\
+examples:
+  ttcjax bench sample --peer transformers --json sample.json
+  ttcjax bench sample --curves --tokens 32              N = 1..256 after prompts of 128..2048 tokens
+  ttcjax bench queue                                    rows that are refilled against static batches
+  ttcjax bench search --peer transformers               beam search with a verifier of the policy's size
+  ttcjax bench verify --peer transformers               the verifier's reading, round by round
+  ttcjax bench compile                                  every program a sweep compiles, and that no other follows
+
+Weights are random and the same for both sides; no stop token ends a row. Rates are tokens a second, medians of
+runs that alternate between the sides after a warm-up each; loading and compiling are apart. `--peer transformers`
+needs `pip install 'ttcjax[bench]'`. `plain` is the library as a user types it first, `careful` what an expert makes
+of it: the prompt read once, caches kept.
+"""
+
+
+def add_arguments(parser: Any) -> None:
+    """Add the benchmarks as sub-commands of `ttcjax bench`."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    kinds = parser.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
+
+    def add(name: str, summary: str, **numbers: int) -> Any:
+        kind = kinds.add_parser(name, help=summary, description=summary[0].upper() + summary[1:], formatter_class=raw)
+        kind.set_defaults(bench=name)
+        for number, default in numbers.items():
+            kind.add_argument(f"--{number}", type=_positive, default=default, help=f"{_MEANING[number]} (%(default)s)")
+        return kind
+
+    def compared(kind: Any, peer: bool = True) -> None:
+        kind.add_argument("--shape", default="qwen2-40m", help="tiny, qwen2-40m or llama-1b (%(default)s)")
+        kind.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+        if peer:
+            kind.add_argument("--peer", choices=("transformers",), help="measure this beside ours")
+        kind.add_argument("--repeats", type=_positive, default=3, help="measured runs of each side (%(default)s)")
+        kind.add_argument(
+            "--devices", type=_positive, default=1, help="CPU devices that ours is split over (%(default)s)"
+        )
+        kind.add_argument("--seed", type=int, default=0)
+        kind.add_argument("--json", metavar="FILE", help="write the rows there too")
+
+    kind = add("sample", "many solutions of one prompt", n=64, prompt=512, tokens=128)
+    kind.add_argument("--curves", action="store_true", help="over N = 1..256 and prompts of 128..2048 tokens instead")
+    compared(kind)
+    compared(
+        add("queue", "requests of unequal lengths", requests=512, width=64, mean=32, most=256, prompt=32), peer=False
+    )
+    compared(add("search", "beam search", questions=8, n=16, width=4, rounds=12, step=16, prompt=128))
+    compared(add("verify", "the verifier's reading in a search", n=16, step=16, prompt=128))
+    kind = add("compile", "what a sweep compiles", questions=12, rows=64)
+    kind.add_argument("--shape", default="tiny", help="of policy and verifier (%(default)s)")
+    kind.add_argument("--budgets", type=_positive, nargs="+", default=[4, 16, 64], metavar="N")
+    kind.add_argument("--strategies", nargs="+", default=["best_of_n", "beam:width=4", "lookahead:width=4,k=1"])
+    kind.add_argument("--prompts", type=_positive, nargs=2, default=[8, 100], metavar=("FROM", "TO"))
+    kind.add_argument("--json", metavar="FILE", help="write the list there too")
+
+
+_MEANING = {
+    "n": "samples or beams of a question",
+    "prompt": "tokens of a prompt",
+    "tokens": "new tokens of a sample",
+    "requests": "samples to draw, each of a question of its own",
+    "width": "beam width, or for the queue rows under way at once",
+    "mean": "mean length of a sample",
+    "most": "longest sample",
+    "questions": "questions at once",
+    "rounds": "rounds of the search",
+    "step": "tokens of a step",
+    "rows": "rows under way at once on a device",
+}
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a positive whole number, not {text!r}")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run one benchmark and print its table.
+
+    Raises:
+        UserError: The peer is not installed, a side failed, or the sides do not agree on the same weights.
+    """
+    if args.bench == "compile":
+        _compile(args)
+        return
+    from ttcjax.bench import run as bench  # imports jax
+
+    options = bench.Options(args.shape, args.dtype, args.repeats, getattr(args, "peer", None), args.devices, args.seed)
+    rows: Iterable[Row]
+    if args.bench == "sample" and args.curves:
+        rows = bench.curves(options, (1, 4, 16, 64, 256), (128, 512, 2048), args.tokens)
+    elif args.bench == "sample":
+        rows = bench.sample(options, args.n, args.prompt, args.tokens)
+    elif args.bench == "queue":
+        rows = bench.queue(options, args.requests, args.width, args.mean, args.most, args.prompt)
+    elif args.bench == "search":
+        if args.n % args.width:
+            raise UserError(f"the peer's beams need a width that divides n: {args.width} does not divide {args.n}")
+        rows = bench.search(options, args.questions, args.n, args.width, args.rounds, args.step, args.prompt)
+    else:
+        rows = bench.verify(options, args.n, (3, 6, 12), args.step, args.prompt)
+    shown = []
+    for row in rows:
+        shown.append(row)
+        # What has been measured is not lost when a later row fails.
+        if args.json:
+            bench.write_json(shown, args.json)
+    _print(shown)
+
+
+def _print(rows: list[Row]) -> None:
+    from rich.table import Table
+
+    table = Table("benchmark", box=None)
+    for title in ("ours, tokens/s", "peer", "ratio", "of the limit", "peak memory, MB", "compile, s"):
+        table.add_column(title, justify="right")
+
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    for row in rows:
+        peaks = " / ".join(f"{size / 1e6:.0f}" for size in (row.peak_rss_bytes or {}).values())
+        share = "" if row.limit_share is None else f"{row.limit_share:.0%}"
+        compiled = number(row.compile_seconds, ".1f")
+        table.add_row(
+            row.name, f"{row.ours:.0f}", number(row.peer, ".0f"), number(row.ratio, ".2f"), share, peaks, compiled
+        )
+    console = _console()
+    console.print(table)
+    for row in rows:
+        if row.notes:
+            console.print(f"{row.name}: " + ", ".join(f"{k} {v:.6g}" for k, v in row.notes.items()))
+
+
+def _console() -> Console:
+    """Return where tables go; in a file or a pipe they are as wide as they need to be."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200
+    return console
+
+
+def _compile(args: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+    import pathlib
+
+    from rich.table import Table
+
+    from ttcjax.bench import compile as bench
+
+    found = bench.run(args.shape, args.budgets, args.strategies, args.prompts, args.questions, args.rows)
+    table = Table("program", box=None)
+    for title in ("questions x prompt slots", "seconds", "memory, MB"):
+        table.add_column(title, justify="right")
+    for c in found.first:
+        size = (c.temp_bytes + c.argument_bytes) / 1e6
+        table.add_row(c.name, f"{c.prompts[0]} x {c.prompts[1]}", f"{c.seconds:.1f}", f"{size:.1f}")
+    console = _console()
+    console.print(table)
+    console.print(f"prompt buckets: {', '.join(map(str, found.prompt_buckets))} slots")
+    console.print(f"compiled: {len(found.first)} programs; by a second sweep over other questions: {found.again}")
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
+    if found.again:
+        raise UserError(f"{found.again} programs were compiled again: shapes are not bucketed as they should be")

@@ -1,0 +1,189 @@
+"""The engine's side of a benchmark; run as a process that takes orders (`protocol.serve`)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, SupportsIndex
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ttcjax.bench import protocol
+from ttcjax.config import ModelConfig, SamplerConfig, from_dict
+from ttcjax.model import cache, hf, transformer
+from ttcjax.sample.engine import Engine, Model, Prompt
+from ttcjax.search import registry
+from ttcjax.search.run import search
+from ttcjax.verify import prm
+
+
+class NoText:
+    """A tokenizer for random tokens: there is no text, and no token ends a step or a solution."""
+
+    pad_id, bos_id, eos_id, unk_id = 0, 1, -1, 3
+    fingerprint = "none"
+    step_end_ids: tuple[int, ...] = ()
+
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError("random tokens have no text")
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        raise NotImplementedError("random tokens have no text")
+
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        return ""
+
+    def decode_batch(self, rows: Iterable[Iterable[SupportsIndex]]) -> list[str]:
+        return ["" for _ in rows]
+
+
+class Ours:
+    """The tasks; each returns its seconds, compilation apart."""
+
+    def load(
+        self, folder: str, model: dict[str, Any], sampler: dict[str, Any], value: list[float] | None = None
+    ) -> dict[str, Any]:
+        begin = time.perf_counter()
+        config = from_dict(ModelConfig, model)
+        dtype = jnp.dtype(config.dtype)
+        params = hf.load(folder, config, lambda array: jnp.asarray(array, dtype))
+        verifier = None
+        if value is not None:
+            weights = {k: v for k, v in params.items() if k != "unembed"}
+            head = {"w": jnp.asarray(value, jnp.float32), "b": jnp.zeros((), jnp.float32)}
+            verifier = Model({**weights, "value": head}, config)
+        tokenizer = NoText(config.vocab_size)
+        self.engine = Engine(Model(params, config), tokenizer, from_dict(SamplerConfig, sampler), verifier)
+        return {
+            "seconds": time.perf_counter() - begin,
+            "devices": jax.device_count(),
+            "platform": jax.default_backend(),
+        }
+
+    def _timed(self, run: Any) -> tuple[Any, dict[str, Any]]:
+        known = len(self.engine.compilations)
+        begin = time.perf_counter()
+        out = run()
+        seconds = time.perf_counter() - begin
+        compiled = sum(c.seconds for c in self.engine.compilations[known:])
+        return out, {"seconds": seconds - compiled, "compile_seconds": compiled}
+
+    def sample(self, prompts: list[list[int]], n: int, limits: list[int] | None, seed: int) -> dict[str, Any]:
+        asked = [
+            Prompt(f"q{i}", tuple(tokens), None if limits is None else limits[i]) for i, tokens in enumerate(prompts)
+        ]
+        found, took = self._timed(lambda: self.engine.sample(asked, n, seed))
+        return {**took, "tokens": sum(len(s.tokens) for row in found for s in row)}
+
+    def search(self, prompts: list[list[int]], strategy: str, rounds: int, seed: int) -> dict[str, Any]:
+        asked = [Prompt(f"q{i}", tuple(tokens)) for i, tokens in enumerate(prompts)]
+        chosen = registry.parse(strategy, max_rounds=rounds)
+        found, took = self._timed(lambda: search(self.engine, chosen, asked, seed))
+        return {
+            **took,
+            "tokens": sum(s.tokens_sampled for row in found for s in row),
+            "verifier_tokens": sum(s.tokens_verified for row in found for s in row),
+        }
+
+    def logprobs(self, prompts: list[list[int]]) -> dict[str, Any]:
+        asked = [Prompt(f"q{i}", tuple(tokens)) for i, tokens in enumerate(prompts)]
+        return {"logprobs": [row.tolist() for row in self.engine.prompt_logprobs(asked)]}
+
+    def verify(self, prompt: list[int], n: int, rounds: int, step: int, seed: int) -> dict[str, Any]:
+        """Read `rounds` steps of n rows one after the other, then compare with one pass over the whole rows."""
+        engine, config = self.engine, self.engine.verifier_config
+        assert config is not None
+        params: Any = engine.verifier
+        rng = np.random.default_rng(seed)
+        tokens = jnp.asarray(rng.integers(4, config.vocab_size, (n, 1 + rounds * step)), jnp.int32)
+        tokens = tokens.at[:, 0].set(prompt[-1])
+        prefix_tokens = jnp.asarray([prompt[:-1]], jnp.int32)
+        length = jnp.asarray([len(prompt) - 1], jnp.int32)
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def read_on(reading: prm.Reading, params: Any, prefix: Any, tokens: Any, lengths: Any) -> Any:
+            reading = prm.read_on(params, prefix, reading, tokens, lengths, config, chunk=step)
+            return reading, prm.score(params, reading, config)
+
+        @jax.jit
+        def whole(params: Any, tokens: Any) -> jax.Array:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+            hidden = transformer.forward(params, tokens, positions, config)
+            return jax.nn.sigmoid(hidden[:, -1].astype(jnp.float32) @ params["value"]["w"])
+
+        prefill = jax.jit(functools.partial(cache.prefill, config=config))
+
+        def search_once() -> tuple[list[np.ndarray], float, int]:
+            begin = time.perf_counter()
+            prefix = prefill(params, prefix_tokens, length)
+            reading = prm.start_reading(config, n, tokens.shape[1])
+            scores, read = [], len(prompt) - 1
+            for t in range(rounds):
+                before = int(reading.read.sum())
+                lengths = jnp.full((n,), 1 + (t + 1) * step, jnp.int32)
+                reading, score = read_on(reading, params, prefix, tokens, lengths)
+                scores.append(np.asarray(score))
+                read += int(reading.read.sum()) - before
+            return scores, time.perf_counter() - begin, read
+
+        search_once()
+        scores, seconds, read = search_once()
+        full = jnp.concatenate([jnp.broadcast_to(prefix_tokens, (n, len(prompt) - 1)), tokens], axis=1)
+        gap = 0.0
+        for t, score in enumerate(scores):
+            seen = len(prompt) + (t + 1) * step
+            gap = max(gap, float(np.abs(score - np.asarray(whole(params, full[:, :seen]))).max()))
+        return {"seconds": seconds, "tokens": n * rounds * step, "verifier_tokens": read, "largest_difference": gap}
+
+    def limits(self, dtype: str) -> dict[str, Any]:
+        """Measure what the device can do at best: matrix products and copies."""
+        return {"flops_per_second": _matmul_rate(dtype), "bytes_per_second": _copy_rate(dtype)}
+
+
+def _best_seconds(run: Any, *args: jax.Array, repeats: int = 5) -> float:
+    jax.block_until_ready(run(*args))
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(run(*args))
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
+
+
+def _matmul_rate(dtype: str) -> float:
+    """FLOP/s of square matrix products, the best of some sizes."""
+    sizes = (512, 1024, 2048) if jax.default_backend() == "cpu" else (4096, 8192)
+    best = 0.0
+    for size in sizes:
+        a = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
+        best = max(best, 2 * size**3 / _best_seconds(jax.jit(jnp.matmul), a, a))
+    return best
+
+
+def _copy_rate(dtype: str) -> float:
+    """Bytes read and written a second by a copy of half a gigabyte."""
+    a = jnp.ones((2**29 // jnp.dtype(dtype).itemsize,), dtype)
+    return 2 * a.nbytes / _best_seconds(jax.jit(lambda x: x + jnp.ones((), x.dtype)), a)
+
+
+def main() -> None:
+    from ttcjax.parallel import skip_absent_tpu
+
+    skip_absent_tpu()
+    devices = os.environ.get("TTCJAX_BENCH_CPU_DEVICES")
+    if devices:
+        jax.config.update("jax_num_cpu_devices", int(devices))
+    ours = Ours()
+    names = ("load", "sample", "search", "logprobs", "verify", "limits")
+    protocol.serve({name: getattr(ours, name) for name in names})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""The benchmarks: what is measured, against what, and the rows they give."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ttcjax.bench import shapes
+from ttcjax.bench.protocol import Side
+from ttcjax.config import ModelConfig, SamplerConfig, to_dict
+from ttcjax.errors import UserError
+from ttcjax.model.params import count, spec
+from ttcjax.sample import memory
+
+_TOLERANCE = {"float32": 2e-3, "bfloat16": 0.5}
+"""Largest difference between the sides' log-probabilities of the same tokens that rounding explains."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison; rates are tokens a second, medians over runs that alternate between the sides."""
+
+    name: str
+    ours: float
+    peer: float | None = None
+    ratio: float | None = None
+    """Ours over the peer's; the median over pairs of runs."""
+    peak_rss_bytes: dict[str, int] | None = None
+    """Of the processes, from their start on: `ours`, and the peer's name."""
+    limit_share: float | None = None
+    """Share of the rate that the device's best matrix products, or its best copies where they bind, would allow."""
+    compile_seconds: float | None = None
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all benchmarks have in common."""
+
+    shape: str = "qwen2-40m"
+    dtype: str = "float32"
+    repeats: int = 3
+    peer: str | None = None
+    devices: int = 1
+    """CPU devices that ours is split over; one uses all cores too, and holds the weights once."""
+    seed: int = 0
+
+
+def _prompts(config: ModelConfig, count: int, length: int, seed: int) -> list[list[int]]:
+    return np.random.default_rng(seed).integers(4, config.vocab_size, (count, length)).tolist()
+
+
+class Bench:
+    """The sides of a benchmark on the same random weights, started when they are first needed."""
+
+    def __init__(self, options: Options):
+        """Check that the peer is installed before anything else is done."""
+        if options.peer is not None and not all(map(importlib.util.find_spec, ("torch", "transformers"))):
+            raise UserError("--peer transformers needs torch and transformers: pip install 'ttcjax[bench]'")
+        self.options = options
+        self.config = shapes.shape(options.shape, options.dtype)
+        self._folder = tempfile.TemporaryDirectory()
+        self.weights = pathlib.Path(self._folder.name)
+        shapes.write_weights(self.config, self.weights, options.seed)
+        self.parameters = count(spec(self.config))
+
+    def close(self) -> None:
+        self._folder.cleanup()
+
+    @contextlib.contextmanager
+    def ours(self, sampler: SamplerConfig, verifier: bool = False) -> Iterator[Side]:
+        """Start our side with the weights loaded."""
+        with Side("ttcjax", "ttcjax.bench.ours", {"TTCJAX_BENCH_CPU_DEVICES": str(self.options.devices)}) as side:
+            value = shapes.value_head(self.config) if verifier else None
+            side.call(
+                "load", folder=str(self.weights), model=to_dict(self.config), sampler=to_dict(sampler), value=value
+            )
+            yield side
+
+    @contextlib.contextmanager
+    def theirs(self, verifier: bool = False) -> Iterator[Side]:
+        """Start the peer with the weights loaded, on as many threads as there are cores."""
+        threads = len(os.sched_getaffinity(0))
+        with Side("transformers", "ttcjax.bench.peer", {"OMP_NUM_THREADS": str(threads)}) as side:
+            value = shapes.value_head(self.config) if verifier else None
+            side.call("load", folder=str(self.weights), dtype=self.options.dtype, threads=threads, value=value)
+            yield side
+
+    def check(self, ours: Side, peer: Side) -> float:
+        """Return the largest difference between the sides' log-probabilities of some random text.
+
+        Raises:
+            UserError: It is more than rounding: the sides do not run the same model.
+        """
+        text = _prompts(self.config, 1, 64, 99)
+        one, other = (np.array(side.call("logprobs", prompts=text)["logprobs"]) for side in (ours, peer))
+        gap = float(np.abs(one - other).max())
+        if not gap <= _TOLERANCE[self.options.dtype]:
+            raise UserError(f"the sides disagree on the same weights: log-probabilities differ by up to {gap:.3g}")
+        return gap
+
+    def limits(self) -> dict[str, float]:
+        """Return what the device can do at best, measured in a process of its own."""
+        with Side("ttcjax", "ttcjax.bench.ours", {"TTCJAX_BENCH_CPU_DEVICES": "1"}) as side:
+            return side.call("limits", dtype=self.options.dtype)
+
+    def limit_seconds(self, limits: dict[str, float], tokens: int, steps: int, cache_bytes: float = 0.0) -> float:
+        """Return the least seconds in which `tokens` tokens can be drawn in `steps` steps.
+
+        Two FLOPs a parameter and token, or the weights read once a step and the cache as often as it must be,
+        whichever takes longer.
+        """
+        size = 4 if self.options.dtype == "float32" else 2
+        arithmetic = 2 * self.parameters * tokens / limits["flops_per_second"]
+        traffic = (steps * self.parameters * size + cache_bytes) / limits["bytes_per_second"]
+        return max(arithmetic, traffic)
+
+    def alternate(
+        self, ours: tuple[Side, str, dict[str, Any]], peers: Sequence[tuple[Side, str, dict[str, Any]]] = ()
+    ) -> list[list[dict[str, Any]]]:
+        """Run our task and the peers' in turn, after a warm-up each; return every side's measurements."""
+        sides = [ours, *peers]
+        found: list[list[dict[str, Any]]] = [[] for _ in sides]
+        for turn in range(1 + self.options.repeats):
+            for (side, task, settings), results in zip(sides, found, strict=True):
+                results.append(side.call(task, **settings, seed=self.options.seed + turn))
+        return found
+
+
+def _rates(results: list[dict[str, Any]]) -> list[float]:
+    """Tokens a second of every run but the warm-up."""
+    return [r["tokens"] / r["seconds"] for r in results[1:]]
+
+
+def _row(name: str, ours: list[dict[str, Any]], peer: list[dict[str, Any]] | None = None, **more: Any) -> Row:
+    mine = _rates(ours)
+    theirs = _rates(peer) if peer is not None else None
+    return Row(
+        name=name,
+        ours=statistics.median(mine),
+        peer=statistics.median(theirs) if theirs else None,
+        ratio=statistics.median(a / b for a, b in zip(mine, theirs, strict=True)) if theirs else None,
+        compile_seconds=ours[0].get("compile_seconds"),
+        **more,
+    )
+
+
+def sample(options: Options, n: int, prompt: int, tokens: int) -> list[Row]:
+    """Sample `n` solutions of `tokens` tokens after one prompt of `prompt` tokens."""
+    with contextlib.closing(Bench(options)) as bench:
+        return _sample(bench, bench.limits(), n, prompt, tokens, ("plain", "careful"))
+
+
+def curves(options: Options, ns: Sequence[int], prompts: Sequence[int], tokens: int) -> Iterator[Row]:
+    """Sample at every number of samples and every prompt length, against the careful peer where one is asked for."""
+    with contextlib.closing(Bench(options)) as bench:
+        limits = bench.limits()
+        for prompt in prompts:
+            for n in ns:
+                yield from _sample(bench, limits, n, prompt, tokens, ("careful",))
+
+
+def _sample(
+    bench: Bench, limits: dict[str, float], n: int, prompt: int, tokens: int, kinds: Sequence[str]
+) -> list[Row]:
+    options = bench.options
+    sampler = SamplerConfig(max_tokens=tokens, rows=max(1, -(-n // options.devices)))
+    [text] = _prompts(bench.config, 1, prompt, options.seed + 1)
+    what = f"sample n={n} prompt={prompt} tokens={tokens}"
+    mine = {"prompts": [text], "n": n, "limits": None}
+    theirs = {"prompt": text, "n": n, "tokens": tokens}
+    kinds = kinds if options.peer else ()
+    with bench.ours(sampler) as ours, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(bench.theirs()) for _ in kinds]
+        found = bench.alternate((ours, "sample", mine), [(s, k, theirs) for s, k in zip(peers, kinds, strict=True)])
+        peak = ours.peak_rss_bytes()
+        cache_bytes = memory.token_bytes(bench.config) * tokens * (prompt + n * tokens / 2)
+        least = bench.limit_seconds(limits, n * tokens, tokens, cache_bytes)
+        share = statistics.median(least / r["seconds"] for r in found[0][1:])
+        more: dict[str, Any] = {"limit_share": share, "notes": dict(limits)}
+        if not peers:
+            return [_row(what, found[0], peak_rss_bytes={"ours": peak}, **more)]
+        more["notes"]["logprob_difference"] = bench.check(ours, peers[0])
+        return [
+            _row(
+                f"{what}, peer {kind}",
+                found[0],
+                results,
+                peak_rss_bytes={"ours": peak, "peer": side.peak_rss_bytes()},
+                **more,
+            )
+            for side, kind, results in zip(peers, kinds, found[1:], strict=True)
+        ]
+
+
+def queue(options: Options, requests: int, width: int, mean: int, most: int, prompt: int) -> list[Row]:
+    """Refilled rows against static batches of the same width, on requests of geometric lengths; both are ours."""
+    with contextlib.closing(Bench(options)) as bench:
+        rng = np.random.default_rng(options.seed + 2)
+        limits = np.minimum(rng.geometric(1 / mean, requests), most).tolist()
+        texts = _prompts(bench.config, requests, prompt, options.seed + 3)
+        task = {"prompts": texts, "n": 1, "limits": limits}
+        rows = max(1, width // options.devices)
+        refilled = SamplerConfig(max_tokens=most, rows=rows, waves=-(-requests // (rows * options.devices)))
+        with bench.ours(refilled) as one, bench.ours(dataclasses.replace(refilled, waves=1)) as other:
+            found = bench.alternate((one, "sample", task), [(other, "sample", task)])
+            peaks = {"ours": one.peak_rss_bytes(), "peer": other.peak_rss_bytes()}
+        notes = {"mean_length": float(np.mean(limits)), "longest": max(limits), "requests": requests, "width": width}
+        name = f"queue of {requests} requests, {width} rows, peer static batches"
+        return [_row(name, found[0], found[1], peak_rss_bytes=peaks, notes=notes)]
+
+
+def search(options: Options, questions: int, n: int, width: int, rounds: int, step: int, prompt: int) -> list[Row]:
+    """Beam search with a verifier of the policy's size, steps of fixed length."""
+    with contextlib.closing(Bench(options)) as bench:
+        sampler = SamplerConfig(
+            max_tokens=rounds * step,
+            max_step_tokens=step,
+            verifier_chunk=step,
+            rows=max(n, questions * n // options.devices),
+        )
+        texts = _prompts(bench.config, questions, prompt, options.seed + 4)
+        what = f"beam n={n} width={width} rounds={rounds} step={step} questions={questions} prompt={prompt}"
+        mine = {"prompts": texts, "strategy": f"beam:n={n},width={width}", "rounds": rounds}
+        theirs = {"prompts": texts, "n": n, "width": width, "rounds": rounds, "step": step}
+        rows = []
+        with bench.ours(sampler, verifier=True) as ours, contextlib.ExitStack() as stack:
+            kinds = ("plain", "careful") if options.peer else ()
+            peers = [stack.enter_context(bench.theirs(verifier=True)) for _ in kinds]
+            found = bench.alternate(
+                (ours, "search", mine), [(s, f"search_{kind}", theirs) for s, kind in zip(peers, kinds, strict=True)]
+            )
+            peak, read = ours.peak_rss_bytes(), found[0][-1]["verifier_tokens"]
+            if peers:
+                bench.check(ours, peers[0])
+            if not peers:
+                rows.append(_row(what, found[0], peak_rss_bytes={"ours": peak}, notes={"verifier_tokens": read}))
+            for side, kind, results in zip(peers, kinds, found[1:], strict=True):
+                peaks = {"ours": peak, "peer": side.peak_rss_bytes()}
+                notes = {"verifier_tokens": read, "verifier_tokens_peer": results[-1]["verifier_tokens"]}
+                rows.append(_row(f"{what}, peer {kind}", found[0], results, peak_rss_bytes=peaks, notes=notes))
+        return rows
+
+
+def verify(options: Options, n: int, rounds: Sequence[int], step: int, prompt: int) -> list[Row]:
+    """The verifier's reading in a search of several rounds: new tokens only, against whole prefixes every round."""
+    with contextlib.closing(Bench(options)) as bench:
+        [text] = _prompts(bench.config, 1, prompt, options.seed + 5)
+        sampler = SamplerConfig(max_tokens=max(rounds) * step, rows=n)
+        rows = []
+        with bench.ours(sampler, verifier=True) as ours, contextlib.ExitStack() as stack:
+            side = stack.enter_context(bench.theirs(verifier=True)) if options.peer else None
+            for count in rounds:
+                task = {"prompt": text, "n": n, "rounds": count, "step": step}
+                found = bench.alternate((ours, "verify", task), [(side, "verify", task)] if side else [])
+                notes = {
+                    "verifier_tokens": found[0][-1]["verifier_tokens"],
+                    "largest_difference": max(r["largest_difference"] for r in found[0]),
+                }
+                peaks = {"ours": ours.peak_rss_bytes()}
+                if side:
+                    notes["verifier_tokens_peer"] = found[1][-1]["verifier_tokens"]
+                    peaks["peer"] = side.peak_rss_bytes()
+                name = f"verify n={n} rounds={count} step={step} prompt={prompt}"
+                rows.append(_row(name, found[0], found[1] if side else None, peak_rss_bytes=peaks, notes=notes))
+        return rows
+
+
+def write_json(rows: Sequence[Row], path: str) -> None:
+    """Write rows as a JSON list."""
+    pathlib.Path(path).write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=2) + "\n")
