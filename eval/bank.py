@@ -92,6 +92,7 @@ def result_rows(
                     "step_scores": list(solution.step_scores),
                     "step_truth": task.check_steps(example, lines),
                     "tokens": solution.tokens_sampled,
+                    "lookahead_tokens": solution.tokens_lookahead,
                     "verifier_tokens": solution.tokens_verified,
                     "logprob": solution.logprob,
                     "seconds": seconds,

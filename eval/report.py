@@ -34,6 +34,7 @@ from ttcjax.eval.estimators import (
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.parquet import read_shard
+from ttcjax.search import registry
 from ttcjax.verify.aggregate import AGGREGATIONS
 from ttcjax.verify.metrics import VALIDATION_SCHEMA, auroc, best_threshold, brier, first_error, reliability
 
@@ -132,7 +133,8 @@ def summarise(
                 continue
             if not cell.num_rows:
                 raise UserError(f"the search folder has no rows of {strategy} at budget {n}: delete it and run again")
-            found = Samples.from_table(cell, questions, n, config.sweep.seeds, grade_equal)
+            kept = registry.for_budget(strategy, n).n
+            found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
             accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties)
             missing += [(strategy, n, *place) for place in found.missing]
 

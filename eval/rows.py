@@ -28,6 +28,7 @@ SCHEMA = pa.schema(
         pa.field("step_scores", pa.list_(pa.float32()), nullable=False, metadata={"about": "one a step, in [0, 1]"}),
         pa.field("step_truth", pa.list_(pa.bool_()), metadata={"about": "one a step; null if unknown"}),
         pa.field("tokens", pa.int32(), nullable=False, metadata={"about": "tokens decoded by the policy"}),
+        pa.field("lookahead_tokens", pa.int32(), nullable=False, metadata={"about": "of dropped rollouts, beside"}),
         pa.field("verifier_tokens", pa.int32(), nullable=False, metadata={"about": "tokens scored"}),
         pa.field("logprob", pa.float32(), nullable=False, metadata={"about": "of the solution, in nats"}),
         pa.field("seconds", pa.float32(), nullable=False, metadata={"about": "wall time of this row's share"}),

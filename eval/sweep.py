@@ -28,7 +28,7 @@ def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int
     cells: dict[Strategy, list[tuple[str, int]]] = {}
     for name in config.sweep.strategies:
         for budget in config.sweep.budgets:
-            strategy = registry.parse(name, n=budget, max_rounds=config.sweep.max_rounds)
+            strategy = registry.for_budget(name, budget, max_rounds=config.sweep.max_rounds)
             if name.partition(":")[0] in registry.FROM_SAMPLES:
                 continue
             cells.setdefault(strategy.resolved(), []).append((name, budget))

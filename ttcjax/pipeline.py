@@ -181,7 +181,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     """
     from ttcjax.search import registry  # imports jax, which reading this module does not need
 
-    registry.check_for_sweep(config.sweep.strategies)
+    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     stages = STAGES if only is None else (get_stage(only),)
     workdir = absolute(config.workdir)
     with locked(workdir):

@@ -45,6 +45,7 @@ def make_row(rng, q, strategy, n, seed, sample):
         "step_scores": [float(np.clip(rng.normal(0.8 if t else 0.4, 0.2), 0, 1)) for t in truth],
         "step_truth": truth,
         "tokens": 10,
+        "lookahead_tokens": 0,
         "verifier_tokens": 10,
         "logprob": -1.0,
         "seconds": 0.1,

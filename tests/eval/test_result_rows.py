@@ -24,6 +24,7 @@ ROW = {
     "step_scores": [0.5, 0.75],
     "step_truth": [True, True],
     "tokens": 12,
+    "lookahead_tokens": 0,
     "verifier_tokens": 12,
     "logprob": -1.5,
     "seconds": 0.25,

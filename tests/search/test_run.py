@@ -1,5 +1,7 @@
 """Search on real models: scores, token counts and results that depend on nothing but seed and question."""
 
+import dataclasses
+
 import pytest
 
 from ttcjax.config import SamplerConfig
@@ -8,14 +10,22 @@ from ttcjax.metrics import CompileClock
 from ttcjax.sample.engine import Engine
 from ttcjax.search.beam import Beam
 from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.dvts import DVTS
+from ttcjax.search.lookahead import Lookahead
 from ttcjax.search.run import search
 
-BEAM, SEED = Beam(4, 2), 3
+BEAM, AHEAD, SEED = Beam(4, 2), Lookahead(4, 2, k=2), 3
+EACH = (BEAM, AHEAD, DVTS(4, 2))
+
+
+@pytest.fixture(scope="module", params=EACH, ids=lambda strategy: strategy.name)
+def strategy(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def found(engine, prompts):
-    return search(engine, BEAM, prompts, SEED)
+def found(engine, prompts, strategy):
+    return search(engine, strategy, prompts, SEED)
 
 
 def flat(rows):
@@ -26,7 +36,8 @@ def assert_same(got, want):
     """Equal but for rounding, in which batches of other shapes differ."""
     for g, w in zip(flat(got), flat(want), strict=True):
         assert (g.tokens, g.text, g.finished) == (w.tokens, w.text, w.finished)
-        assert (g.tokens_sampled, g.tokens_verified) == (w.tokens_sampled, w.tokens_verified)
+        for count in ("tokens_sampled", "tokens_verified", "tokens_lookahead"):
+            assert getattr(g, count) == getattr(w, count), count
         assert g.step_scores == pytest.approx(w.step_scores, abs=1e-5)
         assert g.logprob == pytest.approx(w.logprob, abs=1e-3)
 
@@ -65,17 +76,20 @@ def test_logprobs_follow_their_rows(engine, tiny, prompts, found):
             assert s.text == tiny.tokenizer.decode(s.tokens)
 
 
-@pytest.mark.parametrize("rows", [BEAM.n, 7 * BEAM.n])
-def test_results_do_not_depend_on_the_batch(tiny, prompts, found, rows):
-    assert_same(search(tiny.engine(rows=rows), BEAM, prompts, SEED), found)
+@pytest.mark.parametrize(("strategy", "groups"), [(BEAM, 1), (AHEAD, 7)], indirect=["strategy"], ids=["beam", "ahead"])
+def test_results_do_not_depend_on_the_batch(tiny, prompts, strategy, found, groups):
+    """Groups of rows that have ended a question go on with the next, while others are in the midst of theirs."""
+    rows = groups * strategy.n
+    assert_same(search(tiny.engine(rows=rows), strategy, prompts, SEED), found)
 
 
-def test_results_do_not_depend_on_devices_nor_order(tiny, prompts, found):
-    assert_same(search(tiny.engine(devices=8), BEAM, prompts[::-1], SEED)[::-1], found)
+@pytest.mark.parametrize("strategy", [BEAM, AHEAD], indirect=True, ids=["beam", "ahead"])
+def test_results_do_not_depend_on_devices_nor_order(tiny, prompts, strategy, found):
+    assert_same(search(tiny.engine(devices=8), strategy, prompts[::-1], SEED)[::-1], found)
 
 
-def test_the_seed_changes_results(engine, prompts, found):
-    other = search(engine, BEAM, prompts, SEED + 1)
+def test_the_seed_changes_results(engine, prompts, strategy, found):
+    other = search(engine, strategy, prompts, SEED + 1)
     assert sum(a.tokens == b.tokens for a, b in zip(flat(other), flat(found), strict=True)) <= 4
 
 
@@ -92,20 +106,21 @@ def test_a_beam_as_small_as_its_width_is_best_of_n(engine, prompts):
 
 
 def test_token_counts_are_those_of_the_places(engine, prompts, found):
-    """Every token drawn counts at its place, kept or dropped; the verifier reads it once, and the prompt's last."""
+    """Every token drawn counts at its place, kept or dropped; the verifier reads it once, and the prompt's last.
+    So what the verifier reads grows with the rounds as what is drawn does, and not with their square."""
     for candidates in found:
         prefixes = {s.tokens[:end] for s in candidates for end in range(1, len(s.tokens) + 1)}
         drawn = sum(s.tokens_sampled for s in candidates)
         assert drawn >= len(prefixes), "a candidate holds tokens that no place has drawn"
         assert drawn <= len(candidates) * engine.sampler.max_tokens
         for s in candidates:
-            assert s.tokens_verified == s.tokens_sampled + 1
+            assert s.tokens_verified == s.tokens_sampled + s.tokens_lookahead + 1
 
 
 def test_long_steps_are_cut_and_scored_at_their_end(tiny, prompts):
     """Steps of more than `max_step_tokens` tokens go through in several rounds and still have one score each."""
     engine = tiny.engine(max_step_tokens=2)
-    found = search(engine, BEAM, prompts, SEED)
+    found = search(engine, AHEAD, prompts, SEED)
     ends = tiny.tokenizer.step_end_ids
     assert any(not set(s.tokens[:3]) & set(ends) and s.step_scores for s in flat(found)), "no long step to test"
     for s, whole in zip(flat(found), flat(engine.score(prompts, found)), strict=True):
@@ -114,15 +129,23 @@ def test_long_steps_are_cut_and_scored_at_their_end(tiny, prompts):
 
 
 def test_rounds_are_limited(tiny, engine, prompts):
-    for s in flat(search(engine, Beam(4, 2, max_rounds=1), prompts, SEED)):
-        assert len(s.tokens) <= engine.sampler.max_step_tokens
-        assert sum(t in tiny.tokenizer.step_end_ids for t in s.tokens) <= 1
+    rounds, longest = 2, engine.sampler.max_step_tokens
+    for s in flat(search(engine, dataclasses.replace(AHEAD, max_rounds=rounds), prompts, SEED)):
+        assert s.tokens_sampled <= rounds * longest, "sampled after the last round"
+        assert s.tokens_lookahead <= rounds * AHEAD.k * longest, "rolled out after the last round"
+        assert sum(t in tiny.tokenizer.step_end_ids for t in s.tokens) <= rounds
 
 
-def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, found):
+def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, strategy, found):
+    """Over budgets, seeds and questions of other lengths."""
+    budgets = [dataclasses.replace(strategy, n=n) for n in (4, 16, 64)]
     others = tiny.prompts(engine, start=20, count=len(prompts))
+    assert len({len(prompt.tokens) for prompt in (*prompts, *others)}) > 4
+    for larger in budgets[1:]:
+        search(engine, larger, prompts, SEED)
     with CompileClock() as clock:
-        search(engine, BEAM, others, SEED + 1)
+        for again in budgets:
+            search(engine, again, others, SEED + 1)
     assert clock.compilations == 0
 
 

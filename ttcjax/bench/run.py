@@ -126,15 +126,17 @@ class Bench:
         traffic = (steps * self.parameters * size + cache_bytes) / limits["bytes_per_second"]
         return max(arithmetic, traffic)
 
-    def alternate(
-        self, ours: tuple[Side, str, dict[str, Any]], peers: Sequence[tuple[Side, str, dict[str, Any]]] = ()
-    ) -> list[list[dict[str, Any]]]:
-        """Run our task and the peers' in turn, after a warm-up each; return every side's measurements."""
-        sides = [ours, *peers]
+    def alternate(self, sides: Sequence[tuple[Side, str, dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+        """Run every side's task in turn, after a warm-up each; return each side's measurements, the warm-up first.
+
+        A task that takes minutes, as the plain ones do, is warmed up with a shorter one: nothing of theirs compiles.
+        """
         found: list[list[dict[str, Any]]] = [[] for _ in sides]
         for turn in range(1 + self.options.repeats):
             for (side, task, settings), results in zip(sides, found, strict=True):
-                results.append(side.call(task, **settings, seed=self.options.seed + turn))
+                short = {k: min(settings[k], 2) for k in ("tokens", "rounds") if k in settings and "plain" in task}
+                seed = self.options.seed + turn
+                results.append(side.call(task, **settings | (short if turn == 0 else {}), seed=seed))
         return found
 
 
@@ -183,7 +185,7 @@ def _sample(
     kinds = kinds if options.peer else ()
     with bench.ours(sampler) as ours, contextlib.ExitStack() as stack:
         peers = [stack.enter_context(bench.theirs()) for _ in kinds]
-        found = bench.alternate((ours, "sample", mine), [(s, k, theirs) for s, k in zip(peers, kinds, strict=True)])
+        found = bench.alternate([(ours, "sample", mine), *((s, k, theirs) for s, k in zip(peers, kinds, strict=True))])
         peak = ours.peak_rss_bytes()
         cache_bytes = memory.token_bytes(bench.config) * tokens * (prompt + n * tokens / 2)
         least = bench.limit_seconds(limits, n * tokens, tokens, cache_bytes)
@@ -214,7 +216,7 @@ def queue(options: Options, requests: int, width: int, mean: int, most: int, pro
         rows = max(1, width // options.devices)
         refilled = SamplerConfig(max_tokens=most, rows=rows, waves=-(-requests // (rows * options.devices)))
         with bench.ours(refilled) as one, bench.ours(dataclasses.replace(refilled, waves=1)) as other:
-            found = bench.alternate((one, "sample", task), [(other, "sample", task)])
+            found = bench.alternate([(one, "sample", task), (other, "sample", task)])
             peaks = {"ours": one.peak_rss_bytes(), "peer": other.peak_rss_bytes()}
         notes = {"mean_length": float(np.mean(limits)), "longest": max(limits), "requests": requests, "width": width}
         name = f"queue of {requests} requests, {width} rows, peer static batches"
@@ -239,7 +241,7 @@ def search(options: Options, questions: int, n: int, width: int, rounds: int, st
             kinds = ("plain", "careful") if options.peer else ()
             peers = [stack.enter_context(bench.theirs(verifier=True)) for _ in kinds]
             found = bench.alternate(
-                (ours, "search", mine), [(s, f"search_{kind}", theirs) for s, kind in zip(peers, kinds, strict=True)]
+                [(ours, "search", mine), *((s, f"search_{k}", theirs) for s, k in zip(peers, kinds, strict=True))]
             )
             peak, read = ours.peak_rss_bytes(), found[0][-1]["verifier_tokens"]
             if peers:
@@ -263,7 +265,7 @@ def verify(options: Options, n: int, rounds: Sequence[int], step: int, prompt: i
             side = stack.enter_context(bench.theirs(verifier=True)) if options.peer else None
             for count in rounds:
                 task = {"prompt": text, "n": n, "rounds": count, "step": step}
-                found = bench.alternate((ours, "verify", task), [(side, "verify", task)] if side else [])
+                found = bench.alternate([(ours, "verify", task), *([(side, "verify", task)] if side else [])])
                 notes = {
                     "verifier_tokens": found[0][-1]["verifier_tokens"],
                     "largest_difference": max(r["largest_difference"] for r in found[0]),

@@ -173,7 +173,7 @@ class Engine:
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
         requests, owner = self._split(prompts, n, first_sample)
-        fits = {length: self.fit(length, n, slots) for length in set(map(self._bucket, prompts))}
+        fits = {length: self.fit(length, n, slots) for length in set(map(self.bucket, prompts))}
         for members, batch in self.batches(requests, {length: fit.questions for length, fit in fits.items()}):
             most = max(requests[i].count for i in members if i is not None)
             fit = fits[batch.prefix.shape[1]]
@@ -194,10 +194,10 @@ class Engine:
 
         Where a batch would have fewer questions than there are devices, several devices share a question.
         """
-        sizes = collections.Counter(map(self._bucket, prompts))
+        sizes = collections.Counter(map(self.bucket, prompts))
         requests, owner = [], []
         for i, prompt in enumerate(prompts):
-            parts = max(1, min(n, self.mesh.size // sizes[self._bucket(prompt)]))
+            parts = max(1, min(n, self.mesh.size // sizes[self.bucket(prompt)]))
             begins = [first + n * part // parts for part in range(parts + 1)]
             requests += [Request(prompt, a, b - a) for a, b in itertools.pairwise(begins)]
             owner += [i] * parts
@@ -374,7 +374,8 @@ class Engine:
             self._programs[key] = Program(_title(key), fn, self.mesh, split, self.compilations.append)
         return self._programs[key]
 
-    def _bucket(self, prompt: Prompt) -> int:
+    def bucket(self, prompt: Prompt) -> int:
+        """Return the slots that a prompt is padded to."""
         return bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket)
 
     def batches(
@@ -393,7 +394,7 @@ class Engine:
         devices = self.mesh.size
         groups: dict[int, list[int]] = {}
         for i, request in enumerate(requests):
-            groups.setdefault(self._bucket(request.prompt), []).append(i)
+            groups.setdefault(self.bucket(request.prompt), []).append(i)
         for slots, indices in sorted(groups.items()):
             limit = most if isinstance(most, int) else most[slots]
             share = min(limit, 1 << (-(-len(indices) // devices) - 1).bit_length())

@@ -48,6 +48,15 @@ class SearchOps(Protocol):
         """
         ...
 
+    def lookahead(self, state: Any, k: int) -> tuple[Any, jax.Array]:
+        """Score every row by where it leads: `[B]`, the verifier's score at the end of a greedy rollout.
+
+        A rollout takes k further steps at temperature 0, or fewer where the row ends before; a row that has ended
+        is scored as it ended. Rollouts are dropped: of the returned state only what counts work differs. The
+        verifier must have read the rows, as `score_step` lets it.
+        """
+        ...
+
     def score_all(self, state: Any) -> tuple[Any, jax.Array]:
         """Let the verifier read whole rows; return the scores `[B, R]` of their steps."""
         ...

@@ -21,12 +21,12 @@ def sqrt_width(n: int) -> int:
 def select_parents(score_QN: jax.Array, live_QN: jax.Array, width: int) -> jax.Array:
     """Decide which row each place continues.
 
-    Among the L live rows of a question the best `ceil(L / width)` are kept, ties going to the lower index.
-    The live places are dealt out to them in order of rank, `width` to each, the last taking what remains; so
-    the number of rows never changes. Rows that have ended keep their places.
+    Among the L live rows of a question, or of another group of N adjacent rows, the best `ceil(L / width)` are
+    kept, ties going to the lower index. The live places are dealt out to them in order of rank, `width` to each,
+    the last taking what remains; so the number of rows never changes. Rows that have ended keep their places.
 
     Args:
-        score_QN: Verifier scores; those of ended rows are ignored.
+        score_QN: Scores; those of ended rows are ignored.
         live_QN: Rows that have not ended.
         width: Children of a kept row (M in Snell et al. 2024).
 
@@ -41,13 +41,51 @@ def select_parents(score_QN: jax.Array, live_QN: jax.Array, width: int) -> jax.A
     return (parent_QN + jnp.arange(Q)[:, None] * N).reshape(-1)
 
 
+def take_step(
+    ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array
+) -> tuple[Any, jax.Array, jax.Array]:
+    """Sample the next step of every live row, and let the verifier read it.
+
+    Args:
+        ops: The engine.
+        state: Its state.
+        step_scores: As in `Strategy.round`.
+        round_Q: As in `Strategy.round`.
+
+    Returns:
+        The state, the step scores with those of the new steps, and the verifier's score `[B]` of what each row that
+        was live now ends with.
+    """
+    live_before = ~ops.done(state)
+    before = ops.steps(state)
+    state, score = ops.score_step(ops.extend_step(state, round_Q))
+    # A step cut at its length limit, or the unfinished end of a row, is scored but is no step.
+    ended_step = live_before & (ops.steps(state) > before)
+    index = jnp.where(ended_step, before, ops.max_steps)
+    return state, step_scores.at[jnp.arange(len(before)), index].set(score, mode="drop"), score
+
+
+def keep_best(
+    ops: SearchOps, state: Any, step_scores: jax.Array, score: jax.Array, width: int, group: int
+) -> tuple[Any, jax.Array]:
+    """Continue the best rows of every group of `group` adjacent rows in all its live places; see `select_parents`.
+
+    Returns:
+        The state and the step scores, which follow their rows.
+    """
+    live = ~ops.done(state)
+    parents = select_parents(score.reshape((-1, group)), live.reshape((-1, group)), width)
+    return ops.fork(state, parents), step_scores[parents]
+
+
 @dataclass(frozen=True)
 class Beam:
     """Keep the best N / M prefixes by the verifier's latest step score, sample M next steps of each, repeat.
 
     Snell et al. 2024, section 5.2 and Fig. 2 (whose caption says "top M"; the text, followed here, keeps N / M).
-    Where the paper is silent: a row that ends stays a candidate and keeps its place in the count N; an N below
-    the width, or a width of 1, is best-of-N, since nothing would be dropped.
+    Where the paper is silent: a row that ends stays a candidate and keeps its place in the count N; equal rows all
+    stay; ties go to the lower index; a width that does not divide the live rows gives the last kept one fewer
+    children; an N below the width, or a width of 1, is best-of-N, since nothing would be dropped.
     """
 
     n: int
@@ -55,6 +93,7 @@ class Beam:
     width: int | Literal["sqrt"] = 4
     """M: next steps sampled from each kept prefix; `sqrt` is `sqrt_width(n)`."""
     max_rounds: int = 40
+    """Rounds, of a step each, after which a question ends; a row that has not ended by then has no answer."""
 
     @property
     def name(self) -> str:
@@ -70,13 +109,5 @@ class Beam:
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""
         assert isinstance(self.width, int)
-        live_before = ~ops.done(state)
-        before = ops.steps(state)
-        state, score = ops.score_step(ops.extend_step(state, round_Q))
-        # A step cut at its length limit, or the unfinished end of a row, is scored but is no step.
-        ended_step = live_before & (ops.steps(state) > before)
-        index = jnp.where(ended_step, before, ops.max_steps)
-        step_scores = step_scores.at[jnp.arange(len(before)), index].set(score, mode="drop")
-        live = ~ops.done(state)
-        parents = select_parents(score.reshape(ops.questions, -1), live.reshape(ops.questions, -1), self.width)
-        return ops.fork(state, parents), step_scores[parents]
+        state, step_scores, score = take_step(ops, state, step_scores, round_Q)
+        return keep_best(ops, state, step_scores, score, self.width, self.n)

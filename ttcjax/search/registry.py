@@ -1,4 +1,7 @@
-"""Strategies in text: `beam:n=16,width=4`."""
+"""Strategies in text: `beam:n=16,width=4`.
+
+A field of a strategy that is a number takes 1 to 65536, or from what its metadata calls `least`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from ttcjax.config import ConfigError
 from ttcjax.search.base import Strategy
 from ttcjax.search.beam import Beam
 from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.dvts import DVTS
+from ttcjax.search.lookahead import Lookahead
 
-STRATEGIES: dict[str, typing.Any] = {"best_of_n": BestOfN, "beam": Beam}
+STRATEGIES: dict[str, typing.Any] = {"best_of_n": BestOfN, "beam": Beam, "lookahead": Lookahead, "dvts": DVTS}
 FROM_SAMPLES = ("majority", "best_of_n")
 """Kinds that choose among independent samples, so a bank of samples answers them at every budget."""
 
@@ -21,16 +26,40 @@ _MOST = 65536
 """Largest number in a strategy; far above what anyone runs, and far below what overflows."""
 
 
-def check_for_sweep(names: Iterable[str]) -> None:
+def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,)) -> None:
     """Say no, before anything is computed, to a strategy that a sweep could not run.
 
     Raises:
-        ConfigError: A name cannot be read, or fixes the budget `n`, which the sweep varies.
+        ConfigError: A name cannot be read, fixes the budget `n`, which the sweep varies, or cannot have one of the
+            budgets.
     """
+    budgets = tuple(budgets)
     for name in names:
         if any(part.startswith("n=") for part in name.partition(":")[2].split(",")):
             raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
-        parse(name, n=1)
+        for n in budgets:
+            for_budget(name, n)
+
+
+def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
+    """Return the strategy with as many rows as a budget of generations pays for.
+
+    `n` is the budget itself unless a row costs more than one generation: `lookahead:k=3` at 64 has 16 beams. Where
+    that leaves no search, because fewer rows than the width remain, it is best-of-N with the whole budget.
+
+    Args:
+        text: A name without `n`, as in `parse`.
+        budget: Generations a question (Snell et al. 2024, section 5.2).
+        **defaults: As in `parse`.
+
+    Raises:
+        ConfigError: As in `parse`, or the strategy cannot have that many rows.
+    """
+    strategy = parse(text, **defaults, n=budget)
+    if strategy.cost() <= budget:
+        return strategy
+    smaller = parse(text, **defaults, n=max(1, budget * budget // strategy.cost()))
+    return BestOfN(budget) if isinstance(smaller.resolved(), BestOfN) else smaller
 
 
 def parse(text: str, **defaults: typing.Any) -> Strategy:
@@ -56,13 +85,17 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         raise ConfigError(f"unknown strategy {kind!r} in {text!r}{_closest(kind, ['majority', *STRATEGIES])}")
     cls = STRATEGIES[kind]
     hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    names = list(fields)
     for key in given:
         if key not in names:
             raise ConfigError(f"unknown setting {key!r} in strategy {text!r}{_closest(key, names)}")
     values = {key: value for key, value in defaults.items() if key in names}
-    values |= {key: _value(hints[key], value, f"{key} in strategy {text!r}") for key, value in given.items()}
-    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in values]
+    values |= {
+        key: _value(hints[key], value, f"{key} in strategy {text!r}", fields[key].metadata.get("least", 1))
+        for key, value in given.items()
+    }
+    missing = [f.name for f in fields.values() if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise ConfigError(f"strategy {text!r} needs {missing[0]}, for example {kind}:{missing[0]}=16")
     return cls(**values)
@@ -73,8 +106,8 @@ def _closest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
-def _value(hint: typing.Any, text: str, where: str) -> typing.Any:
-    """Read `text` as one of the types or literals that `hint` allows."""
+def _value(hint: typing.Any, text: str, where: str, least: int) -> typing.Any:
+    """Read `text` as one of the types or literals that `hint` allows, a number from `least` up."""
     options = typing.get_args(hint) if typing.get_origin(hint) is not None else (hint,)
     literals = [
         value for o in options for value in (typing.get_args(o) if typing.get_origin(o) is typing.Literal else (o,))
@@ -82,9 +115,9 @@ def _value(hint: typing.Any, text: str, where: str) -> typing.Any:
     if text in literals:
         return text
     if int in literals:
-        if text.isascii() and text.isdigit() and 0 < int(text[:10]) <= _MOST:
+        if text.isascii() and text.isdigit() and least <= int(text[:10]) <= _MOST:
             return int(text)
-        allowed = [f"a positive whole number up to {_MOST}", *(repr(v) for v in literals if isinstance(v, str))]
+        allowed = [f"a whole number from {least} up to {_MOST}", *(repr(v) for v in literals if isinstance(v, str))]
     else:
         allowed = [repr(v) for v in literals]
     raise ConfigError(f"{where} must be {' or '.join(allowed)}, not {text!r}")

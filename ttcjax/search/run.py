@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ttcjax.config import ModelConfig
+from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.model import cache
 from ttcjax.model.params import Params
 from ttcjax.sample import programs, queue
@@ -30,6 +30,8 @@ class SearchState:
     reading: prm.Reading
     verified: jax.Array
     """`[B]` int32: tokens the verifier has read at this place of the batch, dropped ones included."""
+    ahead: jax.Array
+    """`[B]` int32: tokens of rollouts drawn at this place of the batch, not among `rows.sampled`."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +63,30 @@ class EngineOps:
     def steps(self, state: SearchState) -> jax.Array:
         return state.rows.steps
 
-    def _decode(self, state: SearchState, round_Q: jax.Array, max_new: int, one_step: bool) -> SearchState:
-        rows = decode(
+    def _decode(self, rows: Rows, round_Q: jax.Array, sampler: SamplerConfig, *, one_step: bool) -> Rows:
+        return decode(
             self.policy,
             self.policy_prefix,
-            state.rows,
+            rows,
             jnp.repeat(round_Q, self.plan.n),
             self.plan.policy,
-            self.plan.sampler,
+            sampler,
             self.plan.stops,
-            max_new=max_new,
+            max_new=sampler.max_step_tokens if one_step else self.plan.slots - 1,
             one_step=one_step,
         )
-        return dataclasses.replace(state, rows=rows)
+
+    @property
+    def _no_round(self) -> jax.Array:
+        return jnp.zeros((self.questions,), jnp.int32)
 
     def extend_step(self, state: SearchState, round_Q: jax.Array) -> SearchState:
-        return self._decode(state, round_Q, self.plan.sampler.max_step_tokens, one_step=True)
+        rows = self._decode(state.rows, round_Q, self.plan.sampler, one_step=True)
+        return dataclasses.replace(state, rows=rows)
 
     def extend_full(self, state: SearchState) -> SearchState:
-        no_round = jnp.zeros((self.questions,), jnp.int32)
-        return self._decode(state, no_round, self.plan.slots - 1, one_step=False)
+        rows = self._decode(state.rows, self._no_round, self.plan.sampler, one_step=False)
+        return dataclasses.replace(state, rows=rows)
 
     def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
@@ -97,6 +103,24 @@ class EngineOps:
         score_B = prm.score(self.verifier, reading, self._verifier_config)
         return dataclasses.replace(state, reading=reading, verified=verified), score_B
 
+    def lookahead(self, state: SearchState, k: int) -> tuple[SearchState, jax.Array]:
+        greedy = dataclasses.replace(self.plan.sampler, temperature=0.0)
+
+        def step(_: jax.Array, rows: Rows) -> Rows:
+            return self._decode(rows, self._no_round, greedy, one_step=True)
+
+        rows = jax.lax.fori_loop(0, k, step, state.rows)
+        there, score_B = self.score_step(dataclasses.replace(state, rows=rows))
+        # Rows and readings go back to where they stood, but for their caches: what a rollout wrote there lies at and
+        # past the ends of rows, where every slot is written again before it is read. So no cache is kept aside.
+        back = SearchState(
+            rows=dataclasses.replace(state.rows, cache=there.rows.cache),
+            reading=dataclasses.replace(state.reading, cache=there.reading.cache),
+            verified=there.verified,
+            ahead=state.ahead + rows.sampled - state.rows.sampled,
+        )
+        return back, score_B
+
     def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
         scores = programs.score_rows(self.verifier, self.verifier_prefix, rows.tokens, rows.length, self.plan)
@@ -107,6 +131,7 @@ class EngineOps:
             rows=state.rows.fork(parent_B),
             reading=state.reading.fork(parent_B),
             verified=state.verified,
+            ahead=state.ahead,
         )
 
 
@@ -118,6 +143,8 @@ class Found:
     step_scores: jax.Array
     """`[B, R]` float32; entries past a row's steps are 0."""
     verified: jax.Array
+    """`[B]` int32."""
+    ahead: jax.Array
     """`[B]` int32."""
 
 
@@ -156,6 +183,7 @@ def _program(
             rows=programs.begin(state.rows, fresh_B, prompts, line.request_B, seed, plan),
             reading=prm.begin_reading(state.reading, fresh_B),
             verified=jnp.where(fresh_B, 0, state.verified),
+            ahead=jnp.where(fresh_B, 0, state.ahead),
         )
         step_scores = jnp.where(fresh_B[:, None], 0.0, step_scores)
         round_G = jnp.where(fresh_B.reshape((plan.groups, plan.n))[:, 0], 0, round_G)
@@ -166,7 +194,7 @@ def _program(
         over_B = jnp.repeat(round_G >= strategy.max_rounds, plan.n)
         rows = dataclasses.replace(state.rows, done=state.rows.done | over_B)
         state = dataclasses.replace(state, rows=rows)
-        now = Found(programs.result(rows), step_scores, state.verified)
+        now = Found(programs.result(rows), step_scores, state.verified, state.ahead)
         found = queue.harvest(found, now, line.request_B, _by_question(rows.done, plan.n))
         return line, state, step_scores, round_G, policy_prefix, verifier_prefix, found
 
@@ -175,10 +203,11 @@ def _program(
         rows=rows,
         reading=prm.start_reading(plan.verifier, plan.rows, plan.slots),
         verified=jnp.zeros((plan.rows,), jnp.int32),
+        ahead=jnp.zeros((plan.rows,), jnp.int32),
     )
     step_scores = jnp.zeros((plan.rows, plan.max_steps), jnp.float32)
     line = queue.start(plan.groups, plan.rows, Q, plan.n)
-    found = programs.no_results(Found(programs.result(rows), step_scores, state.verified), Q * plan.n)
+    found = programs.no_results(Found(programs.result(rows), step_scores, state.verified, state.ahead), Q * plan.n)
     policy_prefix = cache.take(policy_prefixes, line.question_G)
     verifier_prefix = cache.take(verifier_prefixes, line.question_G)
     rounds = jnp.zeros_like(line.question_G)
@@ -203,17 +232,22 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     n, slots = strategy.n, engine.sampler.max_tokens + 1
     found: list[list[Solution]] = [[] for _ in prompts]
     requests = [Request(prompt, 0, n) for prompt in prompts]
-    for members, batch in engine.batches(requests, engine.sampler.waves * max(1, engine.sampler.rows // n)):
-        plan = engine.plan(n, slots, len(batch.last) // engine.mesh.size, group_rows=n)
+    fits = {length: engine.fit(length, n, slots, forks=True) for length in set(map(engine.bucket, prompts))}
+    for members, batch in engine.batches(requests, {length: fit.questions for length, fit in fits.items()}):
+        rows = fits[batch.prefix.shape[1]].rows
+        plan = engine.plan(n, slots, len(batch.last) // engine.mesh.size, group_rows=n, rows=rows)
         run = functools.partial(_program, plan=plan, strategy=strategy)
         program = engine.program(("search", strategy, plan), run, split=(False, False, True, False))
         out = program(engine.policy, engine.verifier, batch, np.uint32(seed))
-        scores, verified = np.asarray(out.step_scores), np.asarray(out.verified)
+        scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.verified, out.ahead))
         places = {member: q for q, member in enumerate(members)}
         for i, solutions in engine.solutions(out.rows, n, members):
             rows = range(places[i] * n, (places[i] + 1) * n)
             found[i] = [
-                engine.with_scores(s, scores[row], int(verified[row])) for row, s in zip(rows, solutions, strict=True)
+                dataclasses.replace(
+                    engine.with_scores(s, scores[row], int(verified[row])), tokens_lookahead=int(ahead[row])
+                )
+                for row, s in zip(rows, solutions, strict=True)
             ]
         engine.on_batch(n * sum(i is not None for i in members))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -23,8 +24,10 @@ class ScriptedState:
     done: jax.Array
     drawn: jax.Array
     """`[B]` int32: steps sampled at this place, those of dropped rows included."""
+    ahead: jax.Array
+    """`[B]` int32: steps of rollouts drawn at this place, not among `drawn`."""
     read: jax.Array
-    """`[B]` int32: steps the verifier read at this place."""
+    """`[B]` int32: steps the verifier read at this place, those of rollouts included."""
     unread: jax.Array
     """`[B]` int32: steps of the row the verifier has not read."""
 
@@ -46,12 +49,19 @@ def _mix(*values: jax.Array) -> jax.Array:
     return h
 
 
+def by_number(path: jax.Array, done: jax.Array) -> jax.Array:
+    """Score a path by its number over 2^32, ended or not."""
+    del done
+    return (path >> 8).astype(jnp.float32) / jnp.float32(1 << 24)
+
+
 @dataclass(frozen=True)
 class ScriptedOps:
     """`ttcjax.search.base.SearchOps` without a model.
 
-    A step sampled at place `b` of a question in round `r` turns path `x` into `mix(x, b, r)`. A path ends after
-    `min_steps` to `max_steps` steps, as its number decides; its score is its number over 2^32.
+    A step sampled at place `b` of a question in round `r` turns path `x` into `mix(x, b, r)`, or into its child
+    `mix(x, b % children)` where paths have a fixed number of them; the greedy step turns it into `mix(x, 0)`. A path
+    ends after `min_steps` to `max_steps` steps, as its number decides.
     """
 
     questions: int
@@ -60,12 +70,16 @@ class ScriptedOps:
     max_steps: int = 5
     first: int = 0
     """Number of the first question."""
+    children: int = 0
+    """Next steps that a path can take; 0: any number, every sample another."""
+    verifier: Callable[[jax.Array, jax.Array], jax.Array] = by_number
+    """Scores `[B]`, float32, of paths `[B]`, of which the second argument says whether they have ended."""
 
     def start(self) -> ScriptedState:
         B = self.questions * self.n
         none = jnp.zeros((B,), jnp.int32)
         question = jnp.repeat(jnp.arange(self.first, self.first + self.questions, dtype=jnp.uint32), self.n)
-        return ScriptedState(path=question, steps=none, done=none > 0, drawn=none, read=none, unread=none)
+        return ScriptedState(path=question, steps=none, done=none > 0, drawn=none, ahead=none, read=none, unread=none)
 
     def ends(self, path: int, steps: int) -> bool:
         """Return whether a path of that many steps is complete."""
@@ -73,7 +87,7 @@ class ScriptedOps:
 
     @staticmethod
     def score(path: int) -> float:
-        """Return the verifier's score of a path."""
+        """Return the score of a path by its number."""
         return float(np.float32(path >> 8) / np.float32(1 << 24))
 
     def done(self, state: ScriptedState) -> jax.Array:
@@ -83,9 +97,15 @@ class ScriptedOps:
         return state.steps
 
     def extend_step(self, state: ScriptedState, round_Q: jax.Array) -> ScriptedState:
+        place = jnp.tile(jnp.arange(self.n), self.questions)
+        if self.children:
+            return self._go(state, _mix(state.path, place % self.children))
+        return self._go(state, _mix(state.path, place, jnp.repeat(round_Q, self.n)))
+
+    def _go(self, state: ScriptedState, path: jax.Array) -> ScriptedState:
+        """Let live rows take the step that leads to `path`."""
         live = ~state.done
         one = live.astype(jnp.int32)
-        path = _mix(state.path, jnp.tile(jnp.arange(self.n), self.questions), jnp.repeat(round_Q, self.n))
         path, steps = jnp.where(live, path, state.path), state.steps + one
         span = jnp.uint32(self.max_steps - self.min_steps + 1)
         ends = steps >= self.min_steps + (path % span).astype(jnp.int32)
@@ -98,12 +118,18 @@ class ScriptedOps:
             state = self.extend_step(state, jnp.zeros((self.questions,), jnp.int32))
         return state
 
-    def _scores(self, state: ScriptedState) -> jax.Array:
-        return (state.path >> 8).astype(jnp.float32) / jnp.float32(1 << 24)
-
     def score_step(self, state: ScriptedState) -> tuple[ScriptedState, jax.Array]:
         none = jnp.zeros_like(state.unread)
-        return dataclasses.replace(state, read=state.read + state.unread, unread=none), self._scores(state)
+        score = self.verifier(state.path, state.done)
+        return dataclasses.replace(state, read=state.read + state.unread, unread=none), score
+
+    def lookahead(self, state: ScriptedState, k: int) -> tuple[ScriptedState, jax.Array]:
+        there = state
+        for _ in range(min(k, self.max_steps)):
+            there = self._go(there, _mix(there.path, jnp.zeros_like(there.steps)))
+        drawn = there.drawn - state.drawn
+        there, score = self.score_step(there)
+        return dataclasses.replace(state, ahead=state.ahead + drawn, read=there.read, unread=there.unread), score
 
     def score_all(self, state: ScriptedState) -> tuple[ScriptedState, jax.Array]:
         state, score = self.score_step(state)
@@ -112,7 +138,7 @@ class ScriptedOps:
 
     def fork(self, state: ScriptedState, parent_B: jax.Array) -> ScriptedState:
         forked = jax.tree.map(lambda leaf: leaf[parent_B], state)
-        return dataclasses.replace(forked, drawn=state.drawn, read=state.read)
+        return dataclasses.replace(forked, drawn=state.drawn, ahead=state.ahead, read=state.read)
 
     def search(self, strategy: Strategy) -> tuple[ScriptedState, jax.Array]:
         """Run a strategy on all questions until each has ended; return the state and the step scores `[B, R]`."""

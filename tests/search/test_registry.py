@@ -1,0 +1,128 @@
+"""Strategies in text, what they cost and what they come to."""
+
+import pytest
+
+from ttcjax.config import ConfigError
+from ttcjax.search import registry
+from ttcjax.search.beam import Beam
+from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.dvts import DVTS
+from ttcjax.search.lookahead import Lookahead
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *(BestOfN(4), BestOfN(2, select="majority"), Beam(16, 4), Beam(8, "sqrt")),
+        *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
+    ],
+)
+def test_names_round_trip(strategy):
+    assert registry.parse(strategy.name) == strategy
+
+
+def test_names_take_defaults():
+    assert registry.parse("majority", n=8) == BestOfN(8, "majority")
+    assert registry.parse("beam:width=sqrt", n=8, max_rounds=7) == Beam(8, "sqrt", 7)
+    assert registry.parse("lookahead:width=sqrt,k=3", n=8, max_rounds=7) == Lookahead(8, "sqrt", 3, 7)
+    assert registry.parse("dvts:width=4", n=8, max_rounds=7) == DVTS(8, 4, 7)
+
+
+def test_the_searches_of_the_paper_are_known():
+    """Snell et al. 2024, Fig. 3 left: the settings at 64 beams."""
+    paper = {
+        "beam:width=sqrt": Beam(64, 8),
+        "beam:width=4": Beam(64, 4),
+        "lookahead:width=sqrt,k=1": Lookahead(64, 8, 1),
+        "lookahead:width=sqrt,k=3": Lookahead(64, 8, 3),
+        "lookahead:width=4,k=3": Lookahead(64, 4, 3),
+    }
+    for name, strategy in paper.items():
+        assert registry.parse(name, n=64).resolved() == strategy
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5, 16, 64])
+def test_a_generation_costs_as_the_paper_counts(n):
+    """Lookahead costs n (k + 1); what comes to another search costs what that does."""
+    assert BestOfN(n).cost() == Beam(n, 4).cost() == DVTS(n, "sqrt").cost() == n
+    assert Lookahead(n, 4, k=3).cost() == (4 * n if n >= 4 else n)
+    for strategy in (Beam(n, 4), Lookahead(n, 4, 3), Lookahead(n, "sqrt", 1), Lookahead(n, 4, 0), DVTS(n, "sqrt")):
+        assert strategy.cost() == strategy.resolved().cost()
+        assert strategy.resolved().resolved() == strategy.resolved()
+
+
+@pytest.mark.parametrize("kind", [Beam, Lookahead, DVTS])
+@pytest.mark.parametrize(("n", "width"), [(1, 4), (2, 4), (2, "sqrt"), (1, "sqrt"), (3, "sqrt"), (5, 1)])
+def test_small_budgets_fall_back_to_best_of_n(kind, n, width):
+    assert kind(n, width).resolved() == BestOfN(n)
+
+
+def test_special_cases_are_what_they_come_to():
+    assert Lookahead(16, "sqrt", k=0, max_rounds=7).resolved() == Beam(16, 4, 7)
+    assert DVTS(4, 4, max_rounds=7).resolved() == Beam(4, 4, 7)
+    assert Lookahead(16, "sqrt", 2).resolved() == Lookahead(16, 4, 2).resolved() == Lookahead(16, 4, 2)
+    assert DVTS(16, "sqrt").resolved() == DVTS(16, 4).resolved() == DVTS(16, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("beem:n=4", "'beam'"),
+        ("lokahead:n=4", "'lookahead'"),
+        ("beam:n=4,widht=4", "'width'"),
+        ("beam:n=4,k=1", "'k'"),
+        ("beam:n=x", "whole number"),
+        ("beam:n=0", "whole number from 1"),
+        ("lookahead:n=4,k=-1", "whole number from 0"),
+        ("lookahead:n=4,k=sqrt", "whole number from 0"),
+        ("lookahead:n=0,k=0", "n in strategy"),
+        ("beam:n=4,width=cube", "'sqrt'"),
+        ("best_of_n:n=4,select=worst", "'weighted'"),
+        ("beam", "needs n"),
+        ("beam:n=\u00b2", "whole number"),
+        ("beam:n=99999999999999999999", "up to 65536"),
+        ("majority:n=4,select=best", "best_of_n:select=best"),
+        ("dvts:n=10,width=4", "take n=8, n=12 or width=sqrt"),
+    ],
+)
+def test_bad_names_say_what_is_meant(text, hint):
+    with pytest.raises(ConfigError, match=hint):
+        registry.parse(text)
+
+
+def test_a_rollout_cannot_go_back():
+    with pytest.raises(ConfigError, match="from 0"):
+        Lookahead(4, 2, k=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("beem", "'beam'"), ("beam:n=8,width=4", "must not fix n"), ("beam:width=0", "whole number")]
+)
+def test_a_sweep_refuses_what_it_could_not_run(name, hint):
+    registry.check_for_sweep(["majority", "best_of_n:select=weighted", "beam:width=4", "lookahead:width=sqrt,k=1"])
+    with pytest.raises(ConfigError, match=hint):
+        registry.check_for_sweep(["majority", name])
+
+
+def test_a_sweep_refuses_budgets_that_subtrees_do_not_fill():
+    registry.check_for_sweep(["dvts:width=4", "dvts:width=sqrt"], (1, 2, 4, 8, 12))
+    with pytest.raises(ConfigError, match="n=6"):
+        registry.check_for_sweep(["dvts:width=4"], (4, 6))
+
+
+@pytest.mark.parametrize(
+    ("name", "budget", "want"),
+    [
+        ("beam:width=4", 16, Beam(16, 4)),
+        ("lookahead:width=4,k=3", 64, Lookahead(16, 4, 3)),
+        ("lookahead:width=4,k=3", 16, Lookahead(4, 4, 3)),
+        ("lookahead:width=4,k=3", 15, BestOfN(15)),
+        ("lookahead:width=4,k=1", 64, Lookahead(32, 4, 1)),
+        ("lookahead:width=sqrt,k=3", 64, Lookahead(16, "sqrt", 3)),
+        ("lookahead:width=4,k=3", 1, Lookahead(1, 4, 3)),
+        ("dvts:width=4", 8, DVTS(8, 4)),
+    ],
+)
+def test_a_budget_pays_for_as_many_rows_as_their_cost_allows(name, budget, want):
+    assert registry.for_budget(name, budget) == want
+    assert want.cost() <= budget, "a strategy spends more than its budget"

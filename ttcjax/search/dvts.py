@@ -1,0 +1,61 @@
+"""Diverse verifier tree search: several small beam searches that never compete with each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from ttcjax.config import ConfigError
+from ttcjax.search.base import SearchOps
+from ttcjax.search.beam import Beam, keep_best, sqrt_width, take_step
+from ttcjax.search.best_of_n import BestOfN
+
+
+@dataclass(frozen=True)
+class DVTS:
+    """Split N rows into N / M subtrees of M rows; each keeps its best row and samples M next steps of it, repeat.
+
+    Beeching, Tunstall and Rush 2024, "Scaling test-time compute with open models". A prefix that the verifier
+    overrates fills its own subtree and no other. What is left open is decided as in `Beam`: a row that ends stays
+    a candidate and keeps its place, and the subtree goes on in the places that remain. A width of 1, or an N below
+    the width, is best-of-N; N = M, one subtree, is beam search.
+    """
+
+    n: int
+    """Rows of a question, a multiple of the width unless smaller: the generation budget."""
+    width: int | Literal["sqrt"] = 4
+    """M: rows of a subtree; `sqrt` is `sqrt_width(n)`."""
+    max_rounds: int = 40
+    """As in `Beam`."""
+
+    def __post_init__(self) -> None:
+        width = self._width
+        if self.n > width and self.n % width:
+            below, above = self.n // width * width, -(-self.n // width) * width
+            raise ConfigError(
+                f"dvts: subtrees of {width} rows do not fill n={self.n}: take n={below}, n={above} or width=sqrt"
+            )
+
+    @property
+    def _width(self) -> int:
+        return sqrt_width(self.n) if self.width == "sqrt" else self.width
+
+    @property
+    def name(self) -> str:
+        return f"dvts:n={self.n},width={self.width}"
+
+    def cost(self) -> int:
+        return self.n
+
+    def resolved(self) -> DVTS | Beam | BestOfN:
+        if self.n <= self._width or self._width == 1:
+            return Beam(self.n, self._width, self.max_rounds).resolved()
+        return DVTS(self.n, self._width, self.max_rounds)
+
+    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
+        """Run one round; the strategy must be `resolved`."""
+        assert isinstance(self.width, int)
+        state, step_scores, score = take_step(ops, state, step_scores, round_Q)
+        return keep_best(ops, state, step_scores, score, self.width, self.width)

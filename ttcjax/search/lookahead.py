@@ -1,0 +1,60 @@
+"""Beam search that judges a step by where it leads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+
+from ttcjax.config import ConfigError
+from ttcjax.search.base import SearchOps
+from ttcjax.search.beam import Beam, keep_best, take_step
+from ttcjax.search.best_of_n import BestOfN
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """Beam search whose score of a step is the verifier's at the end of a greedy rollout of k further steps.
+
+    Snell et al. 2024, section 5.2 and Fig. 2. A rollout decides which rows are kept and is then dropped: rows go on
+    from their own ends, and their step scores are the verifier's of their own steps, as a beam search leaves them.
+    A rollout that reaches the end of its solution stops there, and a row that has ended is scored as it ended; a
+    step cut at `SamplerConfig.max_step_tokens` counts as one of the k. What the paper leaves open is decided as in
+    `Beam`.
+    """
+
+    n: int
+    """Rows (beams) of a question; the generation budget is n (k + 1)."""
+    width: int | Literal["sqrt"] = 4
+    """M: next steps sampled from each kept prefix; `sqrt` is `sqrt_width(n)`."""
+    k: int = field(default=1, metadata={"least": 0})
+    """Steps of a rollout; 0 is `Beam`. The paper runs 1 and 3."""
+    max_rounds: int = 40
+    """As in `Beam`."""
+
+    def __post_init__(self) -> None:
+        if self.k < 0:
+            raise ConfigError(f"a lookahead's k must be a whole number from 0, not {self.k}")
+
+    @property
+    def name(self) -> str:
+        return f"lookahead:n={self.n},width={self.width},k={self.k}"
+
+    def cost(self) -> int:
+        """Return n (k + 1), or n where it comes to best-of-N, which rolls nothing out."""
+        return self.n * (self.k + 1) if isinstance(self.resolved(), Lookahead) else self.n
+
+    def resolved(self) -> Lookahead | Beam | BestOfN:
+        """Return the search with its width as a number; the beam search for k = 0, and best-of-N where that is."""
+        beam = Beam(self.n, self.width, self.max_rounds).resolved()
+        if isinstance(beam, BestOfN) or self.k == 0:
+            return beam
+        return Lookahead(self.n, beam.width, self.k, self.max_rounds)
+
+    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
+        """Run one round; the strategy must be `resolved`."""
+        assert isinstance(self.width, int)
+        state, step_scores, _ = take_step(ops, state, step_scores, round_Q)
+        state, score = ops.lookahead(state, self.k)
+        return keep_best(ops, state, step_scores, score, self.width, self.n)
