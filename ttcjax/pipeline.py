@@ -33,7 +33,7 @@ from ttcjax.files import absolute, write_bytes
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of every fingerprint: raise it when the same settings come to mean other results or other files."""
 
 RECORD = "stage.json"

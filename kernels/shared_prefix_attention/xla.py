@@ -65,3 +65,14 @@ def shared_prefix_attention(
     mixed = mixed + by_row(jnp.einsum("QKYP,QKPE->QKYE", shared_weights.astype(dtype), prefix_v_QKPE))
     mixed = mixed / total_BKX[..., None].astype(dtype)
     return mixed.reshape((B, K, C, G, E)).transpose((0, 2, 1, 3, 4)).reshape((B, C, H, E))
+
+
+def write_suffix(
+    k_BKSE: jax.Array, v_BKSE: jax.Array, new_k_BCKE: jax.Array, new_v_BCKE: jax.Array, start_B: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The op of `api.write_suffix` as a scatter."""
+    B, C = new_k_BCKE.shape[:2]
+    rows_B1, slot_BC = jnp.arange(B)[:, None], start_B[:, None] + jnp.arange(C)[None]
+    k_BKSE = k_BKSE.at[rows_B1, :, slot_BC].set(new_k_BCKE, mode="drop")
+    v_BKSE = v_BKSE.at[rows_B1, :, slot_BC].set(new_v_BCKE, mode="drop")
+    return k_BKSE, v_BKSE
