@@ -30,6 +30,10 @@ of it: the prompt read once, caches kept.
 """
 
 
+CURVES = ((1, 4, 16, 64, 256), (128, 512, 2048))
+"""Samples, and prompt lengths in tokens."""
+
+
 def add_arguments(parser: Any) -> None:
     """Add the benchmarks as sub-commands of `ttcjax bench`."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -57,6 +61,7 @@ def add_arguments(parser: Any) -> None:
 
     kind = add("sample", "many solutions of one prompt", n=64, prompt=512, tokens=128)
     kind.add_argument("--curves", action="store_true", help="over N = 1..256 and prompts of 128..2048 tokens instead")
+    kind.add_argument("--figure", metavar="FILE", help="with --curves: draw them there, PNG or SVG")
     compared(kind)
     compared(
         add("queue", "requests of unequal lengths", requests=512, width=64, mean=32, most=256, prompt=32), peer=False
@@ -106,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
     options = bench.Options(args.shape, args.dtype, args.repeats, getattr(args, "peer", None), args.devices, args.seed)
     rows: Iterable[Row]
     if args.bench == "sample" and args.curves:
-        rows = bench.curves(options, (1, 4, 16, 64, 256), (128, 512, 2048), args.tokens)
+        rows = bench.curves(options, *CURVES, args.tokens)
     elif args.bench == "sample":
         rows = bench.sample(options, args.n, args.prompt, args.tokens)
     elif args.bench == "queue":
@@ -123,7 +128,32 @@ def run(args: argparse.Namespace) -> None:
         # What has been measured is not lost when a later row fails.
         if args.json:
             bench.write_json(shown, args.json)
+    if getattr(args, "figure", None):
+        _draw(shown, args.figure)
     _print(shown)
+
+
+def _draw(rows: list[Row], path: str) -> None:
+    """Draw tokens a second against the number of samples, a colour a prompt length, the peer dashed."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for i, prompt in enumerate(sorted({row.prompt for row in rows if row.prompt is not None})):
+        own = [row for row in rows if row.prompt == prompt]
+        ns = [float(row.n or 0) for row in own]
+        label = f"prompt of {prompt} tokens"
+        axes.plot(ns, [row.ours for row in own], "o-", color=f"C{i}", label=f"ttcjax, {label}")
+        if own[0].peer is not None:
+            axes.plot(ns, [row.peer or 0.0 for row in own], "s--", color=f"C{i}", label=f"peer, {label}")
+    axes.set(xscale="log", yscale="log", xlabel="samples of one prompt, N", ylabel="new tokens a second")
+    axes.set_xscale("log", base=2)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 def _print(rows: list[Row]) -> None:

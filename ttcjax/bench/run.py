@@ -41,6 +41,10 @@ class Row:
     limit_share: float | None = None
     """Share of the rate that the device's best matrix products, or its best copies where they bind, would allow."""
     compile_seconds: float | None = None
+    n: int | None = None
+    """Samples of a prompt, where that is what varies."""
+    prompt: int | None = None
+    """Tokens of the prompt, likewise."""
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -190,7 +194,7 @@ def _sample(
         cache_bytes = memory.token_bytes(bench.config) * tokens * (prompt + n * tokens / 2)
         least = bench.limit_seconds(limits, n * tokens, tokens, cache_bytes)
         share = statistics.median(least / r["seconds"] for r in found[0][1:])
-        more: dict[str, Any] = {"limit_share": share, "notes": dict(limits)}
+        more: dict[str, Any] = {"limit_share": share, "notes": dict(limits), "n": n, "prompt": prompt}
         if not peers:
             return [_row(what, found[0], peak_rss_bytes={"ours": peak}, **more)]
         more["notes"]["logprob_difference"] = bench.check(ours, peers[0])
