@@ -59,6 +59,7 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
             )
         ).lower(policy, verifier, prompts, seed)
     used = lowered.compile().memory_analysis()
+    assert used is not None, "the compiler says nothing of memory"
     actual = used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
     search = kind == "search"
     planned = memory.plan(

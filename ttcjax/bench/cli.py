@@ -23,8 +23,8 @@ examples:
   ttcjax bench verify --peer transformers               the verifier's reading, round by round
   ttcjax bench compile                                  every program a sweep compiles, and that no other follows
 
-Weights are random and the same for both sides; no stop token ends a row. Rates are tokens a second, medians of
-runs that alternate between the sides after a warm-up each; loading and compiling are apart. `--peer transformers`
+Weights are random and the same for both sides; no stop token ends a row. Rates are tokens a second, each side's best
+of runs that alternate between them after a warm-up each; loading and compiling are apart. `--peer transformers`
 needs `pip install 'ttcjax[bench]'`. `plain` is the library as a user types it first, `careful` what an expert makes
 of it: the prompt read once, caches kept.
 """

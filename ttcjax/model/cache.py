@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ttcjax.config import ModelConfig
-from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention
+from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention, write_suffix
 from ttcjax.model import transformer
 from ttcjax.model.params import Params
 
@@ -110,13 +110,11 @@ def extend(
     x = transformer.embed(params, tokens_BC, config)
     cos, sin = transformer.rotary(config, positions_BC)
     local_L = transformer.layer_is_local(config)
-    rows_B1 = jnp.arange(B)[:, None]
     new_k, new_v = [], []
     for i, layer in enumerate(params["layers"]):
         kind = int(local_L[i])
         q, k, v = transformer.attention_inputs(layer, x, cos[kind], sin[kind], config)
-        k_BKSE = suffix.k[i].at[rows_B1, :, slot_BC].set(k, mode="drop")
-        v_BKSE = suffix.v[i].at[rows_B1, :, slot_BC].set(v, mode="drop")
+        k_BKSE, v_BKSE = write_suffix(suffix.k[i], suffix.v[i], k, v, start_B)
         mixed = shared_prefix_attention(
             q,
             prefix.k[i],
