@@ -41,10 +41,8 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
 ):
     sampler = SamplerConfig(max_tokens=slots - 1, rows=groups * group_rows)
     plan = programs.Plan(CONFIG, sampler, Stops(2, (4, 2)), n, slots, groups, group_rows, CONFIG, max_steps=slots)
-    policy, verifier = (
-        jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, heads))
-        for heads in (("vocab",), ("value",))
-    )
+    policy = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("vocab",)))
+    verifier = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("value",)))
     prompts, seed = shapes(questions, prompt_slots), jax.ShapeDtypeStruct((), jnp.uint32)
     if kind == "sample":
         weights = memory.bytes_of(policy)
