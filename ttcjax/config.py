@@ -251,7 +251,7 @@ class SamplerConfig:
     """Requests that a device works through in one call, in multiples of `rows`; more keeps the rows busier and
     holds more prompts at once."""
     memory: float = 0.0
-    """GiB that one device may use; 0 is all it has, or on CPU an equal share of what is free. `rows` and `waves`
+    """GiB that one device may use; 0 is all it has, or on CPU an equal share of the host's memory. `rows` and `waves`
     are lowered until a batch fits."""
     prompt_bucket: int = 32
     """Shortest length prompts are padded to; longer ones are padded to the next power of two."""

@@ -74,7 +74,12 @@ def test_a_missing_peer_is_named_before_anything_runs(capsys):
     [
         (["sample", "--n", "0"], "positive whole number"),
         (["sample", "--shape", "huge"], "unknown shape"),
-        (["search", "--n", "6"], "does not divide"),
+        (["search", "--n", "6"], "divide"),
+        (["search", "--width", "1"], "at least 2"),
+        (["sample", "--seed", "-1"], "--seed"),
+        (["verify", "--prompt", "1"], "at least 2 tokens"),
+        (["sample", "--json", "/nowhere/rows.json"], "make its folder first"),
+        (["sample", "--figure", "a.png"], "add --curves"),
         (["compile", "--prompts", "1", "5"], "at least 2 tokens"),
     ],
 )
@@ -91,8 +96,18 @@ def test_a_side_that_fails_says_why():
         pytest.raises(UserError, match=r"ttcjax side .* in load: .*no model"),
     ):
         side.call("load", folder="/nowhere", model={}, sampler={})
-    with Side("broken", "ttcjax.bench.nothing") as side, pytest.raises(UserError, match=r"ended in load: .*nothing"):
+    with Side("broken", "ttcjax.bench.nothing") as side, pytest.raises(UserError, match=r"ended in load .*nothing"):
         side.call("load")
+
+
+def test_a_side_that_died_between_orders_is_an_error():
+    def lose(side):
+        side._process.kill()
+        side._process.wait()
+        side.call("limits", dtype="float32")
+
+    with pytest.raises(UserError, match="with status -9"), Side("ttcjax", "ttcjax.bench.ours") as side:
+        lose(side)
 
 
 @pytest.mark.slow

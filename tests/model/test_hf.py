@@ -71,5 +71,6 @@ def test_missing_files_and_tensors_are_named(tmp_path):
     hf.export(draw(BASE), BASE, tmp_path)
     with pytest.raises(UserError, match=r"has no tensor model\.layers\.0\.self_attn\.q_proj\.bias"):
         hf.load(tmp_path, dataclasses.replace(BASE, qkv_bias=True))
-    with pytest.raises(UserError, match="numbers, not those of"):
-        hf.load(tmp_path, dataclasses.replace(BASE, num_heads=8))
+    for other in ({"num_heads": 8}, {"vocab_size": 61}, {"d_ff": 24}, {"num_kv_heads": 4}):
+        with pytest.raises(UserError, match="which is not that of this config"):
+            hf.load(tmp_path, dataclasses.replace(BASE, **other))

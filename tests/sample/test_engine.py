@@ -202,6 +202,15 @@ def test_a_prompt_that_leaves_no_room_is_refused(tiny, engine, prompts):
         engine.sample([long], 1, SEED, max_tokens=room + 1)
 
 
+def test_what_cannot_be_sampled_is_refused(engine, prompts):
+    for n, max_tokens in ((0, 5), (2, 0)):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            engine.sample(prompts[:1], n, SEED, max_tokens=max_tokens)
+    with pytest.raises(UserError, match="is empty"):
+        engine.sample([dataclasses.replace(prompts[0], tokens=())], 1, SEED)
+    assert engine.sample([], 2, SEED) == []
+
+
 def test_a_prompt_with_a_limit_of_its_own_ends_there(engine, prompts, samples):
     """A rollout from the middle of a solution has the room that the solution has left."""
     limits = [3, None, 7, 24, 1, 100, 5, 0, 6]

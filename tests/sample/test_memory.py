@@ -98,5 +98,10 @@ def test_what_cannot_fit_is_refused_before_anything_runs(tiny):
 def test_a_verifier_counts_where_it_is_used(tiny):
     engine = tiny.engine()
     assert engine.fit(64, 4, 25, forks=True).memory.suffixes > 2 * engine.fit(64, 4, 25).memory.suffixes
-    alone = dataclasses.replace(engine.fit(64, 4, 25).memory, weights=0)
-    assert engine.fit(64, 4, 25).memory.total > alone.total
+
+
+def test_a_verifier_that_follows_likelihoods_counts_the_logits_of_all_it_reads():
+    config = dataclasses.replace(CONFIG, value_likelihood=True)
+    size = {"questions": 1, "groups": 1, "rows": 4, "prompt_slots": 32, "slots": 33, "n": 4}
+    one, whole = (memory.plan((config,), 0, **size, read_together=t).activations for t in (1, 33))
+    assert whole - one > 32 * 4 * 4000 * 4, "32 more tokens of 4 rows have 32 times 4 times 4000 logits more"

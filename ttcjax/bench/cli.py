@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from ttcjax.errors import UserError
@@ -56,7 +57,7 @@ def add_arguments(parser: Any) -> None:
         kind.add_argument(
             "--devices", type=_positive, default=1, help="CPU devices that ours is split over (%(default)s)"
         )
-        kind.add_argument("--seed", type=int, default=0)
+        kind.add_argument("--seed", type=_seed, default=0)
         kind.add_argument("--json", metavar="FILE", help="write the rows there too")
 
     kind = add("sample", "many solutions of one prompt", n=64, prompt=512, tokens=128)
@@ -97,15 +98,28 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**31 - 1}, not {text!r}")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> None:
     """Run one benchmark and print its table.
 
     Raises:
         UserError: The peer is not installed, a side failed, or the sides do not agree on the same weights.
     """
+    for path in (args.json, getattr(args, "figure", None)):
+        if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
+            raise UserError(f"cannot write {path}: make its folder first")
     if args.bench == "compile":
         _compile(args)
         return
+    if getattr(args, "figure", None) and not args.curves:
+        raise UserError("--figure draws curves: add --curves")
+    if getattr(args, "prompt", 2) < 2:
+        raise UserError("a prompt needs at least 2 tokens: raise --prompt")
     from ttcjax.bench import run as bench  # imports jax
 
     options = bench.Options(args.shape, args.dtype, args.repeats, getattr(args, "peer", None), args.devices, args.seed)
@@ -117,20 +131,23 @@ def run(args: argparse.Namespace) -> None:
     elif args.bench == "queue":
         rows = bench.queue(options, args.requests, args.width, args.mean, args.most, args.prompt)
     elif args.bench == "search":
-        if args.n % args.width:
-            raise UserError(f"the peer's beams need a width that divides n: {args.width} does not divide {args.n}")
+        if args.width < 2 or args.n % args.width:
+            raise UserError(f"--width must be at least 2 and divide --n {args.n}, which {args.width} does not")
         rows = bench.search(options, args.questions, args.n, args.width, args.rounds, args.step, args.prompt)
     else:
         rows = bench.verify(options, args.n, (3, 6, 12), args.step, args.prompt)
-    shown = []
-    for row in rows:
-        shown.append(row)
+    shown: list[Row] = []
+    try:
+        for row in rows:
+            shown.append(row)
+            if args.json:
+                bench.write_json(shown, args.json)
+    finally:
         # What has been measured is not lost when a later row fails.
-        if args.json:
-            bench.write_json(shown, args.json)
+        if shown:
+            _print(shown)
     if getattr(args, "figure", None):
         _draw(shown, args.figure)
-    _print(shown)
 
 
 def _draw(rows: list[Row], path: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pathlib
 import resource
 import subprocess
 import sys
@@ -30,8 +32,12 @@ def serve(tasks: Mapping[str, Callable[..., dict[str, Any]]]) -> None:
 
 
 def _peak() -> dict[str, Any]:
-    scale = 1 if sys.platform == "darwin" else 1024
-    return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
+    """Return the process's own peak: what `getrusage` tells on Linux has the parent's from before the start in it."""
+    try:
+        status = pathlib.Path("/proc/self/status").read_text()
+        return {"peak_rss_bytes": int(status.partition("VmHWM:")[2].split()[0]) * 1024}
+    except (OSError, IndexError):  # Not Linux.
+        return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
 class Side:
@@ -66,10 +72,12 @@ class Side:
         except BrokenPipeError:
             line = ""
         if not line:
-            self._process.wait()
+            status = self._process.wait()
             self._log.seek(0)
             last = self._log.read().decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            raise UserError(f"the {self.name} side of the benchmark ended in {task}: {last[0]}")
+            raise UserError(
+                f"the {self.name} side of the benchmark ended in {task} with status {status}; its last words: {last[0]}"
+            )
         result = json.loads(line)
         if "error" in result:
             raise UserError(f"the {self.name} side of the benchmark failed in {task}: {result['error']}")
@@ -79,11 +87,18 @@ class Side:
         return int(self.call("peak")["peak_rss_bytes"])
 
     def close(self) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
-        self._log.close()
-        self._folder.cleanup()
+        """End the process: by itself when it waits for orders, by force when it is in the middle of one."""
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                assert self._process.stdin is not None
+                self._process.stdin.close()
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        finally:
+            self._log.close()
+            self._folder.cleanup()
 
     def __enter__(self) -> Side:
         return self

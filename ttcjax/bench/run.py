@@ -37,7 +37,7 @@ class Row:
     ratio: float | None = None
     """Ours over the peer's."""
     peak_rss_bytes: dict[str, int] | None = None
-    """Of the processes, from their start on: `ours`, and the peer's name."""
+    """Of the host's memory, from each process's start on: `ours` and `peer`."""
     limit_share: float | None = None
     """Share of the rate that the device's best matrix products, or its best copies where they bind, would allow."""
     compile_seconds: float | None = None
@@ -85,7 +85,9 @@ class Bench:
     @contextlib.contextmanager
     def ours(self, sampler: SamplerConfig, verifier: bool = False) -> Iterator[Side]:
         """Start our side with the weights loaded."""
-        with Side("ttcjax", "ttcjax.bench.ours", {"TTCJAX_BENCH_CPU_DEVICES": str(self.options.devices)}) as side:
+        # Several sides may share one accelerator: none of them takes its memory ahead.
+        env = {"TTCJAX_BENCH_CPU_DEVICES": str(self.options.devices), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        with Side("ttcjax", "ttcjax.bench.ours", env) as side:
             value = shapes.value_head(self.config) if verifier else None
             side.call(
                 "load", folder=str(self.weights), model=to_dict(self.config), sampler=to_dict(sampler), value=value
@@ -262,14 +264,15 @@ def search(options: Options, questions: int, n: int, width: int, rounds: int, st
         return rows
 
 
-def verify(options: Options, n: int, rounds: Sequence[int], step: int, prompt: int) -> list[Row]:
+def verify(options: Options, n: int, rounds: Sequence[int], step: int, prompt: int) -> Iterator[Row]:
     """The verifier's reading in a search of several rounds: new tokens only, against whole prefixes every round."""
     with contextlib.closing(Bench(options)) as bench:
         [text] = _prompts(bench.config, 1, prompt, options.seed + 5)
         sampler = SamplerConfig(max_tokens=max(rounds) * step, rows=n)
-        rows = []
         with bench.ours(sampler, verifier=True) as ours, contextlib.ExitStack() as stack:
             side = stack.enter_context(bench.theirs(verifier=True)) if options.peer else None
+            if side:
+                bench.check(ours, side)
             for count in rounds:
                 task = {"prompt": text, "n": n, "rounds": count, "step": step}
                 found = bench.alternate([(ours, "verify", task), *([(side, "verify", task)] if side else [])])
@@ -281,9 +284,8 @@ def verify(options: Options, n: int, rounds: Sequence[int], step: int, prompt: i
                 if side:
                     notes["verifier_tokens_peer"] = found[1][-1]["verifier_tokens"]
                     peaks["peer"] = side.peak_rss_bytes()
-                name = f"verify n={n} rounds={count} step={step} prompt={prompt}"
-                rows.append(_row(name, found[0], found[1] if side else None, peak_rss_bytes=peaks, notes=notes))
-        return rows
+                name = f"verify n={n} rounds={count} step={step} prompt={prompt}{', peer rereads' * bool(side)}"
+                yield _row(name, found[0], found[1] if side else None, peak_rss_bytes=peaks, notes=notes)
 
 
 def write_json(rows: Sequence[Row], path: str) -> None:

@@ -74,8 +74,12 @@ def prefill(params: Params, tokens_QP: jax.Array, length_Q: jax.Array, config: M
 def prefilled_together(questions: int, slots: int) -> int:
     """Return how many of `questions` prefixes of `slots` slots are read at once: a divisor, for activations of
     few megabytes a layer and yet large matrix products."""
-    most = max(1, _PREFILL_TOKENS // slots)
-    return next(d for d in range(min(most, questions), 0, -1) if questions % d == 0)
+    return next(d for d in range(min(most_prefilled(slots), questions), 0, -1) if questions % d == 0)
+
+
+def most_prefilled(slots: int) -> int:
+    """Return the most prefixes of `slots` slots that are read at once."""
+    return max(1, _PREFILL_TOKENS // max(1, slots))
 
 
 def extend(
@@ -134,7 +138,7 @@ def extend(
     return transformer.final_norm(params, x, config), SuffixCache(k=tuple(new_k), v=tuple(new_v))
 
 
-_READ_TOGETHER = 128
+READ_TOGETHER = 128
 """Tokens of a row that are read at once where whole rows are read: scores `[H, S, S]` stay small."""
 
 
@@ -142,18 +146,18 @@ def read(params: Params, tokens_BS: jax.Array, prefix: PrefixCache, config: Mode
     """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `extend`."""
     B, S = tokens_BS.shape
     suffix = empty_suffix(config, B, S)
-    if S <= _READ_TOGETHER:
+    if S <= READ_TOGETHER:
         return extend(params, tokens_BS, jnp.zeros((B,), jnp.int32), prefix, suffix, config)[0]
-    count = -(-S // _READ_TOGETHER)
-    padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, count * _READ_TOGETHER - S)))
+    count = -(-S // READ_TOGETHER)
+    padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, count * READ_TOGETHER - S)))
 
     def piece(suffix: SuffixCache, start: jax.Array) -> tuple[SuffixCache, jax.Array]:
-        tokens_BC = jax.lax.dynamic_slice_in_dim(padded_BS, start, _READ_TOGETHER, axis=1)
+        tokens_BC = jax.lax.dynamic_slice_in_dim(padded_BS, start, READ_TOGETHER, axis=1)
         hidden_BCD, suffix = extend(params, tokens_BC, jnp.broadcast_to(start, (B,)), prefix, suffix, config)
         return suffix, hidden_BCD
 
-    _, pieces = jax.lax.scan(piece, suffix, jnp.arange(count) * _READ_TOGETHER)
-    return jnp.moveaxis(pieces, 0, 1).reshape((B, count * _READ_TOGETHER, -1))[:, :S]
+    _, pieces = jax.lax.scan(piece, suffix, jnp.arange(count) * READ_TOGETHER)
+    return jnp.moveaxis(pieces, 0, 1).reshape((B, count * READ_TOGETHER, -1))[:, :S]
 
 
 def take(prefixes: PrefixCache, question_G: jax.Array) -> PrefixCache:

@@ -30,6 +30,26 @@ def token_logprob(params: Params, hidden: jax.Array, tokens: jax.Array, config: 
     return chosen - jax.nn.logsumexp(scores, axis=-1)
 
 
+_LOGITS_AT_ONCE = 1 << 25
+"""Numbers: 128 MB, where one token a row does not take more."""
+
+
+def logits_at_once(rows: int, vocab_size: int) -> int:
+    """Return the most logits that `token_logprobs` holds at once for so many rows."""
+    return max(_LOGITS_AT_ONCE, rows * vocab_size)
+
+
+def token_logprobs(params: Params, hidden_BTD: jax.Array, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
+    """Return `token_logprob` `[B, T]`, some slots at a time: logits of all would fill the memory."""
+    B, T = tokens_BT.shape
+    together = max(1, _LOGITS_AT_ONCE // (B * config.vocab_size))
+    if together >= T:
+        return token_logprob(params, hidden_BTD, tokens_BT, config)
+    pairs = (jnp.swapaxes(hidden_BTD, 0, 1), tokens_BT.T)
+    found = jax.lax.map(lambda pair: token_logprob(params, pair[0], pair[1], config), pairs, batch_size=together)
+    return found.T
+
+
 def value(params: Params, hidden: jax.Array, config: ModelConfig, least_logprob: jax.Array | None = None) -> jax.Array:
     """Return the value `[...]` in float32 of hidden states `[..., D]`, before any sigmoid.
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ttcjax.config import ModelConfig
 from ttcjax.errors import UserError
-from ttcjax.model.params import Params
+from ttcjax.model.params import Params, spec
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
@@ -63,13 +63,12 @@ def _names(config: ModelConfig) -> Iterator[tuple[str, tuple[Any, ...], bool]]:
             yield f"{at}.mlp.{ours}_proj.weight", (*layer, "mlp", ours), True
 
 
-def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of our leaves within a layer that Hugging Face has in other ranks."""
-    D, H, K, E = config.d_model, config.num_heads, config.num_kv_heads, config.head_dim
-    heads = {"q": H, "k": K, "v": K}
-    shapes: dict[str, tuple[int, ...]] = {name: (D, count, E) for name, count in heads.items()}
-    shapes |= {f"{name}_bias": (count, E) for name, count in heads.items()}
-    return shapes | {"out": (H, E, D)}
+def _shape(specs: Params, path: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape of one of our leaves; in the table the layers are stacked."""
+    node: Any = specs
+    for key in (path[0], *path[2:]) if path[0] == "layers" else path:
+        node = node[key]
+    return node.shape[1:] if path[0] == "layers" else node.shape
 
 
 def export(params: Params, config: ModelConfig, folder: str | pathlib.Path) -> None:
@@ -143,7 +142,7 @@ def load(folder: str | pathlib.Path, config: ModelConfig, place: Callable[[np.nd
     path = pathlib.Path(folder) / _WEIGHTS
     if not path.exists():
         raise UserError(f"no {_WEIGHTS} in {folder}")
-    shapes = _shapes(config)
+    specs = spec(config)
     tree: Params = {"layers": [{"attention": {}, "mlp": {}} for _ in range(config.num_layers)]}
     with _safetensors("safe_open")(path, framework="numpy") as file:
         held = set(file.keys())
@@ -152,9 +151,11 @@ def load(folder: str | pathlib.Path, config: ModelConfig, place: Callable[[np.nd
                 raise UserError(f"{path} has no tensor {name}")
             tensor = np.asarray(file.get_tensor(name))
             array = tensor.T if is_matrix else tensor
-            shape: tuple[int, ...] = shapes.get(target[-1], array.shape)
-            if math.prod(shape) != array.size:
-                raise UserError(f"tensor {name} in {path} has {array.size} numbers, not those of {shape}")
+            shape = _shape(specs, target)
+            # Heads and head size are one axis there.
+            flat = (shape[0], math.prod(shape[1:])) if target[-1] != "out" else (math.prod(shape[:-1]), shape[-1])
+            if array.shape != (flat if is_matrix else shape if target == ("embed",) else (math.prod(shape),)):
+                raise UserError(f"tensor {name} in {path} has shape {tensor.shape}, which is not that of this config")
             node: Any = tree
             for key in target[:-1]:
                 node = node[key]

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from ttcjax import parallel
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.errors import UserError
+from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, programs
 from ttcjax.sample.compiled import Compilation, Program
@@ -96,7 +97,7 @@ def bucket(length: int, smallest: int = 32) -> int:
 
 def row_bucket(length: int) -> int:
     """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then twice or 1.5 times a
-    power of two, so that no row is more than a third padding."""
+    power of two, so that long rows have little padding."""
     if length <= 128:
         return -(-length // 32) * 32
     power = 1 << (length - 1).bit_length()
@@ -170,6 +171,8 @@ class Engine:
             UserError: A prompt leaves no room for `max_tokens` in the model's limit.
         """
         slots = (self.sampler.max_tokens if max_tokens is None else max_tokens) + 1
+        if n < 1 or slots < 2:
+            raise ValueError(f"n and max_tokens must be at least 1, not {n} and {slots - 1}")
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
         requests, owner = self._split(prompts, n, first_sample)
@@ -274,8 +277,13 @@ class Engine:
                 piece = unique[start : start + together]
                 groups.setdefault(row_bucket(len(piece[-1]) + 1), []).append((i, piece))
         numbers: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+        fits = {
+            (length, slots): self.fit(length, together, slots, read_together=min(slots, cache.READ_TOGETHER)).rows
+            for length in set(map(self.bucket, prompts))
+            for slots in groups
+        }
         for slots, pieces in sorted(groups.items()):
-            at_once = max(1, self.sampler.rows // together)
+            at_once = {length: max(1, rows // together) for (length, other), rows in fits.items() if other == slots}
             asked = [Request(prompts[i], 0, len(piece)) for i, piece in pieces]
             for members, batch in self.batches(asked, at_once):
                 Q = len(batch.last)
@@ -298,7 +306,7 @@ class Engine:
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
-    def fit(self, prompt_slots: int, n: int, slots: int, *, forks: bool = False) -> Fit:
+    def fit(self, prompt_slots: int, n: int, slots: int, *, forks: bool = False, read_together: int = 1) -> Fit:
         """Return how much fits into a device's memory at once: `sampler.rows` and `sampler.waves`, or less.
 
         Args:
@@ -306,6 +314,7 @@ class Engine:
             n: Samples a question.
             slots: Tokens a row can hold, the prompt's last one included.
             forks: For searches: the rows of a question stay together, fork, and are read by the verifier.
+            read_together: Tokens of a row that one forward pass reads.
 
         Raises:
             UserError: Not even one row, or for searches the rows of one question, would fit.
@@ -325,7 +334,7 @@ class Engine:
                 slots=slots,
                 n=n,
                 forks=forks,
-                read_together=self.sampler.verifier_chunk if forks else 1,
+                read_together=read_together,
             )
             if planned.total <= self._memory:
                 return Fit(rows, questions, planned)
@@ -435,6 +444,8 @@ class Engine:
         if self.verifier_config is not None:
             limit = min(limit, self.verifier_config.max_seq_len)
         for prompt in prompts:
+            if not prompt.tokens:
+                raise UserError(f"the prompt of {prompt.id[:60]} is empty: it needs a token, such as the begin mark")
             room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
             if len(prompt.tokens) + room > limit:
                 raise UserError(

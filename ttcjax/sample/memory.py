@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from dataclasses import dataclass
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ttcjax.config import ModelConfig
-from ttcjax.model import cache
+from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
 
 _GIB = 2**30
@@ -81,7 +82,8 @@ def plan(
         forks: Whether rows take each other's caches, which takes a second copy while they do.
         read_together: Tokens of a row that one forward pass reads.
     """
-    together = cache.prefilled_together(questions, prompt_slots)
+    # Of a smaller batch as many may be read at once as fit, whatever divides this one.
+    together = min(questions, cache.most_prefilled(prompt_slots))
     activations = 0
     for config in models:
         size = jnp.dtype(config.dtype).itemsize
@@ -92,7 +94,10 @@ def plan(
 
         prompt = together * (prompt_slots * width * size + scores(min(prompt_slots, 512), prompt_slots))
         step = rows * read_together * width * size + scores(rows * read_together, prompt_slots + slots)
-        logits = 3 * rows * config.vocab_size * 4
+        read = rows * config.vocab_size
+        if config.value_likelihood:
+            read = min(read_together * read, heads.logits_at_once(rows, config.vocab_size))
+        logits = 3 * read * 4
         activations = max(activations, prompt, step + logits)
     per_token = sum(map(token_bytes, models))
     # Prefixes are kept for the whole batch and copied for the groups under way, and a copy is made before the old
@@ -109,9 +114,21 @@ def bytes_of(params: Params | None) -> int:
 
 
 def device_memory(mesh: Mesh) -> int:
-    """Return the bytes that one device of `mesh` may use: its own memory, or on CPU an equal share of what is free."""
+    """Return the bytes that one device of `mesh` may use: its own memory, or on CPU an equal share of the host's."""
     stats = mesh.devices.flat[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return int(0.95 * stats["bytes_limit"])
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(0.9 * free / sum(d.process_index == jax.process_index() for d in mesh.devices.flat))
+    return int(0.9 * _host_memory() / sum(d.process_index == jax.process_index() for d in mesh.devices.flat))
+
+
+def _host_memory() -> int:
+    """Return the bytes of memory of this machine, or of this container; what others use of it is theirs to free.
+
+    The whole and not what is free just now: how many rows work at once must not depend on the hour.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = pathlib.Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total

@@ -56,14 +56,15 @@ def _invert(probabilities_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
     B, V = probabilities_BV.shape
     padded = jnp.pad(probabilities_BV, ((0, 0), (0, -V % _BLOCK))) if V % _BLOCK else probabilities_BV
     blocks = padded.reshape((B, -1, _BLOCK))
-    cumulative = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
-    # The first entry past the threshold has a positive share; a uniform below 1 times the total keeps the
-    # threshold below the last sum, whatever the rounding.
+    sums = blocks.sum(axis=-1)
+    cumulative = jnp.cumsum(sums, axis=-1)
+    # A uniform below 1 times the total keeps the threshold below the last sum, whatever the rounding. Where sums
+    # are rounded in another order than one after the other, they may pass it at an entry of no share.
     threshold_B1 = jnp.minimum(uniform_B[:, None] * cumulative[:, -1:], jnp.nextafter(cumulative[:, -1:], 0.0))
-    block_B1 = jnp.argmax(cumulative > threshold_B1, axis=-1)[:, None]
+    block_B1 = jnp.argmax((cumulative > threshold_B1) & (sums > 0), axis=-1)[:, None]
     before_B1 = jnp.where(block_B1 > 0, jnp.take_along_axis(cumulative, jnp.maximum(block_B1 - 1, 0), axis=-1), 0.0)
     inner = jnp.take_along_axis(blocks, block_B1[..., None], axis=1)[:, 0]
-    past = before_B1 + jnp.cumsum(inner, axis=-1) > threshold_B1
+    past = (before_B1 + jnp.cumsum(inner, axis=-1) > threshold_B1) & (inner > 0)
     # Where the sum within the block rounds below the block's own, its last possible token is the one.
     last = _BLOCK - 1 - jnp.argmax(jnp.flip(inner > 0, axis=-1), axis=-1)
     offset_B = jnp.where(past.any(axis=-1), jnp.argmax(past, axis=-1), last)

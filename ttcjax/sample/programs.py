@@ -180,15 +180,8 @@ def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, *, plan: 
     """
     prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
     hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
-    next_BS = jnp.roll(tokens_BS, -1, axis=1)
-
-    def one_slot(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        hidden_BD, token_B = pair
-        return heads.token_logprob(params, hidden_BD, token_B, plan.policy)
-
-    # A slot at a time: logits of all tokens of long rows would fill the memory.
-    logprob_SB = jax.lax.map(one_slot, (jnp.swapaxes(hidden_BSD, 0, 1), next_BS.T))
-    return jnp.roll(logprob_SB.T, 1, axis=1)
+    logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
+    return jnp.roll(logprob_BS, 1, axis=1)
 
 
 def step_ends(tokens_BS: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:

@@ -93,6 +93,7 @@ def start(
     it is read.
     """
     B = last_prompt_token_B.shape[0]
+    room_B = jnp.minimum(room_B, slots - 1)
     return Rows(
         tokens=jnp.zeros((B, slots), jnp.int32).at[:, 0].set(last_prompt_token_B),
         length=jnp.ones((B,), jnp.int32),
@@ -101,7 +102,7 @@ def start(
         finished=jnp.zeros((B,), bool),
         logprob=jnp.zeros((B,), jnp.float32),
         sampled=jnp.zeros((B,), jnp.int32),
-        room=jnp.minimum(room_B, slots - 1),
+        room=room_B,
         keys=keys_B,
         cache=suffix,
     )

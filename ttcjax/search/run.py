@@ -232,7 +232,12 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     n, slots = strategy.n, engine.sampler.max_tokens + 1
     found: list[list[Solution]] = [[] for _ in prompts]
     requests = [Request(prompt, 0, n) for prompt in prompts]
-    fits = {length: engine.fit(length, n, slots, forks=True) for length in set(map(engine.bucket, prompts))}
+    # Best-of-N is read whole at its end, other searches in chunks.
+    chunk = engine.sampler.verifier_chunk if strategy.max_rounds > 1 else min(slots, cache.READ_TOGETHER)
+    fits = {
+        length: engine.fit(length, n, slots, forks=True, read_together=chunk)
+        for length in set(map(engine.bucket, prompts))
+    }
     for members, batch in engine.batches(requests, {length: fit.questions for length, fit in fits.items()}):
         rows = fits[batch.prefix.shape[1]].rows
         plan = engine.plan(n, slots, len(batch.last) // engine.mesh.size, group_rows=n, rows=rows)

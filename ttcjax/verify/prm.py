@@ -109,7 +109,7 @@ def read_on(
         least_B = reading.least
         if config.value_likelihood:
             before_BCD = jnp.concatenate([reading.hidden[:, None], hidden_BCD[:, :-1]], axis=1)
-            logprob_BC = heads.token_logprob(params, before_BCD, tokens_BC, config)
+            logprob_BC = heads.token_logprobs(params, before_BCD, tokens_BC, config)
             counted_BC = (slots_BC > 0) & (slots_BC < length_B[:, None])
             least_B = jnp.minimum(least_B, jnp.where(counted_BC, logprob_BC, 0.0).min(axis=1))
         count_B = jnp.clip(length_B - reading.read, 0, chunk)
@@ -134,7 +134,8 @@ def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array
     hidden_BSD = cache.read(params, tokens_BS, prefix, config)
     least_BS = None
     if config.value_likelihood:
-        least_BS = jax.lax.cummin(token_logprobs(params, hidden_BSD, tokens_BS, config), axis=1)
+        rest_BS = heads.token_logprobs(params, hidden_BSD[:, :-1], tokens_BS[:, 1:], config)
+        least_BS = jax.lax.cummin(jnp.pad(rest_BS, ((0, 0), (1, 0))), axis=1)
     return jax.nn.sigmoid(heads.value(params, hidden_BSD, config, least_BS))
 
 
