@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,17 @@ class Task:
     """Truth of each step of a candidate solution; `None` where the data set cannot tell."""
 
 
+if TYPE_CHECKING:
+    Examples = Sequence[Example]
+else:
+    # Checked while tests run, an element would be read from disk, a damaged one too.
+    Examples = Sequence
+
+
 @dataclass(frozen=True)
 class Splits:
     """Random-access training, validation and test examples, disjoint by question text."""
 
-    train: Sequence[Example]
-    valid: Sequence[Example]
-    test: Sequence[Example]
+    train: Examples
+    valid: Examples
+    test: Examples
