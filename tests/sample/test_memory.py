@@ -1,6 +1,7 @@
 """The memory plan against what the compiler plans, and what the engine does with it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,6 @@ def test_a_verifier_counts_where_it_is_used(tiny):
 
 def test_a_verifier_that_follows_likelihoods_counts_the_logits_of_all_it_reads():
     config = dataclasses.replace(CONFIG, value_likelihood=True)
-    size = {"questions": 1, "groups": 1, "rows": 4, "prompt_slots": 32, "slots": 33, "n": 4}
+    size: dict[str, Any] = {"questions": 1, "groups": 1, "rows": 4, "prompt_slots": 32, "slots": 33, "n": 4}
     one, whole = (memory.plan((config,), 0, **size, read_together=t).activations for t in (1, 33))
     assert whole - one > 32 * 4 * 4000 * 4, "32 more tokens of 4 rows have 32 times 4 times 4000 logits more"
