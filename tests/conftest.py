@@ -6,6 +6,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 PLATFORM = os.environ.get("TTCJAX_TEST_PLATFORM", "cpu")
@@ -22,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
 if PLATFORM == "cpu":
@@ -128,3 +130,13 @@ def engine(tiny: TinyModels) -> Any:
 def prompts(tiny: TinyModels, engine: Any) -> list[Any]:
     """Prompts of nine questions."""
     return tiny.prompts(engine)
+
+
+@pytest.fixture
+def no_compilation_cache() -> Iterator[None]:
+    """For programs of TPUs that are not there: taken from the persistent cache, they could not be loaded."""
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()

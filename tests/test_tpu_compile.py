@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental import topologies
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ttcjax import parallel
@@ -24,22 +23,13 @@ from ttcjax.train.policy import make_loss
 
 pytestmark = [
     pytest.mark.tpu_compile,
+    pytest.mark.usefixtures("no_compilation_cache"),
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
 ]
 
 MEMORY = 16 * 2**30
 """Bytes of one TPU v5e chip."""
 PROMPT, N = 64, 16
-
-
-@pytest.fixture(autouse=True)
-def no_cache():
-    """Without a TPU, a program in the persistent cache could not be loaded again."""
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", True)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

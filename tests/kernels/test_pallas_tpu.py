@@ -199,7 +199,9 @@ class TestBlockSizes:
                     for slots in (1, 97, 513, 2048):
                         for head_size in (8, 64, 128, 256):
                             shape = (rows, heads, queries, slots, head_size, itemsize, chip)
-                            block_sizes.check(block_sizes.choose(*shape), *shape)
+                            blocks = block_sizes.choose(*shape)
+                            block_sizes.check(blocks, *shape)
+                            assert rows % blocks.rows == heads % blocks.heads == 0, "a block would reach past the end"
 
     def test_decoding_reads_long_blocks(self):
         """2 MB or so a grid step at a size worth it, or the cost of steps shows."""

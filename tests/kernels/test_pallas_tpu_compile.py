@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import topologies
-from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.layout import Format, Layout
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -24,6 +23,7 @@ from ttcjax.sample.state import Stops
 
 pytestmark = [
     pytest.mark.tpu_compile,
+    pytest.mark.usefixtures("no_compilation_cache"),
     pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed"),
 ]
 
@@ -44,16 +44,6 @@ MODEL = ModelConfig(
 """2.0 B parameters."""
 N, PROMPT, TOKENS = 64, 2048, 512
 SPLIT, COPIED = PartitionSpec("data"), PartitionSpec()
-
-
-@pytest.fixture(autouse=True)
-def no_cache():
-    """Without a TPU, a program in the persistent cache could not be loaded again."""
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_enable_compilation_cache", True)
-    compilation_cache.reset_cache()
 
 
 def make_mesh(topology, devices=None):

@@ -59,7 +59,7 @@ def brute_force(ops, strategy, score):
     return finals, drawn, ahead
 
 
-def is_brute_force(ops, strategy, score):
+def assert_equals_brute_force(ops, strategy, score):
     state, scored = run(ops, strategy)
     finals, drawn, ahead = brute_force(ops, strategy, score)
     assert state.path.tolist() == [path for path, _ in finals], "another row was kept or continued"
@@ -83,7 +83,9 @@ def is_brute_force(ops, strategy, score):
     ids=lambda strategy: f"{strategy.name},max_rounds={strategy.max_rounds}",
 )
 def test_a_search_is_brute_force(strategy):
-    is_brute_force(ScriptedOps(questions=20, n=strategy.n), strategy, lambda path, _: ScriptedOps.score(path))
+    assert_equals_brute_force(
+        ScriptedOps(questions=20, n=strategy.n), strategy, lambda path, _: ScriptedOps.score(path)
+    )
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 1), (1, 6), (4, 4)])
@@ -91,7 +93,7 @@ def test_a_search_is_brute_force(strategy):
 def test_a_search_is_brute_force_on_trees_of_few_children(strategy, least, most):
     """Rows meet on the same paths, so places tie, and the verifier's mind changes when a path ends."""
     ops = ScriptedOps(20, strategy.n, min_steps=least, max_steps=most, children=3, verifier=honest_at_the_end)
-    is_brute_force(
+    assert_equals_brute_force(
         ops, strategy, lambda path, over: ops.score(path) if over else float(1 - np.float32(ops.score(path)))
     )
 

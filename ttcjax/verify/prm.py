@@ -17,7 +17,7 @@ from ttcjax.model.params import Params
 
 def token_logprobs(params: Params, hidden_BTD: jax.Array, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
     """Log-probability `[B, T]` of each token given those before it; 0 for the first, which has none here."""
-    rest = heads.token_logprob(params, hidden_BTD[:, :-1], tokens_BT[:, 1:], config)
+    rest = heads.token_logprobs(params, hidden_BTD[:, :-1], tokens_BT[:, 1:], config)
     return jnp.pad(rest, ((0, 0), (1, 0)))
 
 
@@ -134,8 +134,7 @@ def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array
     hidden_BSD = cache.read(params, tokens_BS, prefix, config)
     least_BS = None
     if config.value_likelihood:
-        rest_BS = heads.token_logprobs(params, hidden_BSD[:, :-1], tokens_BS[:, 1:], config)
-        least_BS = jax.lax.cummin(jnp.pad(rest_BS, ((0, 0), (1, 0))), axis=1)
+        least_BS = jax.lax.cummin(token_logprobs(params, hidden_BSD, tokens_BS, config), axis=1)
     return jax.nn.sigmoid(heads.value(params, hidden_BSD, config, least_BS))
 
 
