@@ -37,9 +37,11 @@ class Row:
     ratio: float | None = None
     """Ours over the peer's."""
     peak_rss_bytes: dict[str, int] | None = None
-    """Of the host's memory, from each process's start on: `ours` and `peer`."""
+    """Of the host's memory, from each process's start on: `ours` and `peer`. Ours reads its programs from the
+    compilation cache; what a process that compiles them needs is in the notes."""
     limit_share: float | None = None
-    """Share of the rate that the device's best matrix products, or its best copies where they bind, would allow."""
+    """Share of the rate that the device's best matrix products, or its best copies where they bind, would allow for
+    the tokens that policy and verifier must read."""
     compile_seconds: float | None = None
     n: int | None = None
     """Samples of a prompt, where that is what varies."""
@@ -65,6 +67,20 @@ def _prompts(config: ModelConfig, count: int, length: int, seed: int) -> list[li
     return np.random.default_rng(seed).integers(4, config.vocab_size, (count, length)).tolist()
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """What was seen when our side's programs were compiled."""
+
+    seconds: float | None
+    peak_rss_bytes: int
+    logprob_difference: float | None
+    """Largest between the sides, on the same text."""
+
+    def notes(self) -> dict[str, float]:
+        gap = {} if self.logprob_difference is None else {"logprob_difference": self.logprob_difference}
+        return {"peak_rss_bytes_compiling": self.peak_rss_bytes, **gap}
+
+
 class Bench:
     """The sides of a benchmark on the same random weights, started when they are first needed."""
 
@@ -78,21 +94,54 @@ class Bench:
         self.weights = pathlib.Path(self._folder.name)
         shapes.write_weights(self.config, self.weights, options.seed)
         self.parameters = count(spec(self.config))
+        self._programs = tempfile.TemporaryDirectory()
 
     def close(self) -> None:
         self._folder.cleanup()
+        self._programs.cleanup()
 
     @contextlib.contextmanager
     def ours(self, sampler: SamplerConfig, verifier: bool = False) -> Iterator[Side]:
         """Start our side with the weights loaded."""
-        # Several sides may share one accelerator: none of them takes its memory ahead.
-        env = {"TTCJAX_BENCH_CPU_DEVICES": str(self.options.devices), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        env = {
+            "TTCJAX_BENCH_CPU_DEVICES": str(self.options.devices),
+            # Several sides may share one accelerator: none of them takes its memory ahead.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "JAX_COMPILATION_CACHE_DIR": self._programs.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
         with Side("ttcjax", "ttcjax.bench.ours", env) as side:
             value = shapes.value_head(self.config) if verifier else None
             side.call(
                 "load", folder=str(self.weights), model=to_dict(self.config), sampler=to_dict(sampler), value=value
             )
             yield side
+
+    def compile(
+        self,
+        sampler: SamplerConfig,
+        task: str,
+        *settings: dict[str, Any],
+        verifier: bool = False,
+        peer: Side | None = None,
+    ) -> Compiled:
+        """Compile what a task needs in a process of its own, for the compilation cache; check the peer's model there.
+
+        Args:
+            sampler: Settings of the engine.
+            task: What is measured later.
+            settings: Of each run of it.
+            verifier: Whether there is one.
+            peer: The other side, where there is one.
+
+        Raises:
+            UserError: The sides' log-probabilities of the same text differ by more than rounding.
+        """
+        with self.ours(sampler, verifier) as side:
+            seconds = [side.call(task, **one, seed=self.options.seed).get("compile_seconds", 0.0) for one in settings]
+            peak = side.peak_rss_bytes()
+            return Compiled(sum(seconds) or None, peak, self.check(side, peer) if peer else None)
 
     @contextlib.contextmanager
     def theirs(self, verifier: bool = False) -> Iterator[Side]:
@@ -151,10 +200,18 @@ def _rates(results: list[dict[str, Any]]) -> list[float]:
     return [r["tokens"] / r["seconds"] for r in results[1:]]
 
 
-def _row(name: str, ours: list[dict[str, Any]], peer: list[dict[str, Any]] | None = None, **more: Any) -> Row:
+def _row(
+    name: str,
+    compiled: Compiled,
+    ours: list[dict[str, Any]],
+    peer: list[dict[str, Any]] | None,
+    least: float,
+    **more: Any,
+) -> Row:
+    """Make a row of two sides' measurements; `least` seconds are what the device would need at best."""
     mine = _rates(ours)
     theirs = _rates(peer) if peer is not None else None
-    more["notes"] = {**more.get("notes", {}), "slowest": min(mine)}
+    more["notes"] = {**more.get("notes", {}), **compiled.notes(), "slowest": min(mine)}
     if theirs:
         more["notes"]["peer_slowest"] = min(theirs)
     return Row(
@@ -162,7 +219,8 @@ def _row(name: str, ours: list[dict[str, Any]], peer: list[dict[str, Any]] | Non
         ours=max(mine),
         peer=max(theirs) if theirs else None,
         ratio=max(mine) / max(theirs) if theirs else None,
-        compile_seconds=ours[0].get("compile_seconds"),
+        limit_share=max(least / r["seconds"] for r in ours[1:]),
+        compile_seconds=compiled.seconds,
         **more,
     )
 
@@ -192,22 +250,24 @@ def _sample(
     mine = {"prompts": [text], "n": n, "limits": None}
     theirs = {"prompt": text, "n": n, "tokens": tokens}
     kinds = kinds if options.peer else ()
-    with bench.ours(sampler) as ours, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(bench.theirs()) for _ in kinds]
+        compiled = bench.compile(sampler, "sample", mine, peer=next(iter(peers), None))
+        ours = stack.enter_context(bench.ours(sampler))
         found = bench.alternate([(ours, "sample", mine), *((s, k, theirs) for s, k in zip(peers, kinds, strict=True))])
         peak = ours.peak_rss_bytes()
         cache_bytes = memory.token_bytes(bench.config) * tokens * (prompt + n * tokens / 2)
         least = bench.limit_seconds(limits, n * tokens, tokens, cache_bytes)
-        share = max(least / r["seconds"] for r in found[0][1:])
-        more: dict[str, Any] = {"limit_share": share, "notes": dict(limits), "n": n, "prompt": prompt}
+        more: dict[str, Any] = {"notes": dict(limits), "n": n, "prompt": prompt}
         if not peers:
-            return [_row(what, found[0], peak_rss_bytes={"ours": peak}, **more)]
-        more["notes"]["logprob_difference"] = bench.check(ours, peers[0])
+            return [_row(what, compiled, found[0], None, least, peak_rss_bytes={"ours": peak}, **more)]
         return [
             _row(
                 f"{what}, peer {kind}",
+                compiled,
                 found[0],
                 results,
+                least,
                 peak_rss_bytes={"ours": peak, "peer": side.peak_rss_bytes()},
                 **more,
             )
@@ -224,12 +284,17 @@ def queue(options: Options, requests: int, width: int, mean: int, most: int, pro
         task = {"prompts": texts, "n": 1, "limits": limits}
         rows = max(1, width // options.devices)
         refilled = SamplerConfig(max_tokens=most, rows=rows, waves=-(-requests // (rows * options.devices)))
-        with bench.ours(refilled) as one, bench.ours(dataclasses.replace(refilled, waves=1)) as other:
+        static = dataclasses.replace(refilled, waves=1)
+        compiled = bench.compile(refilled, "sample", task)
+        bench.compile(static, "sample", task)
+        with bench.ours(refilled) as one, bench.ours(static) as other:
             found = bench.alternate([(one, "sample", task), (other, "sample", task)])
             peaks = {"ours": one.peak_rss_bytes(), "peer": other.peak_rss_bytes()}
+        tokens = sum(limits)
+        least = bench.limit_seconds(bench.limits(), tokens, -(-tokens // width))
         notes = {"mean_length": float(np.mean(limits)), "longest": max(limits), "requests": requests, "width": width}
         name = f"queue of {requests} requests, {width} rows, peer static batches"
-        return [_row(name, found[0], found[1], peak_rss_bytes=peaks, notes=notes)]
+        return [_row(name, compiled, found[0], found[1], least, peak_rss_bytes=peaks, notes=notes)]
 
 
 def search(options: Options, questions: int, n: int, width: int, rounds: int, step: int, prompt: int) -> list[Row]:
@@ -246,21 +311,25 @@ def search(options: Options, questions: int, n: int, width: int, rounds: int, st
         mine = {"prompts": texts, "strategy": f"beam:n={n},width={width}", "rounds": rounds}
         theirs = {"prompts": texts, "n": n, "width": width, "rounds": rounds, "step": step}
         rows = []
-        with bench.ours(sampler, verifier=True) as ours, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             kinds = ("plain", "careful") if options.peer else ()
             peers = [stack.enter_context(bench.theirs(verifier=True)) for _ in kinds]
+            compiled = bench.compile(sampler, "search", mine, verifier=True, peer=next(iter(peers), None))
+            ours = stack.enter_context(bench.ours(sampler, verifier=True))
             found = bench.alternate(
                 [(ours, "search", mine), *((s, f"search_{k}", theirs) for s, k in zip(peers, kinds, strict=True))]
             )
             peak, read = ours.peak_rss_bytes(), found[0][-1]["verifier_tokens"]
-            if peers:
-                bench.check(ours, peers[0])
+            # The policy's weights are read once a token of a step, the verifier's once a step.
+            least = bench.limit_seconds(bench.limits(), found[0][-1]["tokens"] + read, rounds * (step + 1))
             if not peers:
-                rows.append(_row(what, found[0], peak_rss_bytes={"ours": peak}, notes={"verifier_tokens": read}))
+                more = {"peak_rss_bytes": {"ours": peak}, "notes": {"verifier_tokens": read}}
+                rows.append(_row(what, compiled, found[0], None, least, **more))
             for side, kind, results in zip(peers, kinds, found[1:], strict=True):
                 peaks = {"ours": peak, "peer": side.peak_rss_bytes()}
                 notes = {"verifier_tokens": read, "verifier_tokens_peer": results[-1]["verifier_tokens"]}
-                rows.append(_row(f"{what}, peer {kind}", found[0], results, peak_rss_bytes=peaks, notes=notes))
+                named = f"{what}, peer {kind}"
+                rows.append(_row(named, compiled, found[0], results, least, peak_rss_bytes=peaks, notes=notes))
         return rows
 
 
@@ -269,23 +338,28 @@ def verify(options: Options, n: int, rounds: Sequence[int], step: int, prompt: i
     with contextlib.closing(Bench(options)) as bench:
         [text] = _prompts(bench.config, 1, prompt, options.seed + 5)
         sampler = SamplerConfig(max_tokens=max(rounds) * step, rows=n)
-        with bench.ours(sampler, verifier=True) as ours, contextlib.ExitStack() as stack:
+        limits = bench.limits()
+        with contextlib.ExitStack() as stack:
             side = stack.enter_context(bench.theirs(verifier=True)) if options.peer else None
-            if side:
-                bench.check(ours, side)
-            for count in rounds:
-                task = {"prompt": text, "n": n, "rounds": count, "step": step}
+            tasks = [{"prompt": text, "n": n, "rounds": count, "step": step} for count in rounds]
+            compiled = bench.compile(sampler, "verify", *tasks, verifier=True, peer=side)
+            ours = stack.enter_context(bench.ours(sampler, verifier=True))
+            for count, task in zip(rounds, tasks, strict=True):
                 found = bench.alternate([(ours, "verify", task), *([(side, "verify", task)] if side else [])])
+                read = found[0][-1]["verifier_tokens"]
                 notes = {
-                    "verifier_tokens": found[0][-1]["verifier_tokens"],
+                    "verifier_tokens": read,
                     "largest_difference": max(r["largest_difference"] for r in found[0]),
                 }
                 peaks = {"ours": ours.peak_rss_bytes()}
                 if side:
                     notes["verifier_tokens_peer"] = found[1][-1]["verifier_tokens"]
                     peaks["peer"] = side.peak_rss_bytes()
+                least = bench.limit_seconds(limits, read, count)
                 name = f"verify n={n} rounds={count} step={step} prompt={prompt}{', peer rereads' * bool(side)}"
-                yield _row(name, found[0], found[1] if side else None, peak_rss_bytes=peaks, notes=notes)
+                yield _row(
+                    name, compiled, found[0], found[1] if side else None, least, peak_rss_bytes=peaks, notes=notes
+                )
 
 
 def write_json(rows: Sequence[Row], path: str) -> None:

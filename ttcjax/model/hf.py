@@ -144,22 +144,22 @@ def load(folder: str | pathlib.Path, config: ModelConfig, place: Callable[[np.nd
         raise UserError(f"no {_WEIGHTS} in {folder}")
     specs = spec(config)
     tree: Params = {"layers": [{"attention": {}, "mlp": {}} for _ in range(config.num_layers)]}
-    with _safetensors("safe_open")(path, framework="numpy") as file:
-        held = set(file.keys())
-        for name, target, is_matrix in _names(config):
-            if name not in held:
+    for name, target, is_matrix in _names(config):
+        # Opened anew for each: what has been read of an open file stays mapped, a second copy of all weights.
+        with _safetensors("safe_open")(path, framework="numpy") as file:
+            if name not in file.keys():  # noqa: SIM118 (it is no mapping)
                 raise UserError(f"{path} has no tensor {name}")
             tensor = np.asarray(file.get_tensor(name))
-            array = tensor.T if is_matrix else tensor
-            shape = _shape(specs, target)
-            # Heads and head size are one axis there.
-            flat = (shape[0], math.prod(shape[1:])) if target[-1] != "out" else (math.prod(shape[:-1]), shape[-1])
-            if array.shape != (flat if is_matrix else shape if target == ("embed",) else (math.prod(shape),)):
-                raise UserError(f"tensor {name} in {path} has shape {tensor.shape}, which is not that of this config")
-            node: Any = tree
-            for key in target[:-1]:
-                node = node[key]
-            node[target[-1]] = place(np.ascontiguousarray(array).reshape(shape))
+        array = tensor.T if is_matrix else tensor
+        shape = _shape(specs, target)
+        # Heads and head size are one axis there.
+        flat = (shape[0], math.prod(shape[1:])) if target[-1] != "out" else (math.prod(shape[:-1]), shape[-1])
+        if array.shape != (flat if is_matrix else shape if target == ("embed",) else (math.prod(shape),)):
+            raise UserError(f"tensor {name} in {path} has shape {tensor.shape}, which is not that of this config")
+        node: Any = tree
+        for key in target[:-1]:
+            node = node[key]
+        node[target[-1]] = place(np.ascontiguousarray(array).reshape(shape))
     return tree
 
 

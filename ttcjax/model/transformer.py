@@ -146,7 +146,7 @@ def _attend(q_BTHE: jax.Array, k: jax.Array, v: jax.Array, allowed_BTT: jax.Arra
     """Attend `[B, T, H, E]`, a block of queries after the other where the sequence is long."""
     scale, soft_cap = query_scale(config), config.attn_soft_cap
     T = q_BTHE.shape[1]
-    if T <= 2 * _QUERY_BLOCK or T % _QUERY_BLOCK:
+    if T <= _QUERY_BLOCK or T % _QUERY_BLOCK:
         return masked_attention(q_BTHE, k, v, allowed_BTT, scale=scale, soft_cap=soft_cap)
 
     def one(start: jax.Array) -> jax.Array:
