@@ -28,7 +28,7 @@ from ttcjax.text.tokenizer import Tokenizer
 _GROUP_ROWS = 16
 """Rows of a question that share their place in a batch where there are questions enough to fill it: more share
 more of the work on its prompt, and wait longer for each other when the question runs out."""
-_READ_TOGETHER = 16
+_ROWS_READ = 16
 """Most rows of a question that are read in one batch."""
 
 
@@ -247,7 +247,7 @@ class Engine:
                     f"{self.policy_config.max_seq_len}: shorten one of them"
                 )
         found = self._read("logprobs", programs.likelihood, self.policy, prompts, rows)
-        return [[found[i, row][1 : len(row) + 1] for row in group] for i, group in enumerate(rows)]
+        return [[found[i, row][1 : len(row) + 1].copy() for row in group] for i, group in enumerate(rows)]
 
     def prompt_logprobs(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """Return the log-probability under the policy of each token of the prompts but the first, given those before.
@@ -269,7 +269,7 @@ class Engine:
         """Run a program over whole rows of tokens; return its numbers by prompt and row, equal rows read once."""
         groups: dict[int, list[tuple[int, list[tuple[int, ...]]]]] = {}
         copies = [collections.Counter(group) for group in rows]
-        together = min(_READ_TOGETHER, 1 << (max(map(len, copies), default=1) - 1).bit_length())
+        together = min(_ROWS_READ, 1 << (max(map(len, copies), default=1) - 1).bit_length())
         for i, counts in enumerate(copies):
             # By length, so that rows read together need little padding.
             unique = sorted(counts, key=lambda tokens: (len(tokens), tokens))
