@@ -191,6 +191,17 @@ class Bootstrap:
         low, high = np.quantile(means, self._quantiles)
         return Estimate(float(np.mean(values_Q)), float(low), float(high))
 
+    def ratio(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> Estimate | None:
+        """Return the ratio of two sums over questions and its interval; `None` where the second is 0.
+
+        Resamples without anything to divide by say nothing and are left out.
+        """
+        if not denominator_Q.sum():
+            return None
+        tops, bottoms = self._counts @ numerator_Q, self._counts @ denominator_Q
+        low, high = np.quantile(tops[bottoms > 0] / bottoms[bottoms > 0], self._quantiles)
+        return Estimate(float(numerator_Q.sum() / denominator_Q.sum()), float(low), float(high))
+
     def paired(self, a_Q: np.ndarray, b_Q: np.ndarray) -> Estimate:
         """Return the mean of a - b over the same questions and its interval."""
         return self(np.asarray(a_Q, np.float64) - b_Q)

@@ -18,9 +18,9 @@ from ttcjax.eval.estimators import StrategyName
 from ttcjax.files import write_bytes
 
 # Okabe and Ito's palette: distinguishable with any colour vision, and ordered dark to light for print.
-_COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_STYLE: dict[Any, Any] = {
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -33,7 +33,7 @@ _STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "ttcjax",  # equal figures become equal files
 }
-_MUTED = "#666666"
+MUTED = "#666666"
 
 
 def label(strategy: str) -> str:
@@ -49,21 +49,27 @@ def label(strategy: str) -> str:
     return ", ".join([kind, *values])
 
 
+def by_budget(accuracy: dict[str, Any]) -> dict[str, Any]:
+    """Return the accuracies that are given by budget; those of revisions are given by selector."""
+    return {name: cells for name, cells in accuracy.items() if all(key.isdigit() for key in cells)}
+
+
 def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
     """Draw accuracy against generation budget, one line and one 95% band a strategy."""
-    with mpl.rc_context(_STYLE):
-        figure = _figure(7.5, 4.6)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(7.5, 4.6)
         axes = figure.add_subplot()
         ends = []
-        for i, (strategy, points) in enumerate(summary["accuracy"].items()):
-            colour = _COLOURS[i % len(_COLOURS)]
+        accuracy = by_budget(summary["accuracy"])
+        for i, (strategy, points) in enumerate(accuracy.items()):
+            colour = COLOURS[i % len(COLOURS)]
             budgets = [int(n) for n in points]
             mean, low, high = (np.array([100 * p[key] for p in points.values()]) for key in ("mean", "low", "high"))
             axes.fill_between(budgets, low, high, color=colour, alpha=0.11, linewidth=0)
-            axes.plot(budgets, mean, color=colour, marker=_MARKERS[i % len(_MARKERS)], markersize=5, linewidth=1.8)
+            axes.plot(budgets, mean, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.8)
             ends.append((mean[-1], label(strategy), colour))
         axes.set_xscale("log", base=2)
-        ticks = sorted({int(n) for points in summary["accuracy"].values() for n in points})
+        ticks = sorted({int(n) for points in accuracy.values() for n in points})
         axes.set_xticks(ticks, [str(n) for n in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("generation budget N (answers per question)")
@@ -77,19 +83,19 @@ def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
 
 def quality(summary: dict[str, Any]) -> Figure:
     """Draw what the strategies start from: how hard the questions are, and how far the verifier can be trusted."""
-    with mpl.rc_context(_STYLE):
-        figure = _figure(7.5, 3.7)
+    with mpl.rc_context(STYLE):
+        figure = new_figure(7.5, 3.7)
         left, right = figure.subplots(1, 2)
         counts = summary["pass_at_1_histogram"]
-        left.bar((np.arange(len(counts)) + 0.5) / len(counts), counts, width=0.92 / len(counts), color=_COLOURS[1])
-        left.axvline(summary["pass_at_1"], color=_COLOURS[2], linewidth=1.5)
+        left.bar((np.arange(len(counts)) + 0.5) / len(counts), counts, width=0.92 / len(counts), color=COLOURS[1])
+        left.axvline(summary["pass_at_1"], color=COLOURS[2], linewidth=1.5)
         left.annotate(
             f"mean {summary['pass_at_1']:.2f}",
             (summary["pass_at_1"], 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(4, -2),
             textcoords="offset points",
-            color=_COLOURS[2],
+            color=COLOURS[2],
             va="top",
         )
         left.set_xlim(0, 1)
@@ -105,14 +111,14 @@ def save(figure: Figure, folder: epath.PathLike, name: str) -> None:
     """Write a figure as `name.png` and `name.svg`; equal figures give equal files."""
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         sink = io.BytesIO()
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(STYLE):
             figure.savefig(sink, format=kind, dpi=160, metadata=metadata)
         write_bytes(epath.Path(folder) / f"{name}.{kind}", sink.getvalue())
 
 
 def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
     bins = [b for b in prm["reliability"] if b["count"]]
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.set_xlabel("step score of the verifier")
     axes.set_ylabel("share that ends with a right answer")
@@ -121,9 +127,9 @@ def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
         return
     total = sum(b["count"] for b in bins)
     scores, targets = [b["score"] for b in bins], [b["target"] for b in bins]
-    axes.plot(scores, targets, color=_COLOURS[1], linewidth=1.2)
+    axes.plot(scores, targets, color=COLOURS[1], linewidth=1.2)
     sizes = [10 + 300 * b["count"] / total for b in bins]
-    axes.scatter(scores, targets, s=sizes, color=_COLOURS[1], zorder=3, label="verifier (area: share of steps)")
+    axes.scatter(scores, targets, s=sizes, color=COLOURS[1], zorder=3, label="verifier (area: share of steps)")
     axes.legend(loc="best", frameon=False, fontsize=9, handletextpad=0.5, borderaxespad=0.2)
     axes.set_title(f"Reliability of the verifier, ECE {prm['ece']:.3f}")
 
@@ -154,7 +160,8 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches, to be drawn with `STYLE`."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)  # no display, no global state
     return figure

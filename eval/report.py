@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 from rich.console import Console
-from rich.table import Table
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import figures, rows
+from ttcjax.eval import chains, figures, revision_figures, revision_report, revisions, rows, tables
 from ttcjax.eval.estimators import (
     COLUMNS,
     Bootstrap,
@@ -73,6 +72,11 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     search = rows.read_folder(workdir / "search", COLUMNS) if searches else bank.slice(0, 0)
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
     summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source)
+    if config.revision.enabled:
+        found, accuracy = revisions.summarise(config, chains.read(workdir / "chains"), ease_of_questions(bank))
+        made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
+        summary["revision"] = _plain(found | {"trajectories": made})
+        summary["accuracy"] |= _plain(accuracy)
     if missing:
         logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(missing))
 
@@ -81,6 +85,19 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     _write_csv(out / "missing.csv", "strategy budget question seed sample", missing)
     figures.save(figures.accuracy_vs_budget(summary), out, "accuracy_vs_budget")
     figures.save(figures.quality(summary), out, "quality")
+    if config.revision.enabled:
+        _write_csv(
+            out / "revision_steps.csv",
+            "step chains measure mean low high",
+            revision_report.step_rows(summary["revision"]),
+        )
+        _write_csv(
+            out / "revision_accuracy.csv",
+            "strategy selector mean low high",
+            revision_report.accuracy_rows(summary["accuracy"]),
+        )
+        for name, draw in revision_figures.ALL.items():
+            figures.save(draw(summary["revision"], summary["accuracy"]), out, name)
 
     summary |= _timing(workdir, began)
     write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
@@ -173,6 +190,12 @@ def summarise(
     return _plain(summary), missing
 
 
+def ease_of_questions(bank: pa.Table) -> dict[str, float]:
+    """Return the share of right base samples of each question."""
+    means = bank.select(["question", "correct"]).group_by("question").aggregate([("correct", "mean")])
+    return dict(zip(means["question"].to_pylist(), means["correct_mean"].to_pylist(), strict=True))
+
+
 def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
     """Choose the first-error threshold on validation solutions.
 
@@ -198,26 +221,29 @@ def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
 
 def render(summary: dict[str, Any], console: Console) -> None:
     """Print a summary as tables: strategies by budget, differences, levels, and a line on the verifier."""
-    strategies, budgets = list(summary["accuracy"]), list(next(iter(summary["accuracy"].values())))
-    table = _table(f"accuracy in % by budget N, {summary['questions']} questions, 95% intervals", ["N =", *budgets])
+    by_budget = figures.by_budget(summary["accuracy"])
+    strategies, budgets = list(by_budget), list(next(iter(by_budget.values())))
+    table = tables.table(
+        f"accuracy in % by budget N, {summary['questions']} questions, 95% intervals", ["N =", *budgets]
+    )
     for strategy in strategies:
-        table.add_row(figures.label(strategy), *map(_cell, summary["accuracy"][strategy].values()))
-    table.add_row("any right (pass@N)", *map(_cell, summary["pass_at_k"].values()), style="dim")
+        table.add_row(figures.label(strategy), *map(tables.cell, summary["accuracy"][strategy].values()))
+    table.add_row("any right (pass@N)", *map(tables.cell, summary["pass_at_k"].values()), style="dim")
     console.print(table)
 
     if summary["comparisons"]:
-        table = _table("paired differences in points, 95% intervals", ["N =", *budgets])
+        table = tables.table("paired differences in points, 95% intervals", ["N =", *budgets])
         for a, b in dict.fromkeys((c["a"], c["b"]) for c in summary["comparisons"]):
             cells = [c for c in summary["comparisons"] if (c["a"], c["b"]) == (a, b)]
-            table.add_row(f"{figures.label(a)}\n- {figures.label(b)}", *map(_difference_cell, cells))
+            table.add_row(f"{figures.label(a)}\n- {figures.label(b)}", *map(tables.difference_cell, cells))
         console.print(table)
 
     levels = summary["per_level"]
-    table = _table(f"accuracy in % by level at N = {budgets[-1]}", ["level", *levels])
+    table = tables.table(f"accuracy in % by level at N = {budgets[-1]}", ["level", *levels])
     table.add_row("questions", *(str(level["count"]) for level in levels.values()), style="dim")
-    table.add_row("pass@1", *(_cell(level["pass_at_1"]) for level in levels.values()))
+    table.add_row("pass@1", *(tables.cell(level["pass_at_1"]) for level in levels.values()))
     for strategy in strategies:
-        table.add_row(figures.label(strategy), *(_cell(level["accuracy"][strategy]) for level in levels.values()))
+        table.add_row(figures.label(strategy), *(tables.cell(level["accuracy"][strategy]) for level in levels.values()))
     console.print(table)
 
     prm = summary["prm"]
@@ -232,6 +258,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         lines.append(f"[bold red]{summary['missing']} results are missing and count as wrong[/]: report/missing.csv")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    if "revision" in summary:
+        revision_report.render(summary["revision"], summary["accuracy"], console)
 
 
 def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tuple[list[str], np.ndarray]:
@@ -339,7 +367,7 @@ def _plain(value: Any) -> Any:
 
 
 def _accuracy_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for strategy, points in summary["accuracy"].items():
+    for strategy, points in figures.by_budget(summary["accuracy"]).items():
         for n, point in points.items():
             yield strategy, n, point["mean"], point["low"], point["high"], summary["questions"]
 
@@ -356,24 +384,6 @@ def _write_csv(path: epath.Path, header: str, lines: Iterable[Sequence[Any]]) ->
     writer.writerow(header.split())
     writer.writerows(lines)
     write_bytes(path, sink.getvalue().encode())
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
-    table.add_column(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def _cell(point: dict[str, float]) -> str:
-    return f"{100 * point['mean']:.1f}\n[dim]{100 * point['low']:.0f}-{100 * point['high']:.0f}[/]"
-
-
-def _difference_cell(point: dict[str, Any]) -> str:
-    text = f"{100 * point['difference']:+.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
-    clear = point["low"] > 0 or point["high"] < 0
-    return f"[bold]{text}[/]" if clear else text
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ LINKED = ("kernels", "train", "eval")
 LAYERS = (
     {
         "config",
+        "tables",
         "errors",
         "files",
         "parquet",

@@ -16,7 +16,17 @@ from etils import epath
 
 from ttcjax import config as config_lib
 from ttcjax import pipeline
-from ttcjax.config import ExperimentConfig, PRMConfig, SamplerConfig, SweepConfig, TrainConfig
+from ttcjax.config import (
+    ChainsConfig,
+    ExperimentConfig,
+    ORMConfig,
+    PRMConfig,
+    RevisionConfig,
+    SamplerConfig,
+    SweepConfig,
+    TrainConfig,
+    TrajectoryConfig,
+)
 from ttcjax.errors import UserError
 from ttcjax.pipeline import Stage
 
@@ -178,6 +188,8 @@ def test_what_a_stage_must_write_is_what_it_writes():
         "data": ("tokenizer.model",),
         "policy": ("best",),
         "prm": ("best",),
+        "trajectories": ("trajectories.parquet",),
+        "revision": ("best",),
         "report": ("../summary.json",),
     }
 
@@ -290,7 +302,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 # ---- the real stages
 
 
-BASE = ExperimentConfig()
+BASE = ExperimentConfig(revision=RevisionConfig(enabled=True))
 
 
 def changed(**changes) -> set[str]:
@@ -298,7 +310,12 @@ def changed(**changes) -> set[str]:
     return {s.name for s in pipeline.STAGES if pipeline.fingerprint(s, BASE) != pipeline.fingerprint(s, other)}
 
 
-ALL = ["data", "policy", "labels", "prm", "bank", "search", "report"]
+ALL = [
+    *("data", "policy", "labels", "prm", "trajectories", "revision"),
+    *("attempts", "orm", "bank", "search", "chains", "report"),
+]
+JUDGED = {"bank", "search", "chains", "report"}
+REVISED = {"revision", "attempts", "orm", "chains", "report"}
 
 
 def test_stages_are_in_the_order_of_what_they_read():
@@ -316,14 +333,20 @@ def test_stages_are_in_the_order_of_what_they_read():
         ({"model": dataclasses.replace(BASE.model, d_ff=128)}, ALL[1:]),
         ({"policy": TrainConfig(steps=9)}, ALL[1:]),
         ({"sampler": SamplerConfig(temperature=0.5)}, ALL[2:]),
-        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, ALL[2:]),
-        ({"prm": PRMConfig(valid_fraction=0.2)}, ALL[3:]),
-        ({"prm": PRMConfig(train=TrainConfig(steps=9))}, ALL[3:]),
+        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, {"labels", "prm", "orm", *JUDGED}),
+        ({"prm": PRMConfig(valid_fraction=0.2)}, {"prm", *JUDGED}),
+        ({"prm": PRMConfig(train=TrainConfig(steps=9))}, {"prm", *JUDGED}),
+        ({"revision": RevisionConfig(True, TrajectoryConfig(samples=9))}, {"trajectories", *REVISED}),
+        ({"revision": RevisionConfig(True, train=TrainConfig(steps=9))}, REVISED),
+        ({"revision": RevisionConfig(True, restate=True)}, REVISED),
+        ({"orm": ORMConfig(chains=9)}, {"attempts", "orm", "chains", "report"}),
+        ({"orm": ORMConfig(likelihood=True)}, {"orm", "chains", "report"}),
+        ({"chains": ChainsConfig(seed=9)}, {"chains", "report"}),
         ({"sweep": SweepConfig(seed=9)}, ["bank", "search", "report"]),
         ({"sweep": SweepConfig(samples=128)}, ["bank", "report"]),
         ({"sweep": SweepConfig(budgets=(1, 2))}, ["search", "report"]),
         ({"sweep": SweepConfig(seeds=2)}, ["search", "report"]),
-        ({"prm": PRMConfig(aggregate="min")}, ["search", "report"]),
+        ({"prm": PRMConfig(aggregate="min")}, ["search", "chains", "report"]),
         ({"sweep": SweepConfig(bootstrap=99)}, ["report"]),
         ({"sampler": SamplerConfig(rows=8)}, ["report"]),
         ({"name": "other"}, ["report"]),
@@ -331,6 +354,19 @@ def test_stages_are_in_the_order_of_what_they_read():
 )
 def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
     assert changed(**changes) == set(reruns)
+
+
+def test_stages_that_are_off_are_neither_run_nor_read():
+    off, other = ExperimentConfig(), ExperimentConfig(revision=RevisionConfig(max_seq_len=512))
+    assert {s.name for s in pipeline.STAGES if not s.wanted(off)} == {"trajectories", *REVISED} - {"report"}
+    for stage in pipeline.STAGES:
+        if stage.wanted(off) and stage.name != "report":  # The report writes down the hash of every setting.
+            assert pipeline.fingerprint(stage, off) == pipeline.fingerprint(stage, other)
+
+
+def test_a_stage_that_is_off_is_said_so(tmp_path):
+    with pytest.raises(UserError, match=r"turn it on with --revision\.enabled True"):
+        pipeline.run(ExperimentConfig(workdir=str(tmp_path)), only="revision")
 
 
 def test_the_workdir_changes_no_fingerprint():
@@ -353,4 +389,6 @@ def test_every_setting_belongs_to_a_stage():
         for leaf in leaves(config_lib.to_dict(BASE), "")
         if not any(leaf == path or leaf.startswith(path + ".") for path in claimed)
     }
-    assert free == {"name", "workdir", "sweep.bootstrap"}, "these decide the report alone, or nothing"
+    assert free == {"name", "workdir", "sweep.bootstrap", "revision.enabled"}, (
+        "these decide the report alone, or nothing"
+    )

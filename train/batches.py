@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import grain
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from ttcjax.errors import UserError
+from ttcjax.revise.context import Context
 from ttcjax.text.steps import step_end_positions
 from ttcjax.text.tokenizer import Tokenizer
 
@@ -59,6 +61,36 @@ def policy_examples(
     return examples
 
 
+def revision_examples(
+    rows: Iterable[tuple[str, Sequence[str], str]],
+    context: Context,
+    tokenizer: Tokenizer,
+    seq_len: int,
+) -> list[TokenExample]:
+    """Turn trajectories into examples of next-token prediction, with the loss on the target alone.
+
+    Args:
+        rows: (prompt, answers in view, target).
+        context: Puts answers in view.
+        tokenizer: Encodes prompts.
+        seq_len: Where an example is longer, its first answers are left out, as they are when a model revises.
+
+    Returns:
+        Examples with `tokens`, `targets` (the token after each) and `weights`: 1 on the target and its end mark.
+    """
+    rows = list(rows)
+    prompts = tokenizer.encode_batch([prompt for prompt, _, _ in rows])
+    examples = []
+    for prompt, (_, answers, target) in zip(prompts, rows, strict=True):
+        [last] = context.encode([target])
+        shown = context.view(tuple(prompt), answers, seq_len - len(prompt) - len(last)).tokens
+        ids = np.asarray([tokenizer.bos_id, *prompt, *shown, *last], np.int32)
+        weights = np.zeros(len(ids) - 1, np.float32)
+        weights[-len(last) :] = 1.0
+        examples.append({"tokens": ids[:-1], "targets": ids[1:], "weights": weights})
+    return examples
+
+
 def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: Tokenizer) -> list[TokenExample]:
     """Turn labelled solutions into examples of step classification.
 
@@ -94,6 +126,54 @@ def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: To
             len(rows) - len(examples),
             len(rows),
         )
+    return examples
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """An answer, those before it in its chain, and whether it is right."""
+
+    question: str
+    prompt: str
+    before: tuple[str, ...]
+    answer: str
+    correct: bool
+
+
+def orm_examples(
+    rows: Sequence[JudgedAnswer],
+    context: Context,
+    tokenizer: Tokenizer,
+    seq_len: int,
+    *,
+    every_step: bool = False,
+) -> list[TokenExample]:
+    """Turn judged answers into examples of classification.
+
+    Args:
+        rows: Answers with their labels.
+        context: Puts the answers before in view.
+        tokenizer: Encodes prompts, and says which tokens end a step.
+        seq_len: Where an example is longer, its first answers are left out.
+        every_step: Label all step ends of an answer, not its end alone.
+
+    Returns:
+        Examples as those of `prm_examples`.
+    """
+    prompts = tokenizer.encode_batch([row.prompt for row in rows])
+    examples = []
+    for prompt, row in zip(prompts, rows, strict=True):
+        [tokens] = context.encode([row.answer])
+        shown = context.view(tuple(prompt), row.before, seq_len - 1 - len(prompt) - len(tokens)).tokens
+        ids = np.asarray([tokenizer.bos_id, *prompt, *shown, *tokens], np.int32)
+        begin = len(ids) - len(tokens)
+        ends = step_end_positions(ids, tokenizer.step_end_ids, prompt_length=begin)
+        labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
+        judged = ends if every_step else ends[-1:]
+        labels[judged], weights[judged] = row.correct, 1.0
+        solution = (np.arange(len(ids)) >= begin).astype(np.int32)
+        right = (solution * np.float32(row.correct)).astype(np.float32)
+        examples.append({"tokens": ids, "labels": labels, "weights": weights, "solution": solution, "right": right})
     return examples
 
 

@@ -60,7 +60,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         UserError: No sample has a readable answer, so there is nothing to learn from.
     """
     task, splits = loader.load(config.data, workdir / "data")
-    engine = load_engine(workdir, config.sampler, verifier=False)
+    engine = load_engine(workdir, config.sampler, verifier=None)
     examples = splits.train[: config.labels.questions]
     counts = _Counts()
     size = config.labels.shard_questions

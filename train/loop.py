@@ -65,6 +65,9 @@ class FitResult:
     valid_loss: float
     """Lowest validation loss."""
     best_step: int
+    """Where that was."""
+    taken_step: int
+    """Where the parameters in `best/` are from: `past_minimum` validations later."""
     valid_metrics: dict[str, float]
     """The other validation metrics at `best_step`."""
 
@@ -83,6 +86,7 @@ class _HostState:
     valid_loss: float = math.inf
     best_step: int = 0
     valid_metrics: dict[str, float] = field(default_factory=dict)
+    taken_step: int = 0
     validations_since_best: int = 0
     window: dict[str, float] = field(default_factory=dict)
     """Sums since the last log line."""
@@ -251,7 +255,7 @@ def fit(
     metadata: Mapping[str, Any],
     mesh: Mesh | None = None,
 ) -> FitResult:
-    """Train a model, or go on with a run that was stopped, and keep the parameters of lowest validation loss.
+    """Train a model, or go on with a run that was stopped, and keep the parameters that validation picks.
 
     A run that was killed at any moment and started again ends with the same parameters, bit for bit on the
     same devices, as one that was left alone. SIGTERM saves the state first. Metrics are read one step late, so
@@ -399,6 +403,7 @@ class _Fit:
             train_loss=host.train_loss,
             valid_loss=host.valid_loss,
             best_step=host.best_step,
+            taken_step=host.taken_step,
             valid_metrics=host.valid_metrics,
         )
 
@@ -429,8 +434,10 @@ class _Fit:
 
     def _validate(self) -> None:
         begin = time.monotonic()
-        parts = [self.valid_step(self.state["params"], batch) for batch in self.valid]
-        totals = {key: float(np.sum([part[key] for part in jax.device_get(parts)])) for key in parts[0]}
+        # One after the other: batches that do not depend on each other may reach the devices in different orders, and
+        # sums over CPU devices, which share their threads, then wait for each other for ever.
+        parts = [jax.device_get(self.valid_step(self.state["params"], batch)) for batch in self.valid]
+        totals = {key: float(np.sum([part[key] for part in parts])) for key in parts[0]}
         means = _means(totals)
         if not math.isfinite(means["loss"]):
             self._diverged("validation loss", self.step)
@@ -438,10 +445,13 @@ class _Fit:
         if means["loss"] < host.valid_loss:
             host.valid_loss, host.best_step, host.validations_since_best = means["loss"], self.step, 0
             host.valid_metrics = {key: value for key, value in means.items() if key != "loss"}
-            best = {**self.metadata, "step": self.step, "valid_loss": means["loss"]}
-            self.checkpoints.save_best(self.state["params"], best)
         else:
             host.validations_since_best += 1
+        past, last = host.validations_since_best, self.step == self.config.steps
+        if past == self.config.past_minimum or (last and past < self.config.past_minimum):
+            taken = {**self.metadata, "step": self.step, "valid_loss": means["loss"]}
+            self.checkpoints.save_best(self.state["params"], taken)
+            host.taken_step = self.step
         self.writer.write(self.step, "valid", means)
         self.clock += time.monotonic() - begin  # Keeps the training rate free of validation.
 

@@ -24,7 +24,7 @@ from ttcjax.sample.engine import Engine, Model, Solution
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.steps import split_steps
 from ttcjax.train import losses
-from ttcjax.train.batches import prm_examples, train_batches, valid_batches
+from ttcjax.train.batches import JudgedAnswer, prm_examples, train_batches, valid_batches
 from ttcjax.train.label import SCHEMA as LABEL_SCHEMA
 from ttcjax.train.loop import LossFn, LossSums, fit
 from ttcjax.verify import prm as verifier
@@ -81,6 +81,18 @@ def read_labels(folder: epath.Path) -> list[LabelRow]:
     if not rows:
         raise UserError(f"there are no labels in {folder}: run the labels stage first")
     return rows
+
+
+def read_outcomes(folder: epath.Path) -> list[JudgedAnswer]:
+    """Return the solutions of the labels stage with nothing but whether each is right.
+
+    Raises:
+        UserError: As `read_labels`.
+    """
+    return [
+        JudgedAnswer(question, prompt, (), solution, values[-1] > 0.5)
+        for question, prompt, solution, values in read_labels(folder)
+    ]
 
 
 def held_out(questions: Iterable[str], fraction: float) -> set[str]:

@@ -32,7 +32,7 @@ from ttcjax.config import ConfigError, ExperimentConfig
 from ttcjax.errors import UserError
 
 if TYPE_CHECKING:
-    from ttcjax.solve import Solved
+    from ttcjax.solve import Revised, Solved
 
 _TERMINATED = 128 + signal.SIGTERM
 """The status that shells give to a process ended by SIGTERM."""
@@ -58,12 +58,35 @@ flags of every command:
 environment:
   JAX_COMPILATION_CACHE_DIR  folder (or gs:// path) where compiled programs are kept between runs
   JAX_PLATFORMS              cpu, tpu or cuda; the default is the fastest that is installed
+  GLIBC_TUNABLES             glibc.malloc.hugetlb=1 unless it is set: large pages make CPU runs faster
 """
 
 _CONFIG_EPILOG = """\
 Settings of the config are overridden by name after it: --policy.steps 800 --sweep.budgets 1 4 16
 `ttcjax {command} CONFIG --help` lists them all with the values of that config.
 """
+
+
+def entry() -> int:
+    """Run as a program: `main` in a process that takes its memory in large pages."""
+    _take_large_pages()
+    return main()
+
+
+def _take_large_pages() -> None:
+    """Start this program again with large pages for what the C library allocates, where it was started without.
+
+    XLA on CPU takes the memory of every step anew, and in small pages a fifth of the time of training goes into
+    page faults. The GNU C library reads the setting when a process starts, and only then.
+    """
+    try:
+        name, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").split()
+        recent = tuple(map(int, version.split(".")[:2])) >= (2, 35)
+    except (AttributeError, OSError, ValueError):  # Another C library.
+        return
+    if name == "glibc" and recent and "GLIBC_TUNABLES" not in os.environ:
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,7 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("question", metavar="QUESTION")
     command.add_argument("--workdir", required=True, help="where `ttcjax run` put its stages")
     command.add_argument(
-        "--strategy", default="beam:n=16,width=4", help="such as beam:n=16,width=4 or best_of_n:n=64 (%(default)s)"
+        "--strategy",
+        default="beam:n=16,width=4",
+        help="such as beam:n=16,width=4, best_of_n:n=64, revise:s=8,p=2 or refine:steps=8 (%(default)s)",
     )
     command.add_argument("--seed", type=int, default=0)
 
@@ -372,9 +397,37 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _solve(args: argparse.Namespace) -> None:
-    from ttcjax.solve import solve
+    from ttcjax.revise import strategies
+    from ttcjax.solve import solve, solve_by_revising
 
-    _print_solved(solve(args.question, args.workdir, args.strategy, args.seed))
+    if strategies.is_one(args.strategy):
+        _print_revised(solve_by_revising(args.question, args.workdir, args.strategy, args.seed))
+    else:
+        _print_solved(solve(args.question, args.workdir, args.strategy, args.seed))
+
+
+def _print_revised(revised: Revised) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text(f"{revised.question}\n"))
+    for number, chain in enumerate(revised.chains):
+        title = f"chain {number + 1} of {len(revised.chains)}" if len(revised.chains) > 1 else "answers"
+        table = Table("", "answer", "score", "steps, the new ones marked", title=title, title_justify="left", box=None)
+        for place, reply in enumerate(chain):
+            # Model text goes through Text: square brackets in it are not markup.
+            steps = Text("\n").join(
+                Text(f"{'+' if new else ' '} {step}", style="bold" if new else "dim") for step, new in reply.steps
+            )
+            mark = "*" if (number, place) == revised.chosen else "" if reply.kept is not False else "not kept"
+            answer = Text("(none)" if reply.answer is None else reply.answer)
+            table.add_row(f"{place + 1}{mark and f' {mark}'}", answer, f"{reply.score:.3f}", steps)
+        console.print(table, "")
+    answer = "no answer could be read" if revised.answer is None else f"{revised.answer}   (* above"
+    tail = f"({revised.generations} generations, {revised.seconds:.1f} s)"
+    console.print(Text(f"answer: {answer}, {tail[1:]}" if revised.answer is not None else f"answer: {answer}   {tail}"))
 
 
 def _print_solved(solved: Solved) -> None:
@@ -409,4 +462,4 @@ def _version(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

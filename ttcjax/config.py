@@ -9,20 +9,14 @@ is written as JSON beside every result. All of them are frozen and hashable, so 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A setting has a value it may not take, or a key that does not exist."""
+from ttcjax.tables import ConfigError as ConfigError
+from ttcjax.tables import from_dict as from_dict
+from ttcjax.tables import to_dict as to_dict
 
 
 def _require(condition: bool, message: str) -> None:
@@ -211,6 +205,9 @@ class TrainConfig:
     """Steps between validations; 0: only at the end."""
     patience: int = 0
     """Stop after this many validations without a lower loss; 0: never."""
+    past_minimum: int = 0
+    """Take the parameters this many validations after the one of lowest loss, or the last ones where the run ends
+    before; 0 takes those of lowest loss."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
@@ -227,6 +224,14 @@ class TrainConfig:
             f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})",
         )
         _require(0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), not {self.dropout}")
+        _require(
+            self.past_minimum >= 0 and self.patience >= 0,
+            f"past_minimum and patience must not be negative, not {self.past_minimum} and {self.patience}",
+        )
+        _require(
+            not self.patience or self.past_minimum <= self.patience,
+            f"patience ({self.patience}) must be at least past_minimum ({self.past_minimum}), or the run ends before",
+        )
 
 
 @dataclass(frozen=True)
@@ -328,6 +333,150 @@ class PRMConfig:
 
 
 @dataclass(frozen=True)
+class TrajectoryConfig:
+    """The revision model's training data, made from samples of the policy (Snell et al. 2024, section 6.1)."""
+
+    questions: int = 12_000
+    """Training questions sampled, the first ones."""
+    samples: int = 64
+    """Answers a question."""
+    temperature: float = 1.0
+    """Of the samples; the paper says only that it is higher than otherwise."""
+    most: int = 4
+    """Most answers before a right one."""
+    context: Literal["wrong", "any"] = "wrong"
+    """Which answers stand before it: wrong ones, the nearest last, as in the paper; or any, right ones too, at random.
+    The paper's model is never shown right answers in training, and at test turns 38% of them wrong."""
+    shard_questions: int = 500
+    """Questions a file; work is resumed at this grain."""
+    seed: int = 3
+
+    def __post_init__(self) -> None:
+        _require_seed(self.seed, "revision.trajectories.seed")
+        for name in ("questions", "samples", "most", "shard_questions"):
+            value = getattr(self, name)
+            _require(value > 0, f"revision.trajectories.{name} must be positive, not {value}")
+        _require(
+            0 <= self.temperature < float("inf"),
+            f"revision.trajectories.temperature must be a number from 0, not {self.temperature}",
+        )
+
+
+@dataclass(frozen=True)
+class RevisionConfig:
+    """A model that answers again with its last answers in view, and how it is trained."""
+
+    enabled: bool = False
+    """Whether an experiment trains and tests one."""
+    trajectories: TrajectoryConfig = field(default_factory=TrajectoryConfig)
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            optimizer=OptimizerConfig(learning_rate=1e-5, schedule="constant"), batch_size=128, past_minimum=1
+        )
+    )
+    """Fine-tuning of the policy; the checkpoint is taken slightly past the lowest validation loss, because that loss
+    is of answers that the model did not give itself (Snell et al. 2024, section 6.1)."""
+    valid_fraction: float = 0.1
+    """Share of the questions held out for the choice of checkpoint."""
+    max_seq_len: int = 0
+    """Longest question with its answers in tokens; 0 is the policy's."""
+    max_answers: int = 4
+    """Most previous answers in view."""
+    restate: bool = False
+    """Put the question again after the answers in view. For small models, which have learned to answer right after a
+    question; Snell et al. 2024 put the answers between."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.valid_fraction < 1, f"revision.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
+        _require(self.max_seq_len >= 0, f"revision.max_seq_len must not be negative, not {self.max_seq_len}")
+        _require(self.max_answers > 0, f"revision.max_answers must be positive, not {self.max_answers}")
+        _require(
+            self.trajectories.most <= self.max_answers,
+            f"revision.trajectories.most ({self.trajectories.most}) must not exceed revision.max_answers "
+            f"({self.max_answers}), or chains never look like the training data",
+        )
+
+
+@dataclass(frozen=True)
+class ORMConfig:
+    """Outcome-reward models: verifiers that are told whether whole answers are right (Snell et al. 2024, App. J, K)."""
+
+    variants: tuple[Literal["history", "no_history", "base"], ...] = ("history",)
+    """`history` and `no_history` judge the revision model's answers, with and without the answers before them in
+    view; `base` judges the policy's own samples. The first named of the former two selects among revisions."""
+    questions: int = 4000
+    """Training questions on which the revision model's chains are sampled: those after the ones of the trajectories."""
+    chains: int = 2
+    """Chains a question."""
+    answers: int = 5
+    """Answers a chain."""
+    every_step: bool = False
+    """Label every step of an answer with what comes of it, not the last alone (Cobbe et al. 2021)."""
+    likelihood: bool = False
+    """As `PRMConfig.likelihood`."""
+    imitation: float = 0.0
+    """As `PRMConfig.imitation`."""
+    valid_fraction: float = 0.1
+    """Share of the questions held out for the choice of checkpoint."""
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            dropout=0.05, optimizer=OptimizerConfig(learning_rate=3e-5, schedule="constant"), batch_size=128
+        )
+    )
+    shard_questions: int = 500
+    """Questions a file; work is resumed at this grain."""
+    seed: int = 4
+
+    def __post_init__(self) -> None:
+        _require_seed(self.seed, "orm.seed")
+        for name in ("questions", "chains", "answers", "shard_questions"):
+            _require(getattr(self, name) > 0, f"orm.{name} must be positive, not {getattr(self, name)}")
+        _require(len(set(self.variants)) == len(self.variants), "orm.variants names one twice")
+        _require(self.imitation >= 0, f"orm.imitation must not be negative, not {self.imitation}")
+        _require(0 < self.valid_fraction < 1, f"orm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
+
+
+@dataclass(frozen=True)
+class ChainsConfig:
+    """The chains of test questions from which every split of a budget between sequential and parallel is answered."""
+
+    budgets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    """Generations N, powers of two; every pair s * p = N of powers of two is compared."""
+    answers: int = 64
+    """Answers of the chains behind the curve of pass@1 by revision step."""
+    chains: int = 4
+    """Chains of that length (Snell et al. 2024, Fig. 6, has four)."""
+    refine: int = 0
+    """Tries of `refine`, which keeps an answer only if the verifier's score rises; 0 leaves it out."""
+    questions: int = 0
+    """Test questions; 0 takes all."""
+    shard_questions: int = 64
+    """Questions a file; work is resumed at this grain."""
+    seed: int = 5
+
+    def __post_init__(self) -> None:
+        _require_seed(self.seed, "chains.seed")
+        _require(bool(self.budgets) and min(self.budgets) > 0, "chains.budgets must be positive numbers")
+        _require(
+            all(n & (n - 1) == 0 for n in self.budgets), f"chains.budgets must be powers of two, not {self.budgets}"
+        )
+        for name in ("answers", "chains", "shard_questions"):
+            _require(getattr(self, name) > 0, f"chains.{name} must be positive, not {getattr(self, name)}")
+        for name in ("questions", "refine"):
+            _require(getattr(self, name) >= 0, f"chains.{name} must not be negative, not {getattr(self, name)}")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Answers of each chain, longest first, so that all pairs s * p can be cut from the first p chains' heads."""
+        longest = max(self.budgets)
+        most = max(longest, self.chains)
+        paired = [max((n // (c + 1) for n in self.budgets), default=0) for c in range(most)]
+        # The p-th chain needs the longest s of a pair with at least p chains.
+        powers = [1 << (n.bit_length() - 1) if n else 0 for n in paired]
+        return tuple(max(length, self.answers if c < self.chains else 0) for c, length in enumerate(powers))
+
+
+@dataclass(frozen=True)
 class SweepConfig:
     """Which strategies are compared, at which generation budgets, with which statistics."""
 
@@ -370,7 +519,10 @@ class ExperimentConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     prm: PRMConfig = field(default_factory=PRMConfig)
+    revision: RevisionConfig = field(default_factory=RevisionConfig)
+    orm: ORMConfig = field(default_factory=ORMConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def __post_init__(self) -> None:
         for name, train in (("policy", self.policy), ("prm.train", self.prm.train)):
@@ -383,56 +535,6 @@ class ExperimentConfig:
             f"sampler.max_tokens ({self.sampler.max_tokens}) must leave room for a prompt in "
             f"model.max_seq_len ({self.model.max_seq_len})",
         )
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as plain dicts, lists and scalars, ready for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
-    """Build a config of type `cls` from what `to_dict` returned.
-
-    Raises:
-        ConfigError: A key does not exist (the closest existing one is named) or a value has the wrong type.
-    """
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
-    kwargs = {}
-    for key, value in values.items():
-        if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            hint = f"; did you mean {path}{close[0]}?" if close else f"; known keys: {', '.join(fields)}"
-            raise ConfigError(f"unknown config key {path}{key}{hint}")
-        kwargs[key] = _convert(hints[key], value, f"{path}{key}")
-    return cls(**kwargs)
-
-
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{path} must be a table of settings, not {value!r}")
-        return from_dict(hint, value, f"{path}.")  # type: ignore[arg-type]
-    if origin is Literal:
-        if value not in args:
-            raise ConfigError(f"{path} must be one of {', '.join(map(str, args))}, not {value!r}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, path)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{path} must be a list, not {value!r}")
-        return tuple(_convert(args[0], v, f"{path}[{i}]") for i, v in enumerate(value))
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{path} must be {hint.__name__}, not {value!r}")
-    if hint is float and not math.isfinite(value):
-        raise ConfigError(f"{path} must be finite, not {value!r}")
-    return value
 
 
 def config_hash(*parts: Any) -> str:

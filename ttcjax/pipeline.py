@@ -42,7 +42,11 @@ _LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "
 
 _SPEED_ONLY = frozenset(
     [f"sampler.{name}" for name in ("rows", "waves", "memory", "verifier_chunk", "prompt_bucket")]
-    + [f"{train}.{name}" for train in ("policy", "prm.train") for name in ("log_every", "keep_checkpoints")]
+    + [
+        f"{train}.{name}"
+        for train in ("policy", "prm.train", "revision.train", "orm.train")
+        for name in ("log_every", "keep_checkpoints")
+    ]
 )
 """Settings that change how fast or how talkative a stage is and never what it finds."""
 
@@ -62,6 +66,12 @@ class Stage:
     """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
     writes: tuple[str, ...] = ()
     """Paths, from its folder, without which a complete stage is not complete after all."""
+    switch: str | None = None
+    """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
+
+    def wanted(self, config: ExperimentConfig) -> bool:
+        """Return whether an experiment has this stage."""
+        return self.switch is None or bool(_lookup(config_lib.to_dict(config), self.switch))
 
 
 STAGES = (
@@ -97,6 +107,65 @@ STAGES = (
         ("best",),
     ),
     Stage(
+        "trajectories",
+        "ttcjax.revise.trajectories",
+        "sample answers of training questions and put wrong ones before right ones",
+        ("data", "policy"),
+        ("sampler", "revision.trajectories"),
+        ("trajectories.parquet",),
+        switch="revision.enabled",
+    ),
+    Stage(
+        "revision",
+        "ttcjax.train.revision",
+        "fine-tune the policy to answer again with its last answers in view",
+        ("data", "policy", "trajectories"),
+        (
+            "revision.train",
+            "revision.valid_fraction",
+            "revision.max_seq_len",
+            "revision.max_answers",
+            "revision.restate",
+        ),
+        ("best",),
+        switch="revision.enabled",
+    ),
+    Stage(
+        "attempts",
+        "ttcjax.revise.attempts",
+        "sample and grade the revision model's chains on other training questions",
+        ("data", "revision"),
+        (
+            "sampler",
+            "revision.max_answers",
+            "revision.restate",
+            "revision.trajectories.questions",
+            "orm.questions",
+            "orm.chains",
+            "orm.answers",
+            "orm.seed",
+            "orm.shard_questions",
+        ),
+        switch="revision.enabled",
+    ),
+    Stage(
+        "orm",
+        "ttcjax.train.orm",
+        "train outcome-reward models on the attempts",
+        ("data", "policy", "labels", "revision", "attempts"),
+        (
+            "revision.max_answers",
+            "revision.restate",
+            "orm.variants",
+            "orm.every_step",
+            "orm.likelihood",
+            "orm.imitation",
+            "orm.valid_fraction",
+            "orm.train",
+        ),
+        switch="revision.enabled",
+    ),
+    Stage(
         "bank",
         "ttcjax.eval.bank",
         "sample and score solutions of the test questions",
@@ -120,10 +189,18 @@ STAGES = (
         ),
     ),
     Stage(
+        "chains",
+        "ttcjax.eval.chains",
+        "sample and score the revision model's chains on the test questions",
+        ("data", "prm", "revision", "orm"),
+        ("sampler", "prm.aggregate", "revision.max_answers", "revision.restate", "orm.variants", "chains"),
+        switch="revision.enabled",
+    ),
+    Stage(
         "report",
         "ttcjax.eval.report",
         "compute accuracies and intervals, draw the figures, write summary.json",
-        ("data", "policy", "labels", "prm", "bank", "search"),
+        ("data", "policy", "labels", "prm", "trajectories", "bank", "search", "chains"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
         ("../summary.json",),
     ),
@@ -151,8 +228,12 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
     settings = {path: _lookup(tables, path) for path in stage.settings}
     if stage.name != "report":
         settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
-    needs = {name: fingerprint(get_stage(name), config) for name in stage.needs}
+    needs = {need.name: fingerprint(need, config) for need in _needs(stage, config)}
     return config_lib.config_hash({"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs})
+
+
+def _needs(stage: Stage, config: ExperimentConfig) -> list[Stage]:
+    return [need for need in map(get_stage, stage.needs) if need.wanted(config)]
 
 
 def _lookup(tables: dict[str, Any], path: str) -> Any:
@@ -182,7 +263,9 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     from ttcjax.search import registry  # imports jax, which reading this module does not need
 
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
-    stages = STAGES if only is None else (get_stage(only),)
+    stages = [stage for stage in STAGES if stage.wanted(config)] if only is None else [get_stage(only)]
+    if not stages[0].wanted(config):
+        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switch} True")
     workdir = absolute(config.workdir)
     with locked(workdir):
         if only is not None:
@@ -191,12 +274,13 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
 
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
-    for name in stage.needs:
-        record = read_record(workdir / name)
-        if record is None or record["fingerprint"] != fingerprint(get_stage(name), config):
+    for need in _needs(stage, config):
+        record = read_record(workdir / need.name)
+        if record is None or record["fingerprint"] != fingerprint(need, config):
             state = "is missing in" if record is None else "was made with other settings in"
             raise UserError(
-                f"stage {stage.name!r} reads {name!r}, which {state} {workdir}: run `ttcjax {name} {command}` first"
+                f"stage {stage.name!r} reads {need.name!r}, which {state} {workdir}: "
+                f"run `ttcjax {need.name} {command}` first"
             )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from ttcjax.errors import UserError
 
 RULES = ("majority", "best", "weighted")
+CHAIN_RULES = ("hierarchical", "majority", "last", "best")
 TIES = ("score", "first")
 
 
@@ -80,6 +81,51 @@ def choose(groups_QN: np.ndarray, scores_QN: np.ndarray, rule: str = "weighted",
     members = _first_of_runs(members, question)
     chosen_Q[question[members]] = sample[members]
     return chosen_Q
+
+
+def choose_in_chains(groups_QPS: np.ndarray, scores_QPS: np.ndarray, rule: str = "hierarchical") -> np.ndarray:
+    """Choose one answer for each question from P chains of S answers, and return where it stands.
+
+    Under
+
+    * `hierarchical`, `weighted` chooses within each chain, and then among the chains' winners, each with its score
+      (Snell et al. 2024, section 6.2);
+    * `majority`, all answers of all chains vote together (there too: votes within short chains are poor);
+    * `last`, the chains' last answers vote, whatever came before them;
+    * `best`, the answer with the highest score of all is taken.
+
+    Args:
+        groups_QPS: Ids of groups of equal answers, `[Q, P, S]` integers; -1 is unparsable. Ids need to agree within a
+            question only.
+        scores_QPS: Verifier score of each answer, not negative; `majority` and `last` break ties with them.
+        rule: One of `CHAIN_RULES`.
+
+    Returns:
+        `chain * S + place`, `[Q]` int64; -1 where no answer can be read.
+
+    Raises:
+        UserError: The rule is unknown, the shapes differ, or a parsable answer's score is not finite.
+    """
+    _check_name("selection rule", rule, CHAIN_RULES)
+    groups_QPS, scores_QPS = np.asarray(groups_QPS), np.asarray(scores_QPS, np.float64)
+    if groups_QPS.ndim != 3 or groups_QPS.shape != scores_QPS.shape:
+        raise UserError(
+            f"groups and scores must be two arrays [questions, chains, answers], not {groups_QPS.shape} and "
+            f"{scores_QPS.shape}"
+        )
+    Q, P, S = groups_QPS.shape
+    if rule in ("majority", "best"):
+        return choose(groups_QPS.reshape(Q, P * S), scores_QPS.reshape(Q, P * S), rule)
+    if rule == "last":
+        place_QP = np.full((Q, P), S - 1)
+    else:
+        place_QP = choose(groups_QPS.reshape(Q * P, S), scores_QPS.reshape(Q * P, S), "weighted").reshape(Q, P)
+    at = np.maximum(place_QP, 0)[..., None]
+    winners_QP = np.where(place_QP < 0, -1, np.take_along_axis(groups_QPS, at, axis=2)[..., 0])
+    score_QP = np.take_along_axis(scores_QPS, at, axis=2)[..., 0]
+    chain_Q = choose(winners_QP, score_QP, "majority" if rule == "last" else "weighted")
+    place_Q = np.take_along_axis(place_QP, np.maximum(chain_Q, 0)[:, None], axis=1)[:, 0]
+    return np.where(chain_Q < 0, -1, chain_Q * S + place_Q)
 
 
 def choose_one(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,8 @@ from ttcjax import select
 from ttcjax.config import ExperimentConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
+from ttcjax.revise import strategies
+from ttcjax.revise.chain import Answer, Reviser
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.run import search
@@ -38,6 +42,121 @@ class Solved:
     """Wall time, compilation included, loading not."""
 
 
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a chain, and what it changed."""
+
+    answer: str | None
+    """`None` where none can be read."""
+    score: float
+    steps: list[tuple[str, bool]]
+    """Its steps, and whether each is new: not taken over from the answer that it revises."""
+    kept: bool | None
+    """Whether it took the place of the answer before it, for strategies that decide so."""
+
+
+@dataclass(frozen=True)
+class Revised:
+    """An answer with the chains that led to it."""
+
+    question: str
+    answer: str | None
+    """`None` where no answer can be read."""
+    chains: list[list[Reply]]
+    chosen: tuple[int, int] | None
+    """Chain and place of an answer that says the same, both from 0."""
+    generations: int
+    seconds: float
+    """Wall time, compilation included, loading not."""
+
+
+def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, seed: int = 0) -> Revised:
+    """Answer `question` with the revision model and its verifier that a run left in `workdir`.
+
+    Args:
+        question: In the style the models were trained on.
+        workdir: Of a finished `ttcjax run` with `revision.enabled`.
+        strategy: As in `ttcjax.revise.strategies.parse`.
+        seed: Root of all random numbers.
+
+    Raises:
+        UserError: The workdir lacks a stage, or the question is too long for the models.
+    """
+    chosen = strategies.parse(strategy)
+    workdir = epath.Path(workdir)
+    config = _config(workdir, "orm", "no revision model with a verifier", " with --revision.enabled True")
+    _check_seed(seed)
+    variant = next((v for v in config.orm.variants if v != "base"), None)
+    if variant is None:
+        raise UserError(f"no verifier in {workdir} judges revisions: run with --orm.variants history")
+    task = loader.task(config.data)
+    parallel = chosen.p if isinstance(chosen, strategies.Revise) else 1
+    sampler = dataclasses.replace(config.sampler, rows=parallel)
+    engine = load_engine(workdir, sampler, policy="revision", verifier=f"orm/{variant}")
+    prompt = engine.encode_prompt(question, task.prompt(question))
+    reviser = Reviser(engine, [prompt], config.revision, history=variant == "history")
+
+    begin = time.perf_counter()
+    chains = chosen.run(reviser, seed)
+    [group] = chains if isinstance(chosen, strategies.Refine) else reviser.score(chains)
+    seconds = time.perf_counter() - begin
+
+    replies = [_replies(chain, task.extract) for chain in group]
+    if isinstance(chosen, strategies.Refine):
+        kept = [place for place, reply in enumerate(replies[0]) if reply.kept and reply.answer is not None]
+        at = (0, kept[-1]) if kept else None
+    else:
+        answers = [reply.answer for chain in replies for reply in chain]
+        scores = np.array([[reply.score for reply in chain] for chain in replies])
+        groups = select.group_answers(answers).reshape(scores.shape)
+        place = int(select.choose_in_chains(groups[None], scores[None], chosen.select)[0])
+        at = None if place < 0 else divmod(place, chosen.s)
+    return Revised(
+        question=question,
+        answer=None if at is None else replies[at[0]][at[1]].answer,
+        chains=replies,
+        chosen=at,
+        generations=chosen.cost(),
+        seconds=seconds,
+    )
+
+
+def _replies(chain: list[Answer], extract: Callable[[str], str | None]) -> list[Reply]:
+    replies, current = [], []
+    for answer in chain:
+        steps = split_steps(answer.text)
+        same: set[int] = set()
+        for block in difflib.SequenceMatcher(None, current, steps, autojunk=False).get_matching_blocks():
+            same.update(range(block.b, block.b + block.size))
+        replies.append(
+            Reply(
+                answer=extract(answer.text) if answer.solution.finished else None,
+                score=answer.score or 0.0,
+                steps=[(step, i not in same) for i, step in enumerate(steps)],
+                kept=answer.kept,
+            )
+        )
+        if answer.kept is not False:
+            current = steps
+    return replies
+
+
+def _config(workdir: epath.Path, stage: str, lacks: str, how: str = "") -> ExperimentConfig:
+    """Return the config that a stage of a workdir was made with."""
+    record = workdir / stage / "config.json"
+    if not record.exists():
+        raise UserError(f"{lacks} in {workdir}: run `ttcjax run CONFIG --workdir {workdir}`{how} first")
+    try:
+        return from_dict(ExperimentConfig, json.loads(record.read_text()))
+    except ValueError as error:
+        raise UserError(f"{record} is damaged: delete {record.parent} and run the {stage} stage again") from error
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed must lie in [0, 2^32), not {seed}")
+
+
 def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,width=4", seed: int = 0) -> Solved:
     """Answer `question` with the policy and verifier that a run left in `workdir`.
 
@@ -51,15 +170,8 @@ def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,wid
         UserError: The workdir lacks a stage, or the question is too long for the models.
     """
     workdir = epath.Path(workdir)
-    record = workdir / "prm" / "config.json"
-    if not record.exists():
-        raise UserError(f"no trained verifier in {workdir}: run `ttcjax run CONFIG --workdir {workdir}` first")
-    if not 0 <= seed < 2**32:
-        raise UserError(f"the seed must lie in [0, 2^32), not {seed}")
-    try:
-        config = from_dict(ExperimentConfig, json.loads(record.read_text()))
-    except ValueError as error:
-        raise UserError(f"{record} is damaged: delete {record.parent} and run the prm stage again") from error
+    config = _config(workdir, "prm", "no trained verifier")
+    _check_seed(seed)
     chosen = registry.parse(strategy, n=16)
     rule = getattr(chosen, "select", "weighted")
     task = loader.task(config.data)

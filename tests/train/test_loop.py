@@ -299,6 +299,39 @@ def test_patience_stops_and_keeps_the_best(tmp_path):
     assert _fit(tmp_path, config).summary() == result.summary(), "a run out of patience must not go on when rerun"
 
 
+@pytest.mark.parametrize(
+    ("losses_by_validation", "past", "taken"),
+    [
+        ([5, 3, 4, 6, 7, 8], 0, 4),
+        ([5, 3, 4, 6, 7, 8], 1, 6),
+        ([5, 3, 4, 6, 7, 8], 3, 10),
+        ([5, 3, 4, 2, 3, 4], 1, 10),  # The lower minimum comes later and counts.
+        ([5, 3, 2, 3, 1, 4], 2, 12),  # The run ends before: the last parameters.
+        ([6, 5, 4, 3, 2, 1], 1, 12),
+        ([6, 5, 4, 3, 2, 1], 0, 12),
+    ],
+)
+def test_parameters_are_taken_past_the_minimum(tmp_path, losses_by_validation, past, taken):
+    """Every step raises `x` by 1, and the validation loss is scripted by `x`."""
+    table = jnp.repeat(jnp.asarray(losses_by_validation, jnp.float32), 2)
+
+    def loss(params, batch, key):
+        one = jnp.ones((), jnp.float32)
+        if key is not None:
+            return -params["x"], one, {}
+        return table[jnp.round(params["x"]).astype(jnp.int32) - 1], one, {}
+
+    optimizer = OptimizerConfig(learning_rate=1.0, schedule="constant", warmup_steps=0)
+    config = dataclasses.replace(CONFIG, optimizer=optimizer, validate_every=2, past_minimum=past)
+    batches = _train_batches(config)
+    valid = valid_batches(_examples(), batch_size=config.batch_size, seq_len=T)[:1]
+    result = fit(config, loss, {"x": jnp.zeros(())}, batches, valid, tmp_path, name="toy", metadata={})
+    params, metadata = load_params(tmp_path / "best")
+    assert (result.taken_step, metadata["step"]) == (taken, taken)
+    assert float(params["x"]) == pytest.approx(taken, abs=0.01)
+    assert result.best_step == 2 * (1 + int(np.argmin(losses_by_validation)))
+
+
 def test_without_validation_steps_there_is_one_at_the_end(tmp_path):
     _fit(tmp_path, dataclasses.replace(CONFIG, validate_every=0))
     assert [e["step"] for e in _events(tmp_path, "valid")] == [12]

@@ -139,25 +139,42 @@ def extend(
 
 
 READ_TOGETHER = 128
-"""Tokens of a row that are read at once where whole rows are read: scores `[H, S, S]` stay small."""
+"""Most tokens of a row that are read at once where whole rows are read: scores `[H, S, S]` stay small."""
+_PIECE = 64
+"""Tokens of a longer row that are read at once: what is read beyond a row's end is lost work."""
 
 
 def read(params: Params, tokens_BS: jax.Array, prefix: PrefixCache, config: ModelConfig) -> jax.Array:
     """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `extend`."""
+    return fill(params, tokens_BS, prefix, empty_suffix(config, *tokens_BS.shape), config)[0]
+
+
+def fill(
+    params: Params, tokens_BS: jax.Array, prefix: PrefixCache, suffix: SuffixCache, config: ModelConfig
+) -> tuple[jax.Array, SuffixCache]:
+    """Read rows from their first slot on; see `extend`.
+
+    Rows of more than `READ_TOGETHER` tokens are read in pieces, as many as the longest of them needs: token 0 is
+    padding. The hidden states of what was not read are 0.
+    """
     B, S = tokens_BS.shape
-    suffix = empty_suffix(config, B, S)
     if S <= READ_TOGETHER:
-        return extend(params, tokens_BS, jnp.zeros((B,), jnp.int32), prefix, suffix, config)[0]
-    count = -(-S // READ_TOGETHER)
-    padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, count * READ_TOGETHER - S)))
+        return extend(params, tokens_BS, jnp.zeros((B,), jnp.int32), prefix, suffix, config)
+    padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, -S % _PIECE)))
+    until = jnp.max(jnp.where(padded_BS != 0, jnp.arange(1, padded_BS.shape[1] + 1)[None], 0))
 
-    def piece(suffix: SuffixCache, start: jax.Array) -> tuple[SuffixCache, jax.Array]:
-        tokens_BC = jax.lax.dynamic_slice_in_dim(padded_BS, start, READ_TOGETHER, axis=1)
+    def unread(carry: tuple[jax.Array, SuffixCache, jax.Array]) -> jax.Array:
+        return carry[0] < until
+
+    def piece(carry: tuple[jax.Array, SuffixCache, jax.Array]) -> tuple[jax.Array, SuffixCache, jax.Array]:
+        start, suffix, hidden_BSD = carry
+        tokens_BC = jax.lax.dynamic_slice_in_dim(padded_BS, start, _PIECE, axis=1)
         hidden_BCD, suffix = extend(params, tokens_BC, jnp.broadcast_to(start, (B,)), prefix, suffix, config)
-        return suffix, hidden_BCD
+        return start + _PIECE, suffix, jax.lax.dynamic_update_slice_in_dim(hidden_BSD, hidden_BCD, start, axis=1)
 
-    _, pieces = jax.lax.scan(piece, suffix, jnp.arange(count) * READ_TOGETHER)
-    return jnp.moveaxis(pieces, 0, 1).reshape((B, count * READ_TOGETHER, -1))[:, :S]
+    hidden_BSD = jnp.zeros((*padded_BS.shape, config.d_model), transformer.compute_dtype(config))
+    _, suffix, hidden_BSD = jax.lax.while_loop(unread, piece, (jnp.int32(0), suffix, hidden_BSD))
+    return hidden_BSD[:, :S], suffix
 
 
 def take(prefixes: PrefixCache, question_G: jax.Array) -> PrefixCache:

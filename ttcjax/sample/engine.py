@@ -16,12 +16,13 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from ttcjax import parallel
-from ttcjax.config import ModelConfig, SamplerConfig
+from ttcjax.config import SamplerConfig
 from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, programs
 from ttcjax.sample.compiled import Compilation, Program
+from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
 
@@ -30,54 +31,10 @@ _GROUP_ROWS = 16
 more of the work on its prompt, and wait longer for each other when the question runs out."""
 _ROWS_READ = 16
 """Most rows of a question that are read in one batch."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """Parameters with the config they were made for."""
-
-    params: Params
-    config: ModelConfig
-
-
-@dataclass(frozen=True)
-class Solution:
-    """One sampled solution."""
-
-    tokens: tuple[int, ...]
-    """What the policy sampled, end mark included, prompt not."""
-    text: str
-    finished: bool
-    """Ended by the end mark, not by the length limit."""
-    logprob: float
-    """Of the tokens under the policy at temperature 1."""
-    step_scores: tuple[float, ...] = ()
-    """The verifier's score of each complete step, where a verifier has read it."""
-    tokens_sampled: int = 0
-    """Tokens drawn at this solution's place, those of dropped beams included."""
-    tokens_verified: int = 0
-    """Tokens the verifier read at this place, those of rollouts included."""
-    tokens_lookahead: int = 0
-    """Tokens of a search's rollouts drawn at this place, beside `tokens_sampled`; a rollout is scored and dropped."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt in tokens, with the id that decides its random numbers."""
-
-    id: str
-    tokens: tuple[int, ...]
-    max_tokens: int | None = None
-    """Longest solution, where that is less than what a call allows."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Samples `first .. first + count - 1` of a prompt."""
-
-    prompt: Prompt
-    first: int
-    count: int
+_BEGUN_ROWS = 4
+"""The same where rows go on: they share most of the work on their prompt, and one program serves any number."""
+_BEGUN_SLOTS = 256
+"""Least slots for what such rows have begun with: in a chain they grow, and what is not used is not read."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +53,9 @@ def bucket(length: int, smallest: int = 32) -> int:
 
 
 def row_bucket(length: int) -> int:
-    """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then twice or 1.5 times a
-    power of two, so that long rows have little padding."""
-    if length <= 128:
-        return -(-length // 32) * 32
-    power = 1 << (length - 1).bit_length()
-    return power * 3 // 4 if length <= power * 3 // 4 else power
+    """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then a power of two, of which
+    no more is read than the rows need."""
+    return -(-length // 32) * 32 if length <= 128 else 1 << (length - 1).bit_length()
 
 
 class Engine:
@@ -206,18 +160,88 @@ class Engine:
             owner += [i] * parts
         return requests, owner
 
-    def score(self, prompts: Sequence[Prompt], solutions: Sequence[Sequence[Solution]]) -> list[list[Solution]]:
+    def resume(
+        self,
+        prompts: Sequence[Prompt],
+        begun: Sequence[Sequence[Begun]],
+        seed: int,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> list[list[Solution]]:
+        """Sample one solution after each of the rows that a prompt's samples have begun.
+
+        What the rows of a prompt have in common stands in the prompt and is kept once.
+
+        Args:
+            prompts: Prompts; equal ids share random numbers.
+            begun: For each prompt, the rows to go on with.
+            seed: Root of all random numbers.
+            max_tokens: Longest solution, without what the row has begun with; `sampler.max_tokens` by default.
+            temperature: That of the sampler by default.
+
+        Raises:
+            UserError: A row leaves no room for `max_tokens` in the model's limit.
+        """
+        most = self.sampler.max_tokens if max_tokens is None else max_tokens
+        for prompt, rows in zip(prompts, begun, strict=True):
+            longest = max((len(row.tokens) for row in rows), default=0)
+            self.check_lengths([prompt], most, longest)
+        limited = [
+            dataclasses.replace(p, max_tokens=most if p.max_tokens is None else min(most, p.max_tokens))
+            for p in prompts
+        ]
+        found: list[dict[int, Solution]] = [{} for _ in prompts]
+        for plan, batch, tokens, held in self._packed(
+            limited, [[row.tokens for row in rows] for rows in begun], most, _BEGUN_SLOTS, _BEGUN_ROWS
+        ):
+            if temperature is not None:
+                plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
+            length, sample, round_ = (np.zeros(tokens.shape[:2], kind) for kind in (np.int32, np.uint32, np.int32))
+            for q, i, piece in held:
+                for k, r in enumerate(piece):
+                    row = begun[i][r]
+                    length[q, k], sample[q, k], round_[q, k] = 1 + len(row.tokens), row.sample, row.round
+            length = np.maximum(length, 1)
+            run = functools.partial(programs.resume, plan=plan)
+            program = self.program(("resume", plan), run, split=(False, True, True, True, True, True, False))
+            rows = (x.reshape(-1, *x.shape[2:]) for x in (tokens, length, sample, round_))
+            out = program(self.policy, batch, *rows, np.uint32(seed))
+            solutions = dict(self.solutions(out, plan.n, range(len(batch.last)), begin=length.reshape(-1)))
+            for q, i, piece in held:
+                found[i] |= dict(zip(piece, solutions[q], strict=False))
+            self.on_batch(sum(len(piece) for _, _, piece in held))
+        return [[rows[r] for r in range(len(rows))] for rows in found]
+
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        solutions: Sequence[Sequence[Solution]],
+        before: Sequence[Sequence[tuple[int, ...]]] | None = None,
+    ) -> list[list[Solution]]:
         """Return the solutions with the verifier's score of each of their steps.
 
         Equal solutions of a question are read once.
+
+        Args:
+            prompts: The prompts.
+            solutions: Some solutions of each prompt.
+            before: Tokens between the prompt and each solution, which the verifier reads and does not score.
         """
         self.require_verifier()
         assert self.verifier is not None
-        rows = [[s.tokens for s in group] for group in solutions]
+        before = [[()] * len(group) for group in solutions] if before is None else before
+        rows = [
+            [(shown + s.tokens, 1 + len(shown)) for s, shown in zip(group, shows, strict=True)]
+            for group, shows in zip(solutions, before, strict=True)
+        ]
         found = self._read("score", programs.score, self.verifier, prompts, rows)
         return [
-            [self.with_scores(s, found[i, s.tokens], len(s.tokens) + 1) for s in group]
-            for i, group in enumerate(solutions)
+            [
+                self.with_scores(s, scores, len(tokens) + 1)
+                for s, (tokens, _), scores in zip(group, read, numbers, strict=True)
+            ]
+            for group, read, numbers in zip(solutions, rows, found, strict=True)
         ]
 
     def logprobs(
@@ -238,16 +262,19 @@ class Engine:
         Raises:
             UserError: A prompt and a continuation are longer together than the model's limit.
         """
-        rows = [[tuple(row) for row in group] for group in continuations]
+        rows = [[(tuple(row), 1) for row in group] for group in continuations]
         for prompt, group in zip(prompts, rows, strict=True):
-            length = len(prompt.tokens) + max(map(len, group), default=0)
+            length = len(prompt.tokens) + max((len(row) for row, _ in group), default=0)
             if length > self.policy_config.max_seq_len:
                 raise UserError(
                     f"{prompt.id[:60]} and its continuation have {length} tokens, more than the policy's limit of "
                     f"{self.policy_config.max_seq_len}: shorten one of them"
                 )
         found = self._read("logprobs", programs.likelihood, self.policy, prompts, rows)
-        return [[found[i, row][1 : len(row) + 1].copy() for row in group] for i, group in enumerate(rows)]
+        return [
+            [numbers[1 : len(row) + 1].copy() for (row, _), numbers in zip(group, read, strict=True)]
+            for group, read in zip(rows, found, strict=True)
+        ]
 
     def prompt_logprobs(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """Return the log-probability under the policy of each token of the prompts but the first, given those before.
@@ -264,21 +291,58 @@ class Engine:
         fn: Callable[..., jax.Array],
         params: Params,
         prompts: Sequence[Prompt],
-        rows: Sequence[Sequence[tuple[int, ...]]],
-    ) -> dict[tuple[int, tuple[int, ...]], np.ndarray]:
-        """Run a program over whole rows of tokens; return its numbers by prompt and row, equal rows read once."""
-        groups: dict[int, list[tuple[int, list[tuple[int, ...]]]]] = {}
+        rows: Sequence[Sequence[tuple[tuple[int, ...], int]]],
+    ) -> list[list[np.ndarray]]:
+        """Run a program over whole rows, (tokens, first slot that counts) each, and return its numbers of each row;
+        equal rows of a prompt are read once."""
         copies = [collections.Counter(group) for group in rows]
-        together = min(_ROWS_READ, 1 << (max(map(len, copies), default=1) - 1).bit_length())
-        for i, counts in enumerate(copies):
+        unique = [list(counts) for counts in copies]
+        numbers: list[dict[tuple[tuple[int, ...], int], np.ndarray]] = [{} for _ in prompts]
+        for plan, batch, tokens, held in self._packed(prompts, [[row for row, _ in group] for group in unique]):
+            begin = np.ones(tokens.shape[:2], np.int32)
+            for q, i, piece in held:
+                begin[q, : len(piece)] = [unique[i][r][1] for r in piece]
+            program = self.program((kind, plan), functools.partial(fn, plan=plan), split=(False, True, True, True))
+            found = program(params, batch, tokens.reshape(-1, tokens.shape[-1]), begin.reshape(-1))
+            found = np.asarray(found).reshape(*tokens.shape[:2], -1)
+            for q, i, piece in held:
+                numbers[i].update({unique[i][r]: found[q, k] for k, r in enumerate(piece)})
+            self.on_batch(sum(copies[i][unique[i][r]] for _, i, piece in held for r in piece))
+        return [[numbers[i][row] for row in group] for i, group in enumerate(rows)]
+
+    def _packed(
+        self,
+        prompts: Sequence[Prompt],
+        rows: Sequence[Sequence[tuple[int, ...]]],
+        new: int = 0,
+        smallest: int = 1,
+        most: int = _ROWS_READ,
+    ) -> Iterator[tuple[programs.Plan, programs.Prompts, np.ndarray, list[tuple[int, int, list[int]]]]]:
+        """Pack rows of tokens into batches of rows of like length, those of a prompt in pieces of equal size.
+
+        Args:
+            prompts: What comes before the rows.
+            rows: Some rows for each prompt.
+            new: Slots to leave after the tokens.
+            smallest: Least slots of tokens.
+            most: Most rows in a piece.
+
+        Yields:
+            The plan, the prompts, tokens `[Q, n, C]` (slot 0 is the prompt's last), and which rows stand there:
+            (place q, prompt, its rows).
+        """
+        groups: dict[int, list[tuple[int, list[int]]]] = {}
+        together = min(most, 1 << (max(map(len, rows), default=1) - 1).bit_length())
+        for i, group in enumerate(rows):
+            order = sorted(range(len(group)), key=lambda r: (len(group[r]), group[r]))
+            for start in range(0, len(order), together):
+                piece = order[start : start + together]
+                groups.setdefault(row_bucket(max(len(group[piece[-1]]) + 1, smallest)), []).append((i, piece))
+        for pieces in groups.values():
             # By length, so that rows read together need little padding.
-            unique = sorted(counts, key=lambda tokens: (len(tokens), tokens))
-            for start in range(0, len(unique), together):
-                piece = unique[start : start + together]
-                groups.setdefault(row_bucket(len(piece[-1]) + 1), []).append((i, piece))
-        numbers: dict[tuple[int, tuple[int, ...]], np.ndarray] = {}
+            pieces.sort(key=lambda found: len(rows[found[0]][found[1][-1]]))
         fits = {
-            (length, slots): self.fit(length, together, slots, read_together=min(slots, cache.READ_TOGETHER)).rows
+            (length, slots): self.fit(length, together, slots + new, read_together=min(slots, cache.READ_TOGETHER)).rows
             for length in set(map(self.bucket, prompts))
             for slots in groups
         }
@@ -287,19 +351,14 @@ class Engine:
             asked = [Request(prompts[i], 0, len(piece)) for i, piece in pieces]
             for members, batch in self.batches(asked, at_once):
                 Q = len(batch.last)
-                plan = self.plan(together, slots, Q // self.mesh.size, together)
-                program = self.program((kind, plan), functools.partial(fn, plan=plan), split=(False, True, True))
+                plan = self.plan(together, slots + new, Q // self.mesh.size, together)
                 tokens = np.zeros((Q, together, slots), np.int32)
                 tokens[:, :, 0] = np.asarray(batch.last)[:, None]
                 held = [(q, *pieces[index]) for q, index in enumerate(members) if index is not None]
-                for q, _, piece in held:
-                    for k, row in enumerate(piece):
-                        tokens[q, k, 1 : len(row) + 1] = row
-                found = np.asarray(program(params, batch, tokens.reshape(-1, slots))).reshape(Q, together, -1)
                 for q, i, piece in held:
-                    numbers.update({(i, row): found[q, k] for k, row in enumerate(piece)})
-                self.on_batch(sum(copies[i][row] for _, i, piece in held for row in piece))
-        return numbers
+                    for k, r in enumerate(piece):
+                        tokens[q, k, 1 : len(rows[i][r]) + 1] = rows[i][r]
+                yield plan, batch, tokens, held
 
     def with_scores(self, solution: Solution, scores: np.ndarray, verified: int) -> Solution:
         steps = sum(token in self._stops.step_ends for token in solution.tokens)
@@ -416,12 +475,13 @@ class Engine:
                 yield members, _pad([requests[i] if i is not None else None for i in members], slots)
 
     def solutions(
-        self, out: programs.Sampled, n: int, members: Sequence[int | None]
+        self, out: programs.Sampled, n: int, members: Sequence[int | None], begin: np.ndarray | None = None
     ) -> Iterator[tuple[int, list[Solution]]]:
-        """Cut a batch's results into (prompt, its `n` solutions)."""
+        """Cut a batch's results into (prompt, its `n` solutions); they begin at slots `begin`, 1 by default."""
         tokens, length = np.asarray(out.tokens), np.asarray(out.length)
         finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
-        rows = [tokens[b, 1 : length[b]].tolist() for b in range(len(length))]
+        first = np.ones_like(length) if begin is None else begin
+        rows = [tokens[b, first[b] : length[b]].tolist() for b in range(len(length))]
         texts = self.tokenizer.decode_batch(rows)
         for q, member in enumerate(members):
             if member is not None:
@@ -439,7 +499,7 @@ class Engine:
                     ],
                 )
 
-    def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int) -> None:
+    def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int, begun: int = 0) -> None:
         limit = self.policy_config.max_seq_len
         if self.verifier_config is not None:
             limit = min(limit, self.verifier_config.max_seq_len)
@@ -447,9 +507,9 @@ class Engine:
             if not prompt.tokens:
                 raise UserError(f"the prompt of {prompt.id[:60]} is empty: it needs a token, such as the begin mark")
             room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
-            if len(prompt.tokens) + room > limit:
+            if len(prompt.tokens) + begun + room > limit:
                 raise UserError(
-                    f"the prompt of {prompt.id[:60]} has {len(prompt.tokens)} tokens and sampler.max_tokens is "
+                    f"the prompt of {prompt.id[:60]} has {len(prompt.tokens) + begun} tokens and sampler.max_tokens is "
                     f"{room}, more than the model's limit of {limit} together: shorten the prompt or "
                     f"lower --sampler.max-tokens"
                 )

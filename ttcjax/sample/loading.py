@@ -11,22 +11,38 @@ from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
 
 
-def load_engine(workdir: epath.PathLike, sampler: SamplerConfig, *, verifier: bool = True) -> Engine:
-    """Load the tokenizer, the policy and, with `verifier`, the PRM of a workdir.
+def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer) -> Model:
+    """Load the model that a stage trained, or for stages that train several, `stage/name`.
+
+    Raises:
+        UserError: The stage is missing, its checkpoint is corrupt, or was trained with another tokenizer or as
+            something else.
+    """
+    name = stage.partition("/")[0]
+    params, metadata = load_params(workdir / stage / "best", tokenizer)
+    if metadata["kind"] != name:
+        raise UserError(
+            f"the model in {workdir / stage} is a {metadata['kind']}, not a {name}: "
+            f"delete {workdir / name} and run the {name} stage again"
+        )
+    return Model(params, from_dict(ModelConfig, metadata["model"]))
+
+
+def load_engine(
+    workdir: epath.PathLike, sampler: SamplerConfig, *, policy: str = "policy", verifier: str | None = "prm"
+) -> Engine:
+    """Load the tokenizer, a policy and a verifier of a workdir.
+
+    Args:
+        workdir: Of the run that trained them.
+        sampler: Settings of the engine.
+        policy: The stage that trained the policy.
+        verifier: The stage that trained the verifier, as in `load_model`; `None` for an engine without one.
 
     Raises:
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
     """
     workdir = epath.Path(workdir)
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
-
-    def model(stage: str) -> Model:
-        params, metadata = load_params(workdir / stage / "best", tokenizer)
-        if metadata["kind"] != stage:
-            raise UserError(
-                f"the model in {workdir / stage} is a {metadata['kind']}, not a {stage}: "
-                f"delete {workdir / stage} and run the {stage} stage again"
-            )
-        return Model(params, from_dict(ModelConfig, metadata["model"]))
-
-    return Engine(model("policy"), tokenizer, sampler, verifier=model("prm") if verifier else None)
+    scorer = load_model(workdir, verifier, tokenizer) if verifier else None
+    return Engine(load_model(workdir, policy, tokenizer), tokenizer, sampler, verifier=scorer)

@@ -94,6 +94,8 @@ def plan(
 
         prompt = together * (prompt_slots * width * size + scores(min(prompt_slots, 512), prompt_slots))
         step = rows * read_together * width * size + scores(rows * read_together, prompt_slots + slots)
+        if read_together > 1:
+            step += rows * slots * config.d_model * size  # Hidden states of whole rows.
         read = rows * config.vocab_size
         if config.value_likelihood:
             read = min(read_together * read, heads.logits_at_once(rows, config.vocab_size))

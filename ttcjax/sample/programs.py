@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,35 +157,94 @@ def sample(params: Params, prompts: Prompts, seed: jax.Array, *, plan: Plan) -> 
     return jax.lax.while_loop(under_way, turn, (line, rows, prefix, out))[-1]
 
 
-def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, *, plan: Plan) -> jax.Array:
-    """Score the steps of whole rows, padded with 0: `[B, R]`; entries past a row's steps mean nothing."""
+def resume(
+    params: Params,
+    prompts: Prompts,
+    tokens_BC: jax.Array,
+    length_B: jax.Array,
+    sample_B: jax.Array,
+    round_B: jax.Array,
+    seed: jax.Array,
+    *,
+    plan: Plan,
+) -> Sampled:
+    """Go on with rows that have tokens of their own after the prompt, each to its end.
+
+    Args:
+        params: Policy parameters.
+        prompts: Their `room` counts new tokens; each has `plan.n` rows, of which `count` are used.
+        tokens_BC: Tokens so far, padded on the right; slot 0 is the prompt's last.
+        length_B: Slots set.
+        sample_B: uint32: the sample's part of random keys.
+        round_B: int32: folded into the keys after that.
+        seed: Root of all random numbers.
+        plan: Its slots hold old and new tokens.
+    """
+    Q, C = prompts.last.shape[0], tokens_BC.shape[1]
+    question_B = jnp.repeat(jnp.arange(Q), plan.n)
+    unused_B = jnp.tile(jnp.arange(plan.n), Q) >= prompts.count[question_B]
+    prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
+    empty = cache.empty_suffix(plan.policy, Q * plan.n, plan.slots)
+    _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy)
+    keys_B = sampling.row_keys(seed, prompts.number[question_B], sample_B)
+    # Before the sum, which would overflow where a prompt sets no limit.
+    room_B = jnp.minimum(prompts.room[question_B], plan.slots)
+    rows = sampling.start(tokens_BC[:, 0], room_B + length_B - 1, keys_B, unused_B, plan.slots, suffix)
+    rows = dataclasses.replace(rows, tokens=rows.tokens.at[:, :C].set(tokens_BC), length=length_B)
+    rows = sampling.decode(
+        params,
+        prefix,
+        rows,
+        round_B,
+        plan.policy,
+        plan.sampler,
+        plan.stops,
+        max_new=plan.slots - 1,
+        one_step=False,
+    )
+    return result(rows)
+
+
+def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
+    """Score the steps of whole rows, padded with 0: `[B, R]`; entries past a row's steps mean nothing.
+
+    A row's solution begins at slot `begin`; what stands before belongs to the prompt.
+    """
     assert plan.verifier is not None
     prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.verifier)
     length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
-    return score_rows(params, prefix, tokens_BS, length_B, plan)
+    return score_rows(params, prefix, tokens_BS, length_B, plan, begin_B)
 
 
 def score_rows(
-    params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, length_B: jax.Array, plan: Plan
+    params: Params,
+    prefix: cache.PrefixCache,
+    tokens_BS: jax.Array,
+    length_B: jax.Array,
+    plan: Plan,
+    begin_B: jax.Array | None = None,
 ) -> jax.Array:
-    """Score the steps of whole rows over cached prompts; see `score`."""
+    """Score the steps of whole rows over cached prompts; see `score`. By default solutions begin at slot 1."""
     assert plan.verifier is not None
-    values_BS = prm.score_tokens(params, prefix, tokens_BS, plan.verifier)
-    return prm.at_step_ends(values_BS, step_ends(tokens_BS, length_B, plan.stops), plan.max_steps)
+    begin_B = jnp.ones_like(length_B) if begin_B is None else begin_B
+    values_BS = prm.score_tokens(params, prefix, tokens_BS, begin_B, plan.verifier)
+    ends_BS = step_ends(tokens_BS, begin_B, length_B, plan.stops)
+    return prm.at_step_ends(values_BS, ends_BS, plan.max_steps)
 
 
-def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, *, plan: Plan) -> jax.Array:
+def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
     """Return the log-probability `[B, S]` under the policy of each token of whole rows, at temperature 1.
 
-    Slot 0 of a row is the prompt's last token; its entry, and those of padding, mean nothing.
+    Entries of slots before `begin`, and of padding, mean nothing.
     """
+    del begin_B
     prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
     hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
     logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
     return jnp.roll(logprob_BS, 1, axis=1)
 
 
-def step_ends(tokens_BS: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:
-    """Return which slots end a step; slot 0 belongs to the prompt."""
+def step_ends(tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:
+    """Return which slots end a step of the solution in slots `begin .. length - 1`."""
     slots = jnp.arange(tokens_BS.shape[1])[None]
-    return sampling.is_step_end(tokens_BS, stops) & (slots > 0) & (slots < length_B[:, None])
+    return sampling.is_step_end(tokens_BS, stops) & (slots >= begin_B[:, None]) & (slots < length_B[:, None])

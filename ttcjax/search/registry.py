@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ttcjax.config import ConfigError
 from ttcjax.search.base import Strategy
@@ -73,31 +73,48 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         ConfigError: An unknown strategy or key (the closest one is named), or a value it may not take.
     """
     kind, _, rest = text.partition(":")
+    if kind == "majority":
+        if select := next((part for part in rest.split(",") if part.startswith("select=")), None):
+            raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:{select}")
+        return read(f"best_of_n:select=majority{',' * bool(rest)}{rest}", STRATEGIES, text, **defaults)
+    return read(text, {"majority": None, **STRATEGIES}, text, **defaults)
+
+
+def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults: typing.Any) -> typing.Any:
+    """Read `kind:key=value,...` as an instance of the dataclass of that kind; see `parse`.
+
+    Args:
+        text: What is read.
+        kinds: Dataclasses by kind.
+        shown: What messages quote, where that is not `text`.
+        **defaults: As in `parse`.
+
+    Raises:
+        ConfigError: As in `parse`.
+    """
+    shown = shown or text
+    kind, _, rest = text.partition(":")
     given: dict[str, str] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
         given[key] = value
-    if kind == "majority":
-        if "select" in given:
-            raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:select={given['select']}")
-        kind, given = "best_of_n", {"select": "majority", **given}
-    if kind not in STRATEGIES:
-        raise ConfigError(f"unknown strategy {kind!r} in {text!r}{_closest(kind, ['majority', *STRATEGIES])}")
-    cls = STRATEGIES[kind]
+    if kinds.get(kind) is None:
+        raise ConfigError(f"unknown strategy {kind!r} in {shown!r}{_closest(kind, list(kinds))}")
+    cls = kinds[kind]
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     names = list(fields)
     for key in given:
         if key not in names:
-            raise ConfigError(f"unknown setting {key!r} in strategy {text!r}{_closest(key, names)}")
+            raise ConfigError(f"unknown setting {key!r} in strategy {shown!r}{_closest(key, names)}")
     values = {key: value for key, value in defaults.items() if key in names}
     values |= {
-        key: _value(hints[key], value, f"{key} in strategy {text!r}", fields[key].metadata.get("least", 1))
+        key: _value(hints[key], value, f"{key} in strategy {shown!r}", fields[key].metadata.get("least", 1))
         for key, value in given.items()
     }
     missing = [f.name for f in fields.values() if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
-        raise ConfigError(f"strategy {text!r} needs {missing[0]}, for example {kind}:{missing[0]}=16")
+        raise ConfigError(f"strategy {shown!r} needs {missing[0]}, for example {kind}:{missing[0]}=16")
     return cls(**values)
 
 

@@ -129,12 +129,19 @@ def score(params: Params, reading: Reading, config: ModelConfig) -> jax.Array:
     return jax.nn.sigmoid(heads.value(params, reading.hidden, config, reading.least))
 
 
-def score_tokens(params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, config: ModelConfig) -> jax.Array:
-    """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1); slot 0 is the prompt's."""
+def score_tokens(
+    params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, begin_B: jax.Array, config: ModelConfig
+) -> jax.Array:
+    """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1).
+
+    Slots before `begin` belong to the prompt: how likely they are does not count.
+    """
     hidden_BSD = cache.read(params, tokens_BS, prefix, config)
     least_BS = None
     if config.value_likelihood:
-        least_BS = jax.lax.cummin(token_logprobs(params, hidden_BSD, tokens_BS, config), axis=1)
+        logprob_BS = token_logprobs(params, hidden_BSD, tokens_BS, config)
+        counted_BS = jnp.arange(tokens_BS.shape[1])[None] >= begin_B[:, None]
+        least_BS = jax.lax.cummin(jnp.where(counted_BS, logprob_BS, 0.0), axis=1)
     return jax.nn.sigmoid(heads.value(params, hidden_BSD, config, least_BS))
 
 

@@ -1,0 +1,173 @@
+"""The chains stage: the revision model's chains on the test questions, scored by every verifier, written once.
+
+Every split of a budget into chains and answers is cut from them afterwards: the head of a chain is a valid shorter
+chain, and chains are independent of each other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from etils import epath
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
+from ttcjax.data.task import Example, Task
+from ttcjax.errors import UserError
+from ttcjax.metrics import progress
+from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.revise.chain import Chains, Reviser
+from ttcjax.revise.strategies import Refine
+from ttcjax.sample.loading import load_engine
+from ttcjax.verify.aggregate import aggregate
+
+VERIFIERS = ("history", "no_history", "prm")
+"""ORMs of the revision model's answers with and without the answers before in view, and the PRM of the base samples."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("question", pa.string(), nullable=False, metadata={"about": "id of the question"}),
+        pa.field("level", pa.int8(), nullable=False, metadata={"about": "1 (easiest) to 5, 0 unknown"}),
+        pa.field("gold", pa.string(), nullable=False, metadata={"about": "reference answer"}),
+        pa.field("strategy", pa.string(), nullable=False, metadata={"about": "`revise` or `refine`"}),
+        pa.field("chain", pa.int32(), nullable=False),
+        pa.field("place", pa.int32(), nullable=False, metadata={"about": "of the answer in its chain, from 0"}),
+        pa.field("seed", pa.int32(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), metadata={"about": "canonical final answer; null if unparsable"}),
+        pa.field("correct", pa.bool_(), nullable=False),
+        pa.field("finished", pa.bool_(), nullable=False, metadata={"about": "ended by itself"}),
+        pa.field("shown", pa.int32(), nullable=False, metadata={"about": "answers in view"}),
+        pa.field("kept", pa.bool_(), metadata={"about": "by `refine`: took the place of the answer before"}),
+        *(
+            pa.field(f"score_{name}", pa.float32(), metadata={"about": "in [0, 1]; null where not scored"})
+            for name in VERIFIERS
+        ),
+        pa.field("tokens", pa.int32(), nullable=False, metadata={"about": "decoded"}),
+        pa.field("verifier_tokens", pa.int32(), nullable=False, metadata={"about": "read by all verifiers"}),
+        pa.field("logprob", pa.float32(), nullable=False, metadata={"about": "in nats"}),
+        pa.field("seconds", pa.float32(), nullable=False, metadata={"about": "wall time of this row's share"}),
+    ]
+)
+"""Columns of the shards, a row an answer."""
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Sample and score the chains of the test questions; finished shards are kept.
+
+    Returns:
+        `questions`, `answers`, `shards`.
+    """
+    task, splits = loader.load(config.data, workdir / "data")
+    settings = config.chains
+    examples = splits.test[: settings.questions or len(splits.test)]
+    names = [name for name in VERIFIERS if name == "prm" or name in config.orm.variants]
+    engines = {
+        name: load_engine(
+            workdir, config.sampler, policy="revision", verifier="prm" if name == "prm" else f"orm/{name}"
+        )
+        for name in names
+    }
+    size, lengths = settings.shard_questions, settings.lengths
+    per_question = sum(lengths) * (1 + len(names)) + 2 * (1 + settings.refine) * bool(settings.refine)
+    shards = -(-len(examples) // size)
+    with progress(len(examples) * per_question, "chains: answers sampled and scored") as bar:
+        for engine in engines.values():
+            engine.on_batch = bar.update
+        for number in range(shards):
+            shard = examples[number * size : (number + 1) * size]
+            path = shard_path(out, number)
+            if is_whole(path, SCHEMA):
+                bar.skip(len(shard) * per_question)
+                continue
+            begin = time.perf_counter()
+            prompts = [engines[names[0]].encode_prompt(e.id, task.prompt(e.question)) for e in shard]
+            revisers = {
+                name: Reviser(engine, prompts, config.revision, history=name == "history")
+                for name, engine in engines.items()
+            }
+            chains = revisers[names[0]].sample(lengths, settings.seed)
+            found = {"revise": {name: revisers[name].score(chains) for name in names}}
+            if settings.refine:
+                found["refine"] = {names[0]: Refine(settings.refine).run(revisers[names[0]], settings.seed)}
+            count = len(shard) * (sum(lengths) + len(found.get("refine", ())) * (1 + settings.refine))
+            seconds = (time.perf_counter() - begin) / count
+            table = [
+                row
+                for strategy, scored in found.items()
+                for row in result_rows(task, shard, scored, strategy, config.prm.aggregate, settings.seed, seconds)
+            ]
+            write_shard(path, table, SCHEMA)
+    return {"questions": len(examples), "answers": len(examples) * sum(lengths), "shards": shards}
+
+
+def result_rows(
+    task: Task,
+    examples: Sequence[Example],
+    scored: Mapping[str, Chains],
+    strategy: str,
+    how: str,
+    seed: int,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Return the rows of `SCHEMA` for the chains of some questions.
+
+    Args:
+        task: Reads and grades the answers.
+        examples: The questions.
+        scored: Their chains, once with the scores of each verifier; the PRM's steps are aggregated by `how`.
+        strategy: What made the chains.
+        how: One of `verify.aggregate.AGGREGATIONS`.
+        seed: What they were sampled with.
+        seconds: A row's share of the time.
+    """
+    table = []
+    for q, (example, group) in enumerate(zip(examples, next(iter(scored.values())), strict=True)):
+        for c, chain in enumerate(group):
+            for place, reply in enumerate(chain):
+                answer = task.extract(reply.text) if reply.solution.finished else None
+                at = {name: found[q][c][place] for name, found in scored.items()}
+                scores: dict[str, float | None] = {f"score_{name}": None for name in VERIFIERS}
+                for name, judged in at.items():
+                    steps = judged.solution.step_scores
+                    scores[f"score_{name}"] = float(aggregate([steps], how)[0]) if name == "prm" else judged.score
+                table.append(
+                    {
+                        "question": example.id,
+                        "level": example.level,
+                        "gold": example.answer,
+                        "strategy": strategy,
+                        "chain": c,
+                        "place": place,
+                        "seed": seed,
+                        "text": reply.text,
+                        "answer": answer,
+                        "correct": task.grade(answer, example.answer),
+                        "finished": reply.solution.finished,
+                        "shown": reply.shown,
+                        "kept": reply.kept,
+                        **scores,
+                        "tokens": reply.solution.tokens_sampled,
+                        "verifier_tokens": sum(judged.solution.tokens_verified for judged in at.values()),
+                        "logprob": reply.solution.logprob,
+                        "seconds": seconds,
+                    }
+                )
+    return table
+
+
+def read(folder: epath.Path) -> pa.Table:
+    """Read all shards of a complete stage.
+
+    Raises:
+        UserError: There is none, one is missing, or one is damaged.
+    """
+    paths = sorted(folder.glob("shard-[0-9]*.parquet"))
+    if not paths:
+        raise UserError(f"{folder} holds no chains: run the chains stage first")
+    if [path.name for path in paths] != [shard_path(folder, i).name for i in range(len(paths))]:
+        raise UserError(f"{folder} lacks a shard: delete it and run again")
+    return pa.concat_tables(read_shard(path, SCHEMA, delete=folder) for path in paths)

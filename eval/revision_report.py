@@ -1,0 +1,60 @@
+"""What the report says of revisions, in tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from ttcjax.eval import figures, revisions, tables
+
+
+def render(revision: dict[str, Any], accuracy: dict[str, Any], console: Console) -> None:
+    """Print what revising does: pass@1 by step, the splits of every budget, and how often answers turn."""
+    shown = [row for row in revision["pass_at_1_by_step"] if row["step"] & (row["step"] - 1) == 0]
+    table = tables.table("revisions: pass@1 in % by step of the chain", ["step", *(str(row["step"]) for row in shown)])
+    table.add_row("pass@1", *map(tables.cell, shown))
+    console.print(table)
+    budgets = list(dict.fromkeys(row["n"] for row in revision["best_split"]))
+    names = {n: [revisions.strategy_name(s, p) for s, p in revisions.pairs(n)] for n in budgets}
+    for rule in revisions.SELECTORS:
+        table = tables.table(f"accuracy in % of s answers a chain, p = N / s chains, {rule}", ["s", *map(str, budgets)])
+        for i in range(max(budgets).bit_length()):
+            cells = [tables.cell(accuracy[names[n][i]][rule]) if i < len(names[n]) else "" for n in budgets]
+            table.add_row(str(1 << i), *cells)
+        differences = [r for r in revision["sequential_minus_parallel"] if r["selector"] == rule]
+        cells = {r["n"]: tables.difference_cell({"difference": r["mean"], **r}) for r in differences}
+        table.add_row("one chain\n- parallel", *(cells.get(n, "") for n in budgets), style="dim")
+        console.print(table)
+    for what, turn in (("right", "right_to_wrong"), ("wrong", "wrong_to_right")):
+        share = revision[turn]
+        if share["mean"] is not None:
+            console.print(
+                f"of {what} answers {100 * share['mean']:.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}] "
+                f"turn {'wrong' if what == 'right' else 'right'} at the next step",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def step_rows(revision: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (step, chains, measure, mean, low, high) along the chains."""
+    rows = [
+        (row["step"], row["chains"], "pass_at_1", row["mean"], row["low"], row["high"])
+        for row in revision["pass_at_1_by_step"]
+    ]
+    for flips in revision["flips_by_step"]:
+        for turn in ("right_to_wrong", "wrong_to_right"):
+            rows.append((flips["step"], "", turn, *(flips[turn][key] for key in ("mean", "low", "high"))))
+    return rows
+
+
+def accuracy_rows(accuracy: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (strategy, selector, mean, low, high) of everything that revises."""
+    others = figures.by_budget(accuracy)
+    return [
+        (name, selector, cell["mean"], cell["low"], cell["high"])
+        for name, cells in accuracy.items()
+        if name not in others
+        for selector, cell in cells.items()
+    ]

@@ -1,0 +1,303 @@
+"""From chains of answers to the numbers on revisions; nothing here runs a model.
+
+Every pair of s answers a chain and p chains is answered from one set of chains: the first s answers of a chain are
+a chain of s, and different groups of p chains are independent. Chains have the lengths that the config fixes
+beforehand, whatever the answers, so the estimates are unbiased.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.errors import UserError
+from ttcjax.eval.chains import VERIFIERS
+from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.estimators import Bootstrap, Estimate
+from ttcjax.revise.strategies import Refine
+from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
+
+SELECTORS = ("hierarchical", "majority")
+"""The two that the paper compares (Snell et al. 2024, section 6.2); `last` and `best` are for reference."""
+
+
+@dataclass(frozen=True, eq=False)
+class AnswerChains:
+    """Answers laid out as arrays `[Q, C, S]`: question, chain, place; chains may be shorter than S.
+
+    Attributes:
+        questions: Question ids, `[Q]`.
+        lengths: Answers of each chain, `[C]`, none longer than the one before.
+        groups: Ids of groups of equal answers within a question; -1 is unparsable.
+        correct: Whether the answer is right.
+        scores: Of each verifier that read them; 0 where there is nothing.
+        kept: Whether an answer took the place of the one before it, where a strategy decides that.
+    """
+
+    questions: tuple[str, ...]
+    lengths: np.ndarray
+    groups: np.ndarray
+    correct: np.ndarray
+    scores: dict[str, np.ndarray]
+    kept: np.ndarray
+
+    @classmethod
+    def from_table(
+        cls, table: pa.Table, lengths: Sequence[int], grade_equal: Callable[[str, str], bool] | None = None
+    ) -> AnswerChains:
+        """Lay out the rows of the chains stage.
+
+        Args:
+            table: Rows of `chains.SCHEMA`, in any order.
+            lengths: Answers that each chain should have.
+            grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
+
+        Raises:
+            UserError: A row is missing, stands twice, or has no place.
+        """
+        questions = sorted(set(table["question"].to_pylist()))
+        place = {question: i for i, question in enumerate(questions)}
+        q = np.array([place[name] for name in table["question"].to_pylist()], np.int64)
+        c, s = (table[name].to_numpy().astype(np.int64) for name in ("chain", "place"))
+        shape = (len(questions), len(lengths), max(lengths))
+        wanted = np.broadcast_to(np.arange(shape[2]) < np.asarray(lengths)[:, None], shape)
+        if len(q) and (c.max() >= shape[1] or s.max() >= shape[2]):
+            raise UserError("the chains are longer or more than this config has: delete their folder and run again")
+        count = np.zeros(shape, np.int64)
+        np.add.at(count, (q, c, s), 1)
+        if (count != wanted).any():
+            raise UserError("answers of the chains are missing or stand twice: delete their folder and run again")
+
+        def laid_out(values: np.ndarray, empty: float) -> np.ndarray:
+            array = np.full(shape, empty, values.dtype)
+            array[q, c, s] = values
+            return array
+
+        answers = np.array(table["answer"].to_pylist(), object)
+        ids = np.full(len(q), -1, np.int64)
+        for i in range(len(questions)):
+            rows = np.flatnonzero(q == i)
+            ids[rows] = group_answers(answers[rows].tolist(), grade_equal)
+        scores = {}
+        for name in VERIFIERS:
+            column = table[f"score_{name}"]
+            if not column.null_count:
+                scores[name] = laid_out(column.to_numpy().astype(np.float64), 0.0)
+        return cls(
+            questions=tuple(questions),
+            lengths=np.asarray(lengths),
+            groups=laid_out(ids, -1),
+            correct=laid_out(table["correct"].to_numpy(zero_copy_only=False), False),
+            scores=scores,
+            kept=laid_out(table["kept"].fill_null(False).to_numpy(zero_copy_only=False), False),
+        )
+
+    def pass_at_1(self, place: int) -> np.ndarray:
+        """Return the share of right answers at one place of the chains, `[Q]`."""
+        return self.correct[:, self.lengths > place, place].mean(axis=1)
+
+    def turns(self, place: int) -> np.ndarray:
+        """Return how often the answer after `place` is right and wrong, by what it follows.
+
+        Returns:
+            `[Q, 2, 2]` counts over the chains, index 1 for right: first of the answer at `place`, then of the next.
+        """
+        chains = self.lengths > place + 1
+        before, after = self.correct[:, chains, place], self.correct[:, chains, place + 1]
+        counts = np.zeros((len(self.questions), 2, 2))
+        for a in (0, 1):
+            for b in (0, 1):
+                counts[:, a, b] = ((before == a) & (after == b)).sum(axis=1)
+        return counts
+
+    def standing(self, place: int) -> np.ndarray:
+        """Return the share of right answers among those last kept up to a place, `[Q]`."""
+        last = place - np.argmax(self.kept[:, :, place::-1], axis=2)
+        return np.take_along_axis(self.correct, last[..., None], axis=2)[..., 0].mean(axis=1)
+
+    def accuracy(self, sequential: int, parallel: int, rule: str, verifier: str | None = None) -> np.ndarray:
+        """Return each question's chance that the answer chosen from p chains of s is right, `[Q]`.
+
+        The chains that are long enough are cut into groups of p, a rest is not used, and the groups averaged.
+
+        Args:
+            sequential: s.
+            parallel: p.
+            rule: One of `ttcjax.select.CHAIN_RULES`.
+            verifier: Whose scores select; majority does without, and then the first of equals wins.
+
+        Raises:
+            UserError: There are not p chains of s answers.
+        """
+        enough = int((self.lengths >= sequential).sum())
+        if enough < parallel:
+            raise UserError(f"{parallel} chains of {sequential} answers are needed, and there are {enough}")
+        Q, blocks = len(self.questions), enough // parallel
+        scores = self.scores[verifier] if verifier is not None else np.zeros(self.groups.shape)
+
+        def cut(values: np.ndarray) -> np.ndarray:
+            return values[:, : blocks * parallel, :sequential].reshape(Q * blocks, parallel, sequential)
+
+        chosen = choose_in_chains(cut(self.groups), cut(scores), rule)
+        right = cut(self.correct).reshape(Q * blocks, -1)[np.arange(Q * blocks), chosen] & (chosen >= 0)
+        return right.reshape(Q, blocks).mean(axis=1)
+
+
+def strategy_name(sequential: int, parallel: int) -> str:
+    """Return how a split of a budget is called."""
+    return f"revise:s={sequential},p={parallel}"
+
+
+def pairs(budget: int) -> list[tuple[int, int]]:
+    """Return (s, p) with s * p equal to a power of two, s a power of two, from parallel to sequential."""
+    return [(1 << i, budget >> i) for i in range(budget.bit_length())]
+
+
+def summarise(
+    config: ExperimentConfig, table: pa.Table, ease: Mapping[str, float]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compute every number on revisions.
+
+    Args:
+        config: The experiment.
+        table: Rows of the chains stage.
+        ease: Share of right base samples of each question, for the bins.
+
+    Returns:
+        The table `revision` of the summary, and accuracies by strategy and selector.
+
+    Raises:
+        UserError: A question of the chains has no base samples.
+    """
+    settings = config.chains
+    chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), settings.lengths)
+    missing = [question for question in chains.questions if question not in ease]
+    if missing:
+        raise UserError(f"the bank has no samples of {missing[0]}: delete the bank and chains folders and run again")
+    bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.seed)
+    verifier = next(iter(chains.scores))
+
+    def accuracy_of(sequential: int, parallel: int, rule: str) -> np.ndarray:
+        return chains.accuracy(sequential, parallel, rule, None if rule in ("majority", "last") else verifier)
+
+    values = {
+        (s, p, rule): accuracy_of(s, p, rule) for n in settings.budgets for s, p in pairs(n) for rule in CHAIN_RULES
+    }
+    accuracy = {
+        strategy_name(s, p): {rule: _plain(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
+        for n in settings.budgets
+        for s, p in pairs(n)
+    }
+    refined = []
+    if settings.refine:
+        tries = AnswerChains.from_table(table.filter(pc.field("strategy") == "refine"), [1 + settings.refine])
+        for count in range(1 + settings.refine):
+            estimate = _plain(bootstrap(tries.standing(count)))
+            refined.append({"tries": count, **estimate})
+            if count:
+                accuracy[Refine(count).name] = {"accepted": estimate}
+    steps = int(max(chains.lengths))
+    turns = [chains.turns(place) for place in range(steps - 1)]
+    total = np.sum(turns, axis=0) if turns else np.zeros((len(chains.questions), 2, 2))
+    bins = quantile_bins(np.array([ease[question] for question in chains.questions]))
+    return {
+        "questions": len(chains.questions),
+        "verifier": verifier,
+        "pass_at_1_by_step": [
+            {
+                "step": place + 1,
+                "chains": int((chains.lengths > place).sum()),
+                **_plain(bootstrap(chains.pass_at_1(place))),
+            }
+            for place in range(steps)
+        ],
+        "right_to_wrong": _plain(_flips(bootstrap, total, 1)),
+        "wrong_to_right": _plain(_flips(bootstrap, total, 0)),
+        "flips_by_step": [
+            {
+                "step": place + 2,
+                "right_to_wrong": _plain(_flips(bootstrap, counts, 1)),
+                "wrong_to_right": _plain(_flips(bootstrap, counts, 0)),
+            }
+            for place, counts in enumerate(turns)
+        ],
+        "sequential_minus_parallel": [
+            {"n": n, "selector": rule, **_plain(bootstrap.paired(values[n, 1, rule], values[1, n, rule]))}
+            for rule in SELECTORS
+            for n in settings.budgets
+            if n > 1
+        ],
+        "best_split": [
+            _best(bootstrap, {(s, p): values[s, p, rule] for s, p in pairs(n)}) | {"n": n, "selector": rule}
+            for rule in SELECTORS
+            for n in settings.budgets
+        ],
+        "refine": refined,
+        "per_bin": _per_bin(config, bins, values),
+        "verifiers": {
+            name: {str(n): _plain(bootstrap(chains.accuracy(n, 1, "hierarchical", name))) for n in settings.budgets}
+            for name in chains.scores
+        },
+        "verifier_differences": [
+            {
+                "a": verifier,
+                "b": name,
+                "n": n,
+                **_plain(
+                    bootstrap.paired(
+                        chains.accuracy(n, 1, "hierarchical", verifier), chains.accuracy(n, 1, "hierarchical", name)
+                    )
+                ),
+            }
+            for name in chains.scores
+            if name != verifier
+            for n in settings.budgets
+        ],
+    }, accuracy
+
+
+def _flips(bootstrap: Bootstrap, counts: np.ndarray, before: int) -> Estimate | None:
+    """Return how often the next answer is the other way round, of those that were right (1) or wrong (0)."""
+    return bootstrap.ratio(counts[:, before, 1 - before], counts[:, before].sum(axis=1))
+
+
+def _best(bootstrap: Bootstrap, values: dict[tuple[int, int], np.ndarray]) -> dict[str, Any]:
+    """Return the split of highest accuracy. It is picked on the questions it is judged on, which flatters it."""
+    s, p = max(values, key=lambda pair: (values[pair].mean(), pair))
+    return {"s": s, "p": p, **_plain(bootstrap(values[s, p]))}
+
+
+def _per_bin(
+    config: ExperimentConfig, bins: np.ndarray, values: dict[tuple[int, int, str], np.ndarray]
+) -> dict[str, Any]:
+    found = {}
+    largest = max(config.chains.budgets)
+    for number in np.unique(bins):
+        inside = bins == number
+        bootstrap = Bootstrap(int(inside.sum()), config.sweep.bootstrap, config.sweep.seed)
+        found[str(number)] = {
+            "questions": int(inside.sum()),
+            "n": largest,
+            "pass_at_1": _plain(bootstrap(values[1, 1, "majority"][inside])),
+            **{
+                rule: {
+                    "accuracy": {
+                        strategy_name(s, p): _plain(bootstrap(values[s, p, rule][inside])) for s, p in pairs(largest)
+                    },
+                    "best": _best(bootstrap, {(s, p): values[s, p, rule][inside] for s, p in pairs(largest)}),
+                }
+                for rule in SELECTORS
+            },
+        }
+    return found
+
+
+def _plain(estimate: Estimate | None) -> dict[str, float | None]:
+    return dict.fromkeys(("mean", "low", "high")) if estimate is None else dataclasses.asdict(estimate)

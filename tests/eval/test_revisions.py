@@ -1,0 +1,188 @@
+"""What chains say of every split of a budget, against direct runs and by hand."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from ttcjax.config import ChainsConfig, ExperimentConfig, RevisionConfig, SweepConfig
+from ttcjax.errors import UserError
+from ttcjax.eval import chains, revision_figures, revision_report, revisions
+from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.revisions import AnswerChains, pairs
+
+
+def markov_chains(rng, questions, lengths):
+    """Chains of a script: an answer is right after a right one more often than after a wrong one, scores lean on it."""
+    rows = []
+    for q in range(questions):
+        ease = (q + 1) / (questions + 1)
+        for c, length in enumerate(lengths):
+            right = rng.random() < ease
+            for place in range(length):
+                if place:
+                    right = rng.random() < (0.7 if right else 0.5 * ease)
+                answer = "gold" if right else f"wrong{rng.integers(3)}"
+                answer = None if rng.random() < 0.05 else answer
+                score = float(np.clip(0.25 * right + 0.75 * rng.random(), 0, 1))
+                rows.append(row(f"q{q:03d}", c, place, answer, bool(right and answer is not None), score))
+    return pa.Table.from_pylist(rows, schema=chains.SCHEMA)
+
+
+def row(question, chain, place, answer, correct, score, strategy="revise", kept=None):
+    return {
+        "question": question,
+        "level": 1,
+        "gold": "gold",
+        "strategy": strategy,
+        "chain": chain,
+        "place": place,
+        "seed": 0,
+        "text": "",
+        "answer": answer,
+        "correct": correct,
+        "finished": True,
+        "shown": min(place, 4),
+        "kept": kept,
+        "score_history": score,
+        "score_no_history": None,
+        "score_prm": score / 2,
+        "tokens": 1,
+        "verifier_tokens": 1,
+        "logprob": 0.0,
+        "seconds": 0.0,
+    }
+
+
+def test_every_split_can_be_cut_from_the_chains():
+    for budgets, answers, count in (((1, 2, 4, 8, 16, 32, 64), 16, 4), ((1, 4, 16), 3, 2), ((8,), 64, 1)):
+        lengths = np.array(ChainsConfig(budgets=budgets, answers=answers, chains=count).lengths)
+        assert (np.diff(lengths) <= 0).all()
+        assert (lengths >= answers).sum() >= count
+        for n in budgets:
+            for s, p in pairs(n):
+                assert s * p == n
+                assert (lengths >= s).sum() >= p, f"no {p} chains of {s}"
+    # Nothing more than that is sampled.
+    assert sum(ChainsConfig(budgets=(16,), answers=1, chains=1).lengths) == 16 + 8 + 4 * 2 + 2 * 4 + 1 * 8
+
+
+@pytest.mark.parametrize("rule", ["hierarchical", "majority", "last", "best"])
+def test_splits_cut_from_long_chains_are_unbiased(rule):
+    """Against chains run with just that split: equal means, z-tests at a false-alarm rate of 1e-4 each."""
+    rng = np.random.default_rng(7)
+    lengths, runs = ChainsConfig(budgets=(1, 2, 4, 8), answers=8, chains=2).lengths, 150
+    cut = [AnswerChains.from_table(markov_chains(rng, 4, lengths), lengths) for _ in range(runs)]
+    for s, p in [(1, 4), (2, 2), (4, 1), (1, 1), (2, 4), (8, 1)]:
+        direct = [AnswerChains.from_table(markov_chains(rng, 4, [s] * p), [s] * p) for _ in range(runs)]
+        a, b = (np.stack([found.accuracy(s, p, rule, "history") for found in side]) for side in (cut, direct))
+        spread = np.sqrt((a.var(axis=0, ddof=1) + b.var(axis=0, ddof=1)) / runs)
+        z = (a.mean(axis=0) - b.mean(axis=0)) / np.maximum(spread, 1e-9)
+        assert (2 * stats.norm.sf(np.abs(z)) > 1e-4).all(), f"s={s}, p={p}: {z}"
+
+
+def by_hand(answers, scores):
+    """Chains of question q: answers[c][place]; `g` is right."""
+    rows = [
+        row("q", c, place, answer, answer == "g", score)
+        for c, (chain, marks) in enumerate(zip(answers, scores, strict=True))
+        for place, (answer, score) in enumerate(zip(chain, marks, strict=True))
+    ]
+    return AnswerChains.from_table(pa.Table.from_pylist(rows, schema=chains.SCHEMA), [len(c) for c in answers])
+
+
+def test_selectors_by_hand():
+    found = by_hand([["g", "a", "a"], ["g", "b", "b"]], [[0.9, 0.4, 0.4], [0.5, 0.6, 0.1]])
+    # Within the chains g (0.9 against 0.8) and b (0.7 against 0.5) win; among the winners g, with 0.9 against 0.6.
+    assert found.accuracy(3, 2, "hierarchical", "history") == [1.0]
+    assert found.accuracy(3, 2, "majority") == [1.0], "two each: the first of equals, g, wins"
+    assert found.accuracy(3, 2, "last", "history") == [0.0]
+    assert found.accuracy(3, 1, "best", "history") == [0.5], "g in the first chain, b in the second"
+    assert found.accuracy(1, 1, "majority") == [1.0]
+    assert found.pass_at_1(0) == [1.0]
+    assert found.pass_at_1(1) == [0.0]
+    assert found.turns(0).tolist() == [[[0, 0], [2, 0]]]
+
+
+def test_a_chain_alone_is_chosen_from_as_by_weighted_votes():
+    found = by_hand([["g", "a", "g", "a"]], [[0.3, 0.5, 0.3, 0.05]])
+    assert found.accuracy(4, 1, "hierarchical", "history") == [1.0]
+    assert found.accuracy(2, 1, "hierarchical", "history") == [0.0]
+
+
+def test_equal_scores_vote_like_majority():
+    table = markov_chains(np.random.default_rng(0), 30, [4, 4, 4])
+    found = AnswerChains.from_table(table, [4, 4, 4])
+    level = dataclasses.replace(found, scores={"history": np.where(found.groups >= 0, 0.5, 0.0)})
+    np.testing.assert_array_equal(level.accuracy(4, 1, "hierarchical", "history"), level.accuracy(4, 1, "majority"))
+    np.testing.assert_array_equal(level.accuracy(1, 3, "hierarchical", "history"), level.accuracy(1, 3, "majority"))
+
+
+def test_what_stands_is_the_last_kept():
+    rows = [
+        row("q", 0, place, answer, answer == "g", 0.5, "refine", kept)
+        for place, (answer, kept) in enumerate([("a", True), ("g", False), ("g", True), ("b", False)])
+    ]
+    found = AnswerChains.from_table(pa.Table.from_pylist(rows, schema=chains.SCHEMA), [4])
+    assert [found.standing(place).tolist() for place in range(4)] == [[0.0], [0.0], [1.0], [1.0]]
+
+
+@pytest.mark.parametrize("change", ["missing", "twice", "too long"])
+def test_rows_that_do_not_fit_are_said_so(change):
+    table = markov_chains(np.random.default_rng(0), 3, [2, 1])
+    table = {
+        "missing": table.slice(1),
+        "twice": pa.concat_tables([table, table.slice(0, 1)]),
+        "too long": markov_chains(np.random.default_rng(0), 3, [3, 1]),
+    }[change]
+    with pytest.raises(UserError, match="delete their folder"):
+        AnswerChains.from_table(table, [2, 1])
+
+
+def test_bins_are_of_a_size_and_in_order():
+    ease = np.random.default_rng(0).random(23)
+    bins = quantile_bins(ease)
+    assert sorted(np.bincount(bins)[1:].tolist()) == [4, 4, 5, 5, 5]
+    for number in range(1, 5):
+        assert ease[bins == number].min() > ease[bins == number + 1].max()
+    with pytest.raises(UserError, match="bins"):
+        quantile_bins(ease[:3])
+
+
+def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
+    config = ExperimentConfig(
+        revision=RevisionConfig(enabled=True),
+        chains=ChainsConfig(budgets=(1, 2, 4, 8), answers=6, chains=2, refine=2),
+        sweep=SweepConfig(bootstrap=200),
+    )
+    table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
+    tries = [row(f"q{q:03d}", 0, t, "gold", True, 0.5, "refine", t == 0) for q in range(20) for t in range(3)]
+    table = pa.concat_tables([table, pa.Table.from_pylist(tries, schema=chains.SCHEMA)])
+    ease = {f"q{q:03d}": q / 20 for q in range(20)}
+    revision, accuracy = revisions.summarise(config, table, ease)
+    assert [step["step"] for step in revision["pass_at_1_by_step"]] == list(range(1, 9))
+    assert {name for name in accuracy if name.startswith("revise")} == {
+        f"revise:s={s},p={p}" for n in (1, 2, 4, 8) for s, p in pairs(n)
+    }
+    assert accuracy["revise:s=1,p=1"]["majority"]["mean"] == pytest.approx(
+        np.mean([r["correct"] for r in table.to_pylist() if r["place"] == 0 and r["strategy"] == "revise"])
+    )
+    assert accuracy["refine:steps=2"]["accepted"]["mean"] == 1.0
+    assert 0.25 < revision["right_to_wrong"]["mean"] < 0.45, "0.3 and unparsable ones by the script"
+    assert {cells["questions"] for cells in revision["per_bin"].values()} == {4}
+    for difference in revision["sequential_minus_parallel"]:
+        n, rule = difference["n"], difference["selector"]
+        one, other = (accuracy[f"revise:s={s},p={n // s}"][rule]["mean"] for s in (n, 1))
+        assert difference["mean"] == pytest.approx(one - other)
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+    made = {"distance": {"0": 1, "1": 2, "3": 4}, "context": [1, 2, 3], "trajectories": 7, "questions": 5}
+    for draw in revision_figures.ALL.values():
+        draw(revision | {"trajectories": made}, accuracy).canvas.draw()
+    from rich.console import Console
+
+    revision_report.render(revision, accuracy, Console(width=120))
+    assert "turn wrong at the next step" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no samples"):
+        revisions.summarise(config, table, {})

@@ -1,0 +1,198 @@
+"""Chains on a real engine: what is in view, what decides an answer, and what the verifier reads."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ttcjax.bench.ours import NoText
+from ttcjax.config import RevisionConfig
+from ttcjax.errors import UserError
+from ttcjax.model import heads, transformer
+from ttcjax.revise.chain import Reviser
+from ttcjax.revise.context import Context
+from ttcjax.sample.engine import Begun, Model
+from ttcjax.verify import prm
+
+SEED, LIMIT = 3, 192
+REVISION = RevisionConfig()
+
+
+@pytest.fixture(scope="module")
+def long(tiny):
+    """The tiny models with room for a few answers; rotary positions have no parameters."""
+
+    def longer(model):
+        return Model(model.params, dataclasses.replace(model.config, max_seq_len=LIMIT))
+
+    return dataclasses.replace(tiny, policy=longer(tiny.policy), verifier=longer(tiny.verifier))
+
+
+@pytest.fixture(scope="module")
+def engine(long):
+    return long.engine()
+
+
+@pytest.fixture(scope="module")
+def prompts(long, engine):
+    return long.prompts(engine, count=5)
+
+
+@pytest.fixture(scope="module")
+def chains(engine, prompts):
+    return Reviser(engine, prompts, REVISION).sample([8, 6, 3], SEED)
+
+
+def tokens_of(chains):
+    return [[[a.solution.tokens for a in chain] for chain in group] for group in chains]
+
+
+def test_a_chain_of_one_answer_is_a_sample(engine, prompts):
+    found = Reviser(engine, prompts, REVISION).sample([1, 1, 1], SEED)
+    assert [[chain[0].solution for chain in group] for group in found] == engine.sample(prompts, 3, SEED)
+
+
+def test_chains_have_the_lengths_asked_for(chains):
+    assert [[len(chain) for chain in group] for group in chains] == [[8, 6, 3]] * 5
+
+
+def test_the_head_of_a_chain_is_the_shorter_chain(engine, prompts, chains):
+    shorter = Reviser(engine, prompts, REVISION).sample([4, 2], SEED)
+    for group, long_group in zip(tokens_of(shorter), tokens_of(chains), strict=True):
+        assert group == [long_group[0][:4], long_group[1][:2]], "a longer or a further chain changed an answer"
+
+
+def test_at_most_four_answers_are_in_view(chains):
+    shown = [[a.shown for a in chain] for group in chains for chain in group]
+    assert max(map(max, shown)) == 4, "these chains never come to four answers"
+    for row in shown:
+        assert all(count <= min(4, place) for place, count in enumerate(row))
+    # Fewer only where the question leaves no room for four.
+    assert sum(row[:5] == [0, 1, 2, 3, 4] for row in shown) >= 5
+
+
+class Letters(NoText):
+    """A tokenizer of letters."""
+
+    eos_id = 0
+
+    def encode_batch(self, texts):
+        return [[ord(letter) for letter in text] for text in texts]
+
+
+@pytest.mark.parametrize("restate", [False, True])
+def test_only_whole_answers_leave_the_view(restate):
+    question, answers = (1, 2), ["abc", "d", "", "efg", "h"]
+    again = question if restate else ()
+    context = Context(Letters(256), 4, restate=restate)
+    last = [(100, 0), (0,), (101, 102, 103, 0), (104, 0)]
+
+    def shown(room):
+        view = context.view(question, answers, room + len(again))
+        assert view.tokens == (sum(last[len(last) - view.answers :], ()) + again if view.answers else ())
+        return view.answers
+
+    assert [shown(room) for room in (100, 9, 8, 7, 6, 5, 2, 1, 0)] == [4, 4, 3, 3, 2, 1, 1, 0, 0]
+    assert context.view(question, [], 100).tokens == (), "a question is not put twice for nothing"
+    assert Context(Letters(256), 2).view(question, answers, 100).answers == 2
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def next_logits(params, row, length, config):
+    hidden = transformer.forward(params, row, jnp.arange(LIMIT)[None], config)
+    return heads.logits(params, hidden[:, length - 1], config)
+
+
+def greedy_after(model, engine, tokens, most):
+    """Continue a row greedily by full passes, without any cache."""
+    row, length = np.zeros((1, LIMIT), np.int32), len(tokens)
+    row[0, :length] = tokens
+    while length < len(tokens) + most:
+        row[0, length] = int(np.argmax(np.asarray(next_logits(model.params, jnp.asarray(row), length, model.config))))
+        length += 1
+        if row[0, length - 1] == engine.tokenizer.eos_id:
+            break
+    return tuple(row[0, len(tokens) : length].tolist())
+
+
+def test_going_on_greedily_is_what_full_passes_say(long, engine, prompts):
+    rng = np.random.default_rng(0)
+    begun = [[Begun(tuple(rng.integers(4, 400, n).tolist()), 0, 1) for n in (0, 7, 30, 41)] for _ in prompts[:2]]
+    found = engine.resume(prompts[:2], begun, SEED, temperature=0.0, max_tokens=12)
+    for prompt, rows, solutions in zip(prompts, begun, found, strict=False):
+        for row, solution in zip(rows, solutions, strict=True):
+            assert solution.tokens == greedy_after(long.policy, engine, prompt.tokens + row.tokens, 12)
+            assert solution.tokens_sampled == len(solution.tokens)
+
+
+def test_answers_do_not_depend_on_company_or_devices(long, prompts, chains):
+    many = long.engine(devices=8, rows=8)
+    assert tokens_of(Reviser(many, prompts, REVISION).sample([8, 6, 3], SEED)) == tokens_of(chains)
+    reverse = Reviser(long.engine(rows=3), prompts[::-1], REVISION).sample([8, 6, 3], SEED)
+    assert tokens_of(reverse[::-1]) == tokens_of(chains)
+
+
+def test_the_same_view_draws_afresh_in_the_next_round(engine, prompts):
+    rows = [Begun((40, 50, 60), 0, k) for k in range(12)]
+    [found] = engine.resume(prompts[:1], [rows], SEED)
+    assert len({s.tokens for s in found}) > 6, "rounds share their random numbers"
+
+
+def test_log_probabilities_are_of_the_new_tokens(engine, prompts, chains):
+    chain = chains[0][0]
+    for place in (1, 3, 5):
+        answer = chain[place]
+        before = in_view(engine, chain, place)
+        [[numbers]] = engine.logprobs(prompts[:1], [[before + answer.solution.tokens]])
+        assert numbers[len(before) :].sum() == pytest.approx(answer.solution.logprob, abs=1e-3)
+
+
+def in_view(engine, chain, place):
+    """Return the tokens between the question and an answer."""
+    texts = [a.text for a in chain[place - chain[place].shown : place]]
+    return tuple(t for ids in engine.tokenizer.encode_batch(texts) for t in (*ids, engine.tokenizer.eos_id))
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_an_answer_is_scored_at_its_end_after_what_was_in_view(long, engine, prompts, chains, history):
+    """The reference is a full pass over one answer at a time; a score from elsewhere in the row would differ."""
+    scored = Reviser(engine, prompts, REVISION, history=history).score(chains)
+    model = long.verifier
+
+    @jax.jit
+    def full_pass(row, begin, end):
+        hidden = transformer.forward(model.params, row, jnp.arange(LIMIT)[None], model.config)
+        logprob = prm.token_logprobs(model.params, hidden, row, model.config)
+        inside = (jnp.arange(LIMIT) >= begin) & (jnp.arange(LIMIT) < end)
+        least = jnp.where(inside[None], logprob, 0.0).min(axis=1, keepdims=True)
+        value = heads.value(model.params, hidden[:, end - 1][:, None], model.config, least)
+        return jax.nn.sigmoid(value)[0, 0]
+
+    def score(prompt, before, tokens):
+        row = prompt.tokens + before + tokens
+        padded = jnp.asarray([row + (0,) * (LIMIT - len(row))], jnp.int32)
+        return float(full_pass(padded, len(row) - len(tokens), len(row)))
+
+    checked = 0
+    for prompt, group in zip(prompts[:2], scored, strict=False):
+        for chain in group:
+            for place, a in enumerate(chain):
+                if a.solution.finished:
+                    before = in_view(engine, chain, place) if history else ()
+                    assert a.score == pytest.approx(score(prompt, before, a.solution.tokens), abs=1e-4)
+                    checked += 1
+    assert checked > 6
+
+
+def test_too_long_a_question_is_said_so(tiny):
+    engine = tiny.engine(max_tokens=60)
+    with pytest.raises(UserError, match="shorten the prompt"):
+        Reviser(engine, tiny.prompts(engine), REVISION).sample([2], SEED)
+
+
+def test_a_chain_needs_an_answer(engine, prompts):
+    with pytest.raises(UserError, match="at least one answer"):
+        Reviser(engine, prompts, REVISION).sample([2, 0], SEED)

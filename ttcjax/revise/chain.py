@@ -1,0 +1,140 @@
+"""Chains of answers: a model answers, then answers again with its last answers in view.
+
+Snell et al. 2024, section 6.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ttcjax.config import RevisionConfig
+from ttcjax.errors import UserError
+from ttcjax.revise.context import Context, View
+from ttcjax.sample.engine import Begun, Engine, Prompt, Solution
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a chain."""
+
+    solution: Solution
+    shown: int
+    """How many of the chain's answers before it were in view."""
+    score: float | None = None
+    """The verifier's, where one has read it: that of the last step, 0 where no step is whole."""
+    kept: bool | None = None
+    """Whether it took the place of the answer before, where a strategy decides that."""
+
+    @property
+    def text(self) -> str:
+        return self.solution.text
+
+
+Chains = list[list[list[Answer]]]
+"""`[question][chain][answer]`."""
+
+
+class Reviser:
+    """Grows and scores the chains of some questions with an engine whose policy is a revision model."""
+
+    def __init__(self, engine: Engine, prompts: Sequence[Prompt], revision: RevisionConfig, *, history: bool = True):
+        """Take on some questions.
+
+        Args:
+            engine: Its verifier, if it has one, scores answers.
+            prompts: One a question.
+            revision: What the model was trained to have in view.
+            history: Show the verifier what the model was shown.
+        """
+        self.engine = engine
+        self.prompts = prompts
+        self._context = Context(engine.tokenizer, revision.max_answers, restate=revision.restate)
+        self._history = history
+
+    def sample(self, lengths: Sequence[int], seed: int) -> Chains:
+        """Sample chains of every question.
+
+        An answer depends on the seed, the question, the number of its chain and its place there: the first ones
+        are what `Engine.sample` draws, and a longer or a further chain changes nothing in the others.
+
+        Args:
+            lengths: Answers of each chain.
+            seed: Root of all random numbers.
+
+        Raises:
+            UserError: The model has no room for a question and an answer.
+        """
+        if not lengths or min(lengths) < 1:
+            raise UserError("a chain needs at least one answer")
+        first = self.engine.sample(self.prompts, len(lengths), seed)
+        chains = [[[Answer(solution, 0)] for solution in group] for group in first]
+        for step in range(1, max(lengths)):
+            going_on = [c for c, length in enumerate(lengths) if length > step]
+            answers = [[[a.text for a in group[c]] for c in going_on] for group in chains]
+            for group, new in zip(chains, self.revise(answers, going_on, step, seed), strict=True):
+                for c, answer in zip(going_on, new, strict=True):
+                    group[c].append(answer)
+        return chains
+
+    def revise(
+        self, answers: Sequence[Sequence[Sequence[str]]], numbers: Sequence[int], step: int, seed: int
+    ) -> list[list[Answer]]:
+        """Sample one more answer after each of the given ones.
+
+        Args:
+            answers: For each question and chain the answers so far, the newest last.
+            numbers: The chains' numbers, for their random keys.
+            step: Answers drawn in these chains before, for the keys too.
+            seed: Root of all random numbers.
+        """
+        views = [[self._view(i, texts) for texts in group] for i, group in enumerate(answers)]
+        begun = [
+            [Begun(view.tokens, number, step) for view, number in zip(group, numbers, strict=True)] for group in views
+        ]
+        found = self.engine.resume(self.prompts, begun, seed)
+        return [
+            [Answer(solution, view.answers) for solution, view in zip(group, row, strict=True)]
+            for group, row in zip(found, views, strict=True)
+        ]
+
+    def score(self, chains: Chains) -> Chains:
+        """Return the chains with the verifier's score of every answer."""
+        before = [[[a.text for a in chain[:k]] for chain in group for k in range(len(chain))] for group in chains]
+        scored = self.score_new(before, [[a for chain in group for a in chain] for group in chains])
+        found: Chains = []
+        for group, row in zip(chains, scored, strict=True):
+            flat = iter(row)
+            found.append([[next(flat) for _ in chain] for chain in group])
+        return found
+
+    def score_new(
+        self,
+        before: Sequence[Sequence[Sequence[str]]],
+        answers: Sequence[Sequence[Answer]],
+    ) -> list[list[Answer]]:
+        """Return answers with the verifier's scores.
+
+        Args:
+            before: For each question and answer the answers it came after, the newest last.
+            answers: Some answers of every question.
+        """
+        shown = [
+            [self._view(i, texts).tokens if self._history else () for texts in group] for i, group in enumerate(before)
+        ]
+        scored = self.engine.score(self.prompts, [[a.solution for a in row] for row in answers], shown)
+        return [
+            [_with_score(a, solution) for a, solution in zip(row, found, strict=True)]
+            for row, found in zip(answers, scored, strict=True)
+        ]
+
+    def _view(self, question: int, answers: Sequence[str]) -> View:
+        tokens = self.prompts[question].tokens
+        room = self.engine.policy_config.max_seq_len - len(tokens) - self.engine.sampler.max_tokens
+        return self._context.view(tokens[1:], answers, room)
+
+
+def _with_score(answer: Answer, scored: Solution) -> Answer:
+    score = scored.step_scores[-1] if scored.step_scores else 0.0
+    return dataclasses.replace(answer, solution=scored, score=score)
