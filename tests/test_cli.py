@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from ttcjax import cli, pipeline
+from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 from ttcjax.eval import estimators, report, rows
@@ -269,6 +270,65 @@ def test_solve_prints_text_that_looks_like_markup_as_it_is(capsys):
     out = capsys.readouterr().out
     for part in ("[bold]2[/]", "2 + 3 = [5]", "0.900", "1.650", "answer: 5", "16 generations", "none that could"):
         assert part in out
+
+
+def test_solve_by_revising_shows_the_chain_and_what_changed(capsys):
+    first = types.SimpleNamespace(answer="6", score=0.25, steps=[("2 + 3 = [6]", True), ("Answer: 6", True)], kept=True)
+    second = types.SimpleNamespace(answer=None, score=0.125, steps=[("2 + 3 = [6]", False)], kept=False)
+    third = types.SimpleNamespace(answer="5", score=0.75, steps=[("2 + 3 = 5", True), ("Answer: 5", True)], kept=True)
+    revised = types.SimpleNamespace(
+        question="What is [bold]2[/] + 3?",
+        answer="5",
+        chains=[[first, second, third]],
+        chosen=(0, 2),
+        generations=3,
+        seconds=0.5,
+    )
+    cli._print_revised(revised)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    for part in ("[bold]2[/]", "+ 2 + 3 = [6]", "2 not kept", "(none)", "0.125", "3 *", "answer: 5", "3 generations"):
+        assert part in out, part
+    assert "+ 2 + 3 = [6]" not in out.split("not kept")[1], "a step that was taken over is marked as new"
+
+
+@pytest.mark.parametrize("strategy", ["revise:s=2,p=2", "refine:steps=2"])
+def test_solve_by_revising_needs_a_revision_model(capsys, tmp_path, strategy):
+    status, line = fails(capsys, "solve", "1+1?", "--workdir", str(tmp_path), "--strategy", strategy)
+    assert status == 2
+    assert "--revision.enabled True" in line
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("revise:s=0", "s in strategy 'revise:s=0' must be"),
+        ("revise:p=2", "needs s"),
+        ("revise:s=2,q=2", "unknown setting 'q'"),
+        ("refine:steps=x", "steps in strategy"),
+        ("revize:s=2", "unknown strategy 'revize'"),
+    ],
+)
+def test_strategies_that_revise_are_read_with_care(capsys, tmp_path, strategy, words):
+    (tmp_path / "prm").mkdir()
+    (tmp_path / "prm" / "config.json").write_text(json.dumps(config_lib.to_dict(ExperimentConfig())))
+    status, line = fails(capsys, "solve", "1+1?", "--workdir", str(tmp_path), "--strategy", strategy)
+    assert status == 2
+    assert words in line
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the GNU C library's setting")
+def test_the_program_starts_again_with_large_pages_and_the_same_arguments(tmp_path):
+    code = (
+        "import os, sys; from ttcjax import cli; cli._take_large_pages(); "
+        "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:])"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-c", code, "a b", "--c"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+    assert done.stdout == "glibc.malloc.hugetlb=1 ['a b', '--c']\n", done.stderr
+    chosen = env | {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
+    done = subprocess.run(command, capture_output=True, text=True, env=chosen, cwd=tmp_path)
+    assert done.stdout.startswith("glibc.malloc.check=0 "), "the user's own setting was lost"
 
 
 def test_override_without_arguments_returns_the_config_itself():

@@ -22,14 +22,25 @@ SMALL = """
     --prm.train.steps 16 --prm.train.batch-size 8 --prm.train.checkpoint-every 5 --prm.train.validate-every 8
     --sweep.samples 4 --sweep.budgets 1 4 --sweep.shard-questions 5 --sweep.bootstrap 200
     --sampler.max-tokens 48
+    --revision.enabled True --revision.trajectories.questions 200 --revision.trajectories.samples 8
+    --revision.trajectories.shard-questions 40 --revision.train.steps 16 --revision.train.batch-size 8
+    --revision.train.checkpoint-every 5 --revision.train.validate-every 4 --revision.train.seq-len 256
+    --orm.questions 35 --orm.chains 1 --orm.answers 3 --orm.shard-questions 5 --orm.train.steps 16
+    --orm.train.batch-size 8 --orm.train.checkpoint-every 5 --orm.train.validate-every 8 --orm.train.seq-len 256
+    --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
 """
 
 SIGNS_OF_WORK = (
     "policy.partial/metrics.jsonl",
     "labels.partial/shard-00000.parquet",
     "prm.partial/metrics.jsonl",
+    "trajectories.partial/shard-00000.parquet",
+    "revision.partial/metrics.jsonl",
+    "attempts.partial/shard-00000.parquet",
+    "orm.partial/history/metrics.jsonl",
     "bank.partial/shard-00000.parquet",
     "search.partial/*/shard-00000.parquet",
+    "chains.partial/shard-00000.parquet",
 )
 """A run is killed up to half a second after it has left one of these, each the work of another stage."""
 
@@ -52,8 +63,8 @@ def results(workdir):
 
 @pytest.mark.slow
 @pytest.mark.e2e
-@pytest.mark.timeout(600)
-def test_a_run_killed_five_times_ends_like_one_left_alone(tmp_path):
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_every_stage_ends_like_one_left_alone(tmp_path):
     env = environment(tmp_path)
     whole = subprocess.run(command(tmp_path / "whole"), env=env, capture_output=True, text=True)
     assert whole.returncode == 0, whole.stderr
