@@ -17,13 +17,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 SMALL = """
     --data.num-train 700 --data.num-valid 35 --data.num-test 35
     --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
-    --policy.steps 30 --policy.batch-size 16 --policy.checkpoint-every 8 --policy.validate-every 10
+    --policy.steps 80 --policy.batch-size 16 --policy.checkpoint-every 8 --policy.validate-every 10
     --labels.questions 35 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 5
     --prm.train.steps 16 --prm.train.batch-size 8 --prm.train.checkpoint-every 5 --prm.train.validate-every 8
     --sweep.samples 4 --sweep.budgets 1 4 --sweep.shard-questions 5 --sweep.bootstrap 200
     --sampler.max-tokens 48
-    --revision.enabled True --revision.trajectories.questions 200 --revision.trajectories.samples 8
-    --revision.trajectories.shard-questions 40 --revision.train.steps 16 --revision.train.batch-size 8
+    --revision.enabled True --revision.trajectories.questions 300 --revision.trajectories.samples 8
+    --revision.trajectories.shard-questions 60 --revision.trajectories.temperature 0.6
+    --revision.train.steps 16 --revision.train.batch-size 8
     --revision.train.checkpoint-every 5 --revision.train.validate-every 4 --revision.train.seq-len 256
     --orm.questions 35 --orm.chains 1 --orm.answers 3 --orm.shard-questions 5 --orm.train.steps 16
     --orm.train.batch-size 8 --orm.train.checkpoint-every 5 --orm.train.validate-every 8 --orm.train.seq-len 256

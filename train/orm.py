@@ -49,7 +49,8 @@ def _train(
         rows = read_outcomes(workdir / "labels")
     else:
         rows = attempt_rows(attempts.read(workdir / "attempts"), history=variant == "history")
-    held = held_out((row.question for row in rows), settings.valid_fraction)
+    source = "labels.questions" if variant == "base" else "orm.questions"
+    held = held_out((row.question for row in rows), settings.valid_fraction, source)
     context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
     train_examples, valid_examples = (
         orm_examples(

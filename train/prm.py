@@ -95,17 +95,25 @@ def read_outcomes(folder: epath.Path) -> list[JudgedAnswer]:
     ]
 
 
-def held_out(questions: Iterable[str], fraction: float) -> set[str]:
+def held_out(questions: Iterable[str], fraction: float, setting: str) -> set[str]:
     """Return the questions held out for validation: those whose id has the lowest hashes.
 
     At least one is held out and at least one is not.
+
+    Args:
+        questions: Ids, repeated ones too.
+        fraction: Share to hold out.
+        setting: Which one to raise where there are too few questions.
 
     Raises:
         UserError: There are fewer than two questions.
     """
     ranked = sorted(set(questions), key=lambda q: hashlib.sha256(q.encode()).digest())
     if len(ranked) < 2:
-        raise UserError("the PRM needs labels of at least two questions: raise labels.questions")
+        raise UserError(
+            f"there are examples of {len(ranked)} questions, and training and validation need one each at least: "
+            f"raise --{setting}"
+        )
     return set(ranked[: min(max(1, math.floor(fraction * len(ranked))), len(ranked) - 1)])
 
 
@@ -137,7 +145,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     rows = read_labels(workdir / "labels")
     questions = {row[0] for row in rows}
-    valid_questions = held_out(questions, config.prm.valid_fraction)
+    valid_questions = held_out(questions, config.prm.valid_fraction, "labels.questions")
     train_examples, valid_examples = (
         prm_examples((row[1:] for row in rows if (row[0] in valid_questions) is held), tokenizer)
         for held in (False, True)

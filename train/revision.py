@@ -43,7 +43,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     model = model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
     train = config.revision.train
     rows = trajectories.read(workdir / "trajectories")
-    held = held_out((row["question"] for row in rows), config.revision.valid_fraction)
+    questions = (row["question"] for row in rows)
+    held = held_out(questions, config.revision.valid_fraction, "revision.trajectories.questions")
     context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
 
     def examples(rows: Sequence[Mapping[str, Any]]) -> list[TokenExample]:

@@ -156,19 +156,19 @@ def test_a_stage_goes_on_from_its_checkpoint_bit_for_bit(trained, config, tmp_pa
 
 def test_held_out_questions_depend_on_their_ids_alone():
     ids = [f"q{i}" for i in range(100)]
-    held = prm.held_out(ids, 0.1)
+    held = prm.held_out(ids, 0.1, "x")
     assert len(held) == 10
-    assert prm.held_out(reversed(ids), 0.1) == held
+    assert prm.held_out(reversed(ids), 0.1, "x") == held
 
 
 @pytest.mark.parametrize(("count", "fraction"), [(2, 0.01), (2, 0.99), (3, 0.5)])
 def test_neither_part_is_ever_empty(count, fraction):
-    assert 0 < len(prm.held_out([str(i) for i in range(count)], fraction)) < count
+    assert 0 < len(prm.held_out([str(i) for i in range(count)], fraction, "x")) < count
 
 
 def test_one_question_is_too_few():
-    with pytest.raises(UserError, match="at least two questions"):
-        prm.held_out(["a", "a"], 0.5)
+    with pytest.raises(UserError, match="raise --labels"):
+        prm.held_out(["a", "a"], 0.5, "labels.questions")
 
 
 def test_missing_labels_name_the_stage(tmp_path):
