@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -54,6 +54,30 @@ def by_budget(accuracy: dict[str, Any]) -> dict[str, Any]:
     return {name: cells for name, cells in accuracy.items() if all(key.isdigit() for key in cells)}
 
 
+def band(axes: Axes, xs: Sequence[float], points: Iterable[dict[str, float]], colour: int, name: str = "") -> None:
+    """Draw means in % as a line, with their intervals as a band around it.
+
+    Args:
+        axes: Where to draw.
+        xs: A place a point.
+        points: `mean`, `low` and `high` as shares.
+        colour: Number of the line's colour and marker, from 0.
+        name: Of the line, in the legend.
+    """
+    points = list(points)
+    mean, low, high = (np.array([100 * point[key] for point in points]) for key in ("mean", "low", "high"))
+    shade, marker = COLOURS[colour % len(COLOURS)], MARKERS[colour % len(MARKERS)]
+    axes.fill_between(xs, low, high, color=shade, alpha=0.11, linewidth=0)
+    axes.plot(xs, mean, color=shade, marker=marker, markersize=4 if len(points) < 20 else 2, linewidth=1.6, label=name)
+
+
+def powers_of_two(axes: Axes, ns: Sequence[int]) -> None:
+    """Make the horizontal axis one of budgets: logarithmic, a tick each."""
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ns, [str(n) for n in ns])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
     """Draw accuracy against generation budget, one line and one 95% band a strategy."""
     with mpl.rc_context(STYLE):
@@ -68,10 +92,7 @@ def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
             axes.fill_between(budgets, low, high, color=colour, alpha=0.11, linewidth=0)
             axes.plot(budgets, mean, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5, linewidth=1.8)
             ends.append((mean[-1], label(strategy), colour))
-        axes.set_xscale("log", base=2)
-        ticks = sorted({int(n) for points in accuracy.values() for n in points})
-        axes.set_xticks(ticks, [str(n) for n in ticks])
-        axes.xaxis.set_minor_locator(NullLocator())
+        powers_of_two(axes, sorted({int(n) for points in accuracy.values() for n in points}))
         axes.set_xlabel("generation budget N (answers per question)")
         axes.set_ylabel("accuracy (% of questions)")
         bottom, top = axes.get_ylim()

@@ -20,7 +20,17 @@ from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import chains, figures, revision_figures, revision_report, revisions, rows, tables
+from ttcjax.eval import (
+    chains,
+    figures,
+    outcome,
+    rescore,
+    revision_figures,
+    revision_report,
+    revisions,
+    rows,
+    tables,
+)
 from ttcjax.eval.estimators import (
     COLUMNS,
     Bootstrap,
@@ -50,9 +60,9 @@ logger = logging.getLogger(__name__)
 def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
     """Write the report of an experiment.
 
-    Reads `bank/`, `search/` and, if it is there, `prm/validation_scores.parquet` under `workdir`; writes
-    `accuracy.csv`, `per_level.csv`, `missing.csv` and two figures (PNG and SVG) under `out`, and
-    `summary.json` under `workdir`.
+    Reads `bank/`, `search/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what the
+    config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV) and figures (PNG and SVG) under
+    `out`, and `summary.json` under `workdir`.
 
     Args:
         config: The experiment.
@@ -72,6 +82,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     search = rows.read_folder(workdir / "search", COLUMNS) if searches else bank.slice(0, 0)
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
     summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source)
+    if config.orm.base:
+        summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
     if config.revision.enabled:
         found, accuracy = revisions.summarise(config, chains.read(workdir / "chains"), ease_of_questions(bank))
         made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
@@ -85,6 +97,9 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     _write_csv(out / "missing.csv", "strategy budget question seed sample", missing)
     figures.save(figures.accuracy_vs_budget(summary), out, "accuracy_vs_budget")
     figures.save(figures.quality(summary), out, "quality")
+    if config.orm.base:
+        _write_csv(out / "verifiers.csv", "verifier selector budget mean low high", outcome.csv_rows(summary["orm"]))
+        figures.save(outcome.figure(summary["orm"]), out, "verifiers")
     if config.revision.enabled:
         _write_csv(
             out / "revision_steps.csv",
@@ -258,6 +273,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         lines.append(f"[bold red]{summary['missing']} results are missing and count as wrong[/]: report/missing.csv")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    if "orm" in summary:
+        outcome.render(summary["orm"], console)
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
 

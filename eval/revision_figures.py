@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from ttcjax.eval import revisions
-from ttcjax.eval.figures import COLOURS, MARKERS, MUTED, STYLE, new_figure
+from ttcjax.eval.figures import COLOURS, MUTED, STYLE, band, new_figure, powers_of_two
 
 _VERIFIERS = {
     "history": "ORM, answers before in view",
     "no_history": "ORM, the answer alone",
     "prm": "PRM of the base samples",
 }
-_KEYS = ("mean", "low", "high")
 
 
 def steps(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
@@ -29,11 +27,12 @@ def steps(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
         figure = new_figure(10.0, 3.9)
         left, right = figure.subplots(1, 2)
         rows = revision["pass_at_1_by_step"]
-        _band(left, [row["step"] for row in rows], rows, 0)
-        left.axvline(5.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        band(left, [row["step"] for row in rows], rows, 0)
+        trained = revision["trained_answers"]
+        left.axvline(trained + 1.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         left.annotate(
-            "trained with at most\nfour answers before",
-            (5.7, 0.03),
+            f"trained with up to\n{trained} answers before",
+            (trained + 1.7, 0.03),
             xycoords=("data", "axes fraction"),
             color=MUTED,
             fontsize=8,
@@ -43,7 +42,7 @@ def steps(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
         flips = revision["flips_by_step"]
         for i, (turn, name) in enumerate((("right_to_wrong", "right to wrong"), ("wrong_to_right", "wrong to right"))):
             known = [row for row in flips if row[turn]["mean"] is not None]
-            _band(right, [row["step"] for row in known], [row[turn] for row in known], i + 1, name)
+            band(right, [row["step"] for row in known], [row[turn] for row in known], i + 1, name)
         right.axhline(38, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         right.annotate(
             "38% of right ones in the paper",
@@ -68,14 +67,14 @@ def budgets(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
         axes = figure.subplots(1, 3, sharey=True)
         ns = _budgets(revision)
         for where, rule in zip(axes, revisions.SELECTORS, strict=False):
-            _band(where, ns, [accuracy[revisions.strategy_name(n, 1)][rule] for n in ns], 1, "sequential")
-            _band(where, ns, [accuracy[revisions.strategy_name(1, n)][rule] for n in ns], 0, "parallel")
+            band(where, ns, [accuracy[revisions.strategy_name(n, 1)][rule] for n in ns], 1, "sequential")
+            band(where, ns, [accuracy[revisions.strategy_name(1, n)][rule] for n in ns], 0, "parallel")
             where.set_title(f"Selected by {'the verifier' if rule == 'hierarchical' else 'majority'}")
         for i, (name, cells) in enumerate(revision["verifiers"].items()):
-            _band(axes[2], [int(n) for n in cells], list(cells.values()), i + 1, _VERIFIERS[name])
+            band(axes[2], [int(n) for n in cells], list(cells.values()), i + 1, _VERIFIERS[name])
         axes[2].set_title("Sequential, by verifier")
         for where in axes:
-            _powers(where, ns)
+            powers_of_two(where, ns)
             where.set_xlabel("generation budget N")
             where.legend(frameon=False, fontsize=8, loc="lower right")
         axes[0].set_ylabel("accuracy (%)")
@@ -128,25 +127,10 @@ def _ratio(axes: Axes, n: int, cells: Mapping[str, dict[str, float]], colour: in
     pairs = revisions.pairs(n)
     points = [cells[revisions.strategy_name(s, p)] for s, p in pairs]
     at = [np.log2(s / p) for s, p in pairs]
-    _band(axes, at, points, colour, name)
+    band(axes, at, points, colour, name)
     lowest, highest = axes.get_xlim()
     ticks = np.arange(2 * np.ceil(lowest / 2), highest + 0.1, 2, dtype=int)
     axes.set_xticks(ticks, [f"{2**t}:1" if t >= 0 else f"1:{2**-t}" for t in ticks.tolist()])
-
-
-def _band(axes: Axes, xs: Sequence[float], points: Iterable[dict[str, float]], colour: int, name: str = "") -> None:
-    """Draw means in % with their intervals."""
-    points = list(points)
-    mean, low, high = (np.array([100 * point[key] for point in points]) for key in _KEYS)
-    shade, marker = COLOURS[colour % len(COLOURS)], MARKERS[colour % len(MARKERS)]
-    axes.fill_between(xs, low, high, color=shade, alpha=0.11, linewidth=0)
-    axes.plot(xs, mean, color=shade, marker=marker, markersize=4 if len(points) < 20 else 2, linewidth=1.6, label=name)
-
-
-def _powers(axes: Axes, ns: Sequence[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(ns, [str(n) for n in ns])
-    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _budgets(revision: dict[str, Any]) -> list[int]:

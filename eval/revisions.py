@@ -210,6 +210,7 @@ def summarise(
     return {
         "questions": len(chains.questions),
         "verifier": verifier,
+        "trained_answers": config.revision.trajectories.most,
         "pass_at_1_by_step": [
             {
                 "step": place + 1,

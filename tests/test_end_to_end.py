@@ -28,7 +28,7 @@ SMALL = """
     --revision.train.checkpoint-every 5 --revision.train.validate-every 4 --revision.train.seq-len 256
     --orm.questions 35 --orm.chains 1 --orm.answers 3 --orm.shard-questions 5 --orm.train.steps 16
     --orm.train.batch-size 8 --orm.train.checkpoint-every 5 --orm.train.validate-every 8 --orm.train.seq-len 256
-    --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
+    --orm.base True --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
 """
 
 SIGNS_OF_WORK = (
@@ -40,6 +40,7 @@ SIGNS_OF_WORK = (
     "attempts.partial/shard-00000.parquet",
     "orm.partial/history/metrics.jsonl",
     "bank.partial/shard-00000.parquet",
+    "rescore.partial/shard-00000.parquet",
     "search.partial/*/shard-00000.parquet",
     "chains.partial/shard-00000.parquet",
 )

@@ -302,7 +302,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 # ---- the real stages
 
 
-BASE = ExperimentConfig(revision=RevisionConfig(enabled=True))
+BASE = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(base=True))
 
 
 def changed(**changes) -> set[str]:
@@ -312,10 +312,10 @@ def changed(**changes) -> set[str]:
 
 ALL = [
     *("data", "policy", "labels", "prm", "trajectories", "revision"),
-    *("attempts", "orm", "bank", "search", "chains", "report"),
+    *("attempts", "orm", "bank", "rescore", "search", "chains", "report"),
 ]
-JUDGED = {"bank", "search", "chains", "report"}
-REVISED = {"revision", "attempts", "orm", "chains", "report"}
+JUDGED = {"bank", "rescore", "search", "chains", "report"}
+REVISED = {"revision", "attempts", "orm", "rescore", "chains", "report"}
 
 
 def test_stages_are_in_the_order_of_what_they_read():
@@ -339,11 +339,11 @@ def test_stages_are_in_the_order_of_what_they_read():
         ({"revision": RevisionConfig(True, TrajectoryConfig(samples=9))}, {"trajectories", *REVISED}),
         ({"revision": RevisionConfig(True, train=TrainConfig(steps=9))}, REVISED),
         ({"revision": RevisionConfig(True, restate=True)}, REVISED),
-        ({"orm": ORMConfig(chains=9)}, {"attempts", "orm", "chains", "report"}),
-        ({"orm": ORMConfig(likelihood=True)}, {"orm", "chains", "report"}),
+        ({"orm": ORMConfig(base=True, chains=9)}, {"attempts", "orm", "rescore", "chains", "report"}),
+        ({"orm": ORMConfig(base=True, likelihood=True)}, {"orm", "rescore", "chains", "report"}),
         ({"chains": ChainsConfig(seed=9)}, {"chains", "report"}),
-        ({"sweep": SweepConfig(seed=9)}, ["bank", "search", "report"]),
-        ({"sweep": SweepConfig(samples=128)}, ["bank", "report"]),
+        ({"sweep": SweepConfig(seed=9)}, ["bank", "rescore", "search", "report"]),
+        ({"sweep": SweepConfig(samples=128)}, ["bank", "rescore", "report"]),
         ({"sweep": SweepConfig(budgets=(1, 2))}, ["search", "report"]),
         ({"sweep": SweepConfig(seeds=2)}, ["search", "report"]),
         ({"prm": PRMConfig(aggregate="min")}, ["search", "chains", "report"]),
@@ -362,6 +362,14 @@ def test_stages_that_are_off_are_neither_run_nor_read():
     for stage in pipeline.STAGES:
         if stage.wanted(off) and stage.name != "report":  # The report writes down the hash of every setting.
             assert pipeline.fingerprint(stage, off) == pipeline.fingerprint(stage, other)
+
+
+def test_a_stage_with_two_switches_is_turned_on_by_either():
+    on = [ExperimentConfig(orm=ORMConfig(base=True)), ExperimentConfig(revision=RevisionConfig(enabled=True)), BASE]
+    wanted = [{s.name for s in pipeline.STAGES if s.wanted(config)} for config in on]
+    assert ["orm" in names for names in wanted] == [True, True, True]
+    assert ["rescore" in names for names in wanted] == [True, False, True]
+    assert ["attempts" in names for names in wanted] == [False, True, True]
 
 
 def test_a_stage_that_is_off_is_said_so(tmp_path):

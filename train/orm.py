@@ -24,7 +24,7 @@ from ttcjax.train.prm import held_out, initial_params, make_loss, read_outcomes
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Train every verifier that `config.orm.variants` names and write it to `out/<variant>/best`.
+    """Train the verifiers that `config.orm` names and write each to `out/<variant>/best`.
 
     Args:
         config: `orm` is used; a verifier has the shape and the trunk of the model that it judges.
@@ -36,7 +36,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         For each variant what the policy stage returns, and `train_answers` and `valid_answers`.
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
-    return {variant: _train(variant, config, workdir, out, tokenizer) for variant in config.orm.variants}
+    variants = [*(config.orm.variants if config.revision.enabled else ()), *(["base"] if config.orm.base else [])]
+    return {variant: _train(variant, config, workdir, out, tokenizer) for variant in variants}
 
 
 def _train(

@@ -401,9 +401,11 @@ class RevisionConfig:
 class ORMConfig:
     """Outcome-reward models: verifiers that are told whether whole answers are right (Snell et al. 2024, App. J, K)."""
 
-    variants: tuple[Literal["history", "no_history", "base"], ...] = ("history",)
-    """`history` and `no_history` judge the revision model's answers, with and without the answers before them in
-    view; `base` judges the policy's own samples. The first named of the former two selects among revisions."""
+    variants: tuple[Literal["history", "no_history"], ...] = ("history",)
+    """Of the verifiers of the revision model's answers: with the answers before in view, and without. The first one
+    named selects, the others are compared with it."""
+    base: bool = False
+    """Also train one on the policy's own samples, those of the step labels, and judge the bank with it."""
     questions: int = 4000
     """Training questions on which the revision model's chains are sampled: those after the ones of the trajectories."""
     chains: int = 2
@@ -431,7 +433,10 @@ class ORMConfig:
         _require_seed(self.seed, "orm.seed")
         for name in ("questions", "chains", "answers", "shard_questions"):
             _require(getattr(self, name) > 0, f"orm.{name} must be positive, not {getattr(self, name)}")
-        _require(len(set(self.variants)) == len(self.variants), "orm.variants names one twice")
+        _require(
+            0 < len(set(self.variants)) == len(self.variants),
+            f"orm.variants must name one or more, each once, not {self.variants}",
+        )
         _require(self.imitation >= 0, f"orm.imitation must not be negative, not {self.imitation}")
         _require(0 < self.valid_fraction < 1, f"orm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
 

@@ -66,12 +66,13 @@ class Stage:
     """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
     writes: tuple[str, ...] = ()
     """Paths, from its folder, without which a complete stage is not complete after all."""
-    switch: str | None = None
-    """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
+    switches: tuple[str, ...] = ()
+    """Dotted paths of the settings that turn it on, each alone; none for a stage of every experiment."""
 
     def wanted(self, config: ExperimentConfig) -> bool:
         """Return whether an experiment has this stage."""
-        return self.switch is None or bool(_lookup(config_lib.to_dict(config), self.switch))
+        tables = config_lib.to_dict(config)
+        return not self.switches or any(_lookup(tables, path) for path in self.switches)
 
 
 STAGES = (
@@ -113,7 +114,7 @@ STAGES = (
         ("data", "policy"),
         ("sampler", "revision.trajectories"),
         ("trajectories.parquet",),
-        switch="revision.enabled",
+        switches=("revision.enabled",),
     ),
     Stage(
         "revision",
@@ -128,7 +129,7 @@ STAGES = (
             "revision.restate",
         ),
         ("best",),
-        switch="revision.enabled",
+        switches=("revision.enabled",),
     ),
     Stage(
         "attempts",
@@ -146,24 +147,25 @@ STAGES = (
             "orm.seed",
             "orm.shard_questions",
         ),
-        switch="revision.enabled",
+        switches=("revision.enabled",),
     ),
     Stage(
         "orm",
         "ttcjax.train.orm",
-        "train outcome-reward models on the attempts",
+        "train outcome-reward models on whole answers",
         ("data", "policy", "labels", "revision", "attempts"),
         (
             "revision.max_answers",
             "revision.restate",
             "orm.variants",
+            "orm.base",
             "orm.every_step",
             "orm.likelihood",
             "orm.imitation",
             "orm.valid_fraction",
             "orm.train",
         ),
-        switch="revision.enabled",
+        switches=("revision.enabled", "orm.base"),
     ),
     Stage(
         "bank",
@@ -171,6 +173,14 @@ STAGES = (
         "sample and score solutions of the test questions",
         ("data", "policy", "prm"),
         ("sampler", "sweep.samples", "sweep.seed", "sweep.shard_questions"),
+    ),
+    Stage(
+        "rescore",
+        "ttcjax.eval.rescore",
+        "judge the bank's samples with an outcome-reward model",
+        ("data", "policy", "orm", "bank"),
+        ("sampler", "sweep.shard_questions"),
+        switches=("orm.base",),
     ),
     Stage(
         "search",
@@ -194,13 +204,13 @@ STAGES = (
         "sample and score the revision model's chains on the test questions",
         ("data", "prm", "revision", "orm"),
         ("sampler", "prm.aggregate", "revision.max_answers", "revision.restate", "orm.variants", "chains"),
-        switch="revision.enabled",
+        switches=("revision.enabled",),
     ),
     Stage(
         "report",
         "ttcjax.eval.report",
         "compute accuracies and intervals, draw the figures, write summary.json",
-        ("data", "policy", "labels", "prm", "trajectories", "bank", "search", "chains"),
+        ("data", "policy", "labels", "prm", "trajectories", "bank", "rescore", "search", "chains"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
         ("../summary.json",),
     ),
@@ -265,7 +275,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     stages = [stage for stage in STAGES if stage.wanted(config)] if only is None else [get_stage(only)]
     if not stages[0].wanted(config):
-        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switch} True")
+        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switches[0]} True")
     workdir = absolute(config.workdir)
     with locked(workdir):
         if only is not None:

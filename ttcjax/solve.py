@@ -86,9 +86,7 @@ def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, see
     workdir = epath.Path(workdir)
     config = _config(workdir, "orm", "no revision model with a verifier", " with --revision.enabled True")
     _check_seed(seed)
-    variant = next((v for v in config.orm.variants if v != "base"), None)
-    if variant is None:
-        raise UserError(f"no verifier in {workdir} judges revisions: run with --orm.variants history")
+    variant = config.orm.variants[0]
     task = loader.task(config.data)
     parallel = chosen.p if isinstance(chosen, strategies.Revise) else 1
     sampler = dataclasses.replace(config.sampler, rows=parallel)

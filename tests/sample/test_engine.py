@@ -179,9 +179,9 @@ def test_equal_solutions_are_read_once_and_scored_alike(tiny, prompts, samples, 
     def watched(*args, **kwargs):
         compiled = program(*args, **kwargs)
 
-        def run(verifier, batch, tokens):
+        def run(verifier, batch, tokens, begin):
             read.append(int((tokens[:, 1] > 0).sum()))
-            return compiled(verifier, batch, tokens)
+            return compiled(verifier, batch, tokens, begin)
 
         return run
 

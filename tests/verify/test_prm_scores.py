@@ -49,21 +49,33 @@ def case(request):
     last = jnp.array([prompts[q, n - 1] for q, n in enumerate(lengths)])
     tokens = jnp.concatenate([jnp.repeat(last, 2)[:, None], rows], axis=1)
     prefix = jax.jit(cache.prefill, static_argnums=3)(tree, prompts, prefix_length, config)
-    want = [naive_scores(tree, config, prompts[b // 2, : lengths[b // 2]], rows[b]) for b in range(4)]
-    return config, tree, prefix, tokens, want
+    whole = [prompts[b // 2, : lengths[b // 2]] for b in range(4)]
+    want = [naive_scores(tree, config, prompt, row) for prompt, row in zip(whole, rows, strict=True)]
+    return config, tree, prefix, tokens, whole, want
 
 
 def test_whole_rows_equal_a_full_pass(case):
-    config, tree, prefix, tokens, want = case
-    got = jax.jit(prm.score_tokens, static_argnums=3)(tree, prefix, tokens, config)
+    config, tree, prefix, tokens, _, want = case
+    got = jax.jit(prm.score_tokens, static_argnums=4)(tree, prefix, tokens, jnp.ones(4, jnp.int32), config)
     for b in range(4):
         np.testing.assert_allclose(got[b], want[b], atol=1e-5)
+
+
+def test_tokens_that_were_given_do_not_count_as_unlikely(case):
+    """Earlier answers stand in the row but were not this one's choice: the score is as if they were the prompt's."""
+    config, tree, prefix, tokens, prompts, _ = case
+    begin = [1, 4, 2, 7]
+    got = jax.jit(prm.score_tokens, static_argnums=4)(tree, prefix, tokens, jnp.array(begin), config)
+    for b, (first, prompt) in enumerate(zip(begin, prompts, strict=True)):
+        given = jnp.concatenate([prompt, tokens[b, 1:first]])
+        want = naive_scores(tree, config, given, tokens[b, first:])
+        np.testing.assert_allclose(got[b][first - 1 :], want, atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_reading_on_in_ragged_pieces_equals_a_full_pass(case, chunk):
     """Each round reads what is new, one row nothing at all; the score of the newest token must not notice."""
-    config, tree, prefix, tokens, want = case
+    config, tree, prefix, tokens, _, want = case
     reading = prm.start_reading(config, 4, tokens.shape[1])
     read_on = jax.jit(functools.partial(prm.read_on, config=config, chunk=chunk))
     for lengths in ([4, 2, 5, 3], [6, 6, 5, 7], [10, 7, 9, 8]):
@@ -76,7 +88,7 @@ def test_reading_on_in_ragged_pieces_equals_a_full_pass(case, chunk):
 
 def test_forked_rows_read_on_from_their_parents(case):
     """Rows 0 and 1 share a prompt; row 1 becomes a copy of row 0 half-way."""
-    config, tree, prefix, tokens, want = case
+    config, tree, prefix, tokens, _, want = case
     read_on = jax.jit(functools.partial(prm.read_on, config=config, chunk=3))
     reading = read_on(tree, prefix, prm.start_reading(config, 4, tokens.shape[1]), tokens, jnp.array([4, 2, 5, 3]))
     parent = jnp.array([0, 0, 2, 3])

@@ -1,0 +1,107 @@
+"""The outcome-reward model of base samples beside the process-reward model (Snell et al. 2024, Figs. 13 to 15)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.eval import figures, tables
+from ttcjax.eval.estimators import Bootstrap, Samples, step_scores
+from ttcjax.verify.aggregate import aggregate
+from ttcjax.verify.metrics import auroc
+
+RULES = ("weighted", "best")
+"""How a verifier selects: by votes that its scores weigh, or the sample with the highest score."""
+_NAMES = {"prm": "PRM", "orm": "ORM"}
+_RULE_NAMES = {"weighted": "best-of-N weighted", "best": "best-of-N"}
+
+
+def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table) -> dict[str, Any]:
+    """Compare both verifiers as selectors of the same samples.
+
+    Args:
+        config: The experiment; the PRM's step scores become one by `prm.aggregate`, the ORM's score is its last.
+        prm: Rows of the bank.
+        orm: The same rows with the scores of the outcome-reward model.
+
+    Returns:
+        `accuracy[verifier][rule][n]` with intervals, `prm_minus_orm` (paired over questions, by rule and n), and
+        `solution_auroc[verifier]`: how well the score of a whole sample tells right from wrong.
+    """
+    questions = sorted(set(prm["question"].to_pylist()))
+    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
+    tables_of = {"prm": (prm, config.prm.aggregate), "orm": (orm, "last")}
+    accuracy: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    told_apart: dict[str, float] = {}
+    for name, (table, how) in tables_of.items():
+        samples = Samples.from_table(table, questions, config.sweep.samples)
+        accuracy[name] = {rule: {n: samples.accuracy(rule, how, n) for n in config.sweep.budgets} for rule in RULES}
+        told_apart[name] = auroc(aggregate(step_scores(table), how), table["correct"].to_numpy())
+    return {
+        "accuracy": {
+            name: {
+                rule: {str(n): dataclasses.asdict(bootstrap(values)) for n, values in by_budget.items()}
+                for rule, by_budget in rules.items()
+            }
+            for name, rules in accuracy.items()
+        },
+        "prm_minus_orm": [
+            {
+                "n": n,
+                "selector": rule,
+                **dataclasses.asdict(bootstrap.paired(accuracy["prm"][rule][n], accuracy["orm"][rule][n])),
+            }
+            for rule in RULES
+            for n in config.sweep.budgets
+        ],
+        "solution_auroc": told_apart,
+    }
+
+
+def figure(summary: dict[str, Any]) -> Figure:
+    """Draw accuracy against the budget, by verifier and by how it selects.
+
+    Args:
+        summary: What `summarise` returns, with JSON's own types.
+    """
+    with mpl.rc_context(figures.STYLE):
+        drawn = figures.new_figure(10.0, 3.9)
+        for i, (where, rule) in enumerate(zip(drawn.subplots(1, 2, sharey=True), RULES, strict=True)):
+            for j, (name, rules) in enumerate(summary["accuracy"].items()):
+                figures.band(where, [int(n) for n in rules[rule]], list(rules[rule].values()), j, _NAMES[name])
+            figures.powers_of_two(where, [int(n) for n in summary["accuracy"]["prm"][rule]])
+            where.set(xlabel="generation budget N", title=_RULE_NAMES[rule])
+            where.legend(frameon=False, fontsize=9, loc="lower right")
+            if not i:
+                where.set_ylabel("accuracy (%)")
+        return drawn
+
+
+def render(summary: dict[str, Any], console: Console) -> None:
+    """Print both verifiers' accuracies by budget, and their paired differences."""
+    budgets = list(summary["accuracy"]["prm"][RULES[0]])
+    table = tables.table("verifiers of base samples: accuracy in % by budget", ["N =", *budgets])
+    for rule in RULES:
+        for name, rules in summary["accuracy"].items():
+            table.add_row(f"{_RULE_NAMES[rule]}, {_NAMES[name]}", *map(tables.cell, rules[rule].values()))
+        rows = [row for row in summary["prm_minus_orm"] if row["selector"] == rule]
+        table.add_row("PRM - ORM", *(tables.difference_cell({"difference": r["mean"], **r}) for r in rows), style="dim")
+    console.print(table)
+
+
+def csv_rows(summary: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+    """Return (verifier, selector, budget, mean, low, high)."""
+    return [
+        (name, rule, n, cell["mean"], cell["low"], cell["high"])
+        for name, rules in summary["accuracy"].items()
+        for rule, cells in rules.items()
+        for n, cell in cells.items()
+    ]

@@ -1,0 +1,97 @@
+"""The rescore stage: the bank's samples judged by the outcome-reward model of the policy's samples.
+
+Nothing is sampled again: what was written down is read by another verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from etils import epath
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
+from ttcjax.errors import UserError
+from ttcjax.eval import rows
+from ttcjax.metrics import progress
+from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.sample.engine import Engine, Solution
+from ttcjax.sample.loading import load_engine
+
+SCHEMA = pa.schema(
+    [
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("seed", pa.int32(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("step_scores", pa.list_(pa.float32()), nullable=False, metadata={"about": "one a step, in [0, 1]"}),
+    ]
+)
+"""Columns of the shards, a row a sample of the bank."""
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Score every sample of the bank, shard by shard; finished shards are kept.
+
+    Returns:
+        `solutions`, `shards`.
+    """
+    task, splits = loader.load(config.data, workdir / "data")
+    engine = load_engine(workdir, config.sampler, verifier="orm/base")
+    prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
+    bank = rows.read_folder(workdir / "bank", ("question", "seed", "sample", "text", "finished")).to_pylist()
+    size = config.sweep.shard_questions * config.sweep.samples
+    shards = -(-len(bank) // size)
+    with progress(len(bank), "rescore: solutions") as bar:
+        engine.on_batch = bar.update
+        for number in range(shards):
+            path, piece = shard_path(out, number), bank[number * size : (number + 1) * size]
+            if is_whole(path, SCHEMA):
+                bar.skip(len(piece))
+            else:
+                write_shard(path, _scored(engine, prompts, piece), SCHEMA)
+    return {"solutions": len(bank), "shards": shards}
+
+
+def _scored(engine: Engine, prompts: dict[str, str], piece: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in piece:
+        groups.setdefault(row["question"], []).append(row)
+    end = (engine.tokenizer.eos_id,)
+    solutions = [
+        [
+            Solution((*ids, *(end if row["finished"] else ())), row["text"], row["finished"], logprob=0.0)
+            for row, ids in zip(group, engine.tokenizer.encode_batch([row["text"] for row in group]), strict=True)
+        ]
+        for group in groups.values()
+    ]
+    asked = [engine.encode_prompt(question, prompts[question]) for question in groups]
+    return [
+        {key: row[key] for key in ("question", "seed", "sample")} | {"step_scores": list(solution.step_scores)}
+        for group, scored in zip(groups.values(), engine.score(asked, solutions), strict=True)
+        for row, solution in zip(group, scored, strict=True)
+    ]
+
+
+def with_scores(bank: pa.Table, folder: epath.Path) -> pa.Table:
+    """Return the bank's rows with the scores of this stage in place of their own.
+
+    Args:
+        bank: Rows with `question`, `seed`, `sample` and `step_scores`.
+        folder: Of the complete stage.
+
+    Raises:
+        UserError: A sample was not scored, or a shard is missing or damaged.
+    """
+    found: dict[tuple[str, int, int], list[float]] = {}
+    for path in sorted(folder.glob("shard-[0-9]*.parquet")):
+        table = read_shard(path, SCHEMA, delete=folder)
+        keys = zip(*(table[name].to_pylist() for name in ("question", "seed", "sample")), strict=True)
+        found.update(zip(keys, table["step_scores"].to_pylist(), strict=True))
+    keys = list(zip(*(bank[name].to_pylist() for name in ("question", "seed", "sample")), strict=True))
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise UserError(f"{folder} lacks scores of {len(missing)} of {len(keys)} samples: delete it and run again")
+    column = pa.array([found[key] for key in keys], bank.schema.field("step_scores").type)
+    return bank.set_column(bank.schema.get_field_index("step_scores"), "step_scores", column)

@@ -1,0 +1,89 @@
+"""The outcome-reward model of base samples: its scores join the bank's rows, and it is judged as the other verifier."""
+
+import dataclasses
+import io
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from etils import epath
+from rich.console import Console
+
+from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows, run, write
+from ttcjax import parquet
+from ttcjax.config import ORMConfig
+from ttcjax.errors import UserError
+from ttcjax.eval import outcome, rescore
+
+WITH_ORM = dataclasses.replace(CONFIG, orm=ORMConfig(base=True))
+
+
+def scored(bank, score):
+    """Rows of the rescore stage, in another order than the bank's."""
+    found = [
+        {"question": r["question"], "seed": r["seed"], "sample": r["sample"], "step_scores": score(r)} for r in bank
+    ]
+    random.Random(0).shuffle(found)
+    return found
+
+
+def write_scores(workdir, found):
+    half = len(found) // 2
+    for number, piece in enumerate((found[:half], found[half:])):
+        parquet.write_shard(parquet.shard_path(workdir / "rescore", number), piece, rescore.SCHEMA)
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """A bank, and a verifier that knows every answer's truth in its last score and the contrary in the one before."""
+    workdir = epath.Path(tmp_path)
+    bank, search = make_rows()
+    write(workdir, bank, search)
+    write_scores(workdir, scored(bank, lambda row: [float(not row["correct"]), float(row["correct"])]))
+    return workdir, bank
+
+
+def test_a_verifier_that_knows_finds_every_right_answer(judged):
+    workdir, bank = judged
+    summary = run(workdir, WITH_ORM)
+    found = summary["orm"]
+    right = np.array([row["correct"] for row in bank]).reshape(QUESTIONS, SAMPLES)
+    for n in BUDGETS:
+        blocks = right.reshape(QUESTIONS, SAMPLES // n, n)
+        assert found["accuracy"]["orm"]["best"][str(n)]["mean"] == pytest.approx(blocks.any(2).mean(), abs=1e-6)
+        assert found["accuracy"]["orm"]["weighted"][str(n)]["mean"] == pytest.approx(blocks.any(2).mean(), abs=1e-6)
+        assert found["accuracy"]["prm"]["weighted"][str(n)] == summary["accuracy"]["best_of_n:select=weighted"][str(n)]
+    assert found["solution_auroc"]["orm"] == 1
+    for row in found["prm_minus_orm"]:
+        prm, orm = (found["accuracy"][name][row["selector"]][str(row["n"])]["mean"] for name in ("prm", "orm"))
+        assert row["mean"] == pytest.approx(prm - orm, abs=2e-6)
+        assert row["low"] <= row["mean"] <= row["high"]
+
+
+def test_the_comparison_is_written_and_printed(judged):
+    workdir, _ = judged
+    summary = run(workdir, WITH_ORM)
+    out = workdir / "report.partial"
+    assert {"verifiers.png", "verifiers.svg", "verifiers.csv"} <= {path.name for path in out.iterdir()}
+    assert len((out / "verifiers.csv").read_text().splitlines()) == 1 + 2 * 2 * len(BUDGETS)
+    console = Console(file=io.StringIO(), width=80)
+    outcome.render(summary["orm"], console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert f"{100 * summary['orm']['accuracy']['orm']['best']['8']['mean']:.1f}" in text
+
+
+def test_scores_find_their_rows(judged):
+    workdir, bank = judged
+    table = pa.Table.from_pylist([{key: row[key] for key in ("question", "seed", "sample", "correct")} for row in bank])
+    table = table.append_column("step_scores", pa.array([[0.5]] * len(bank), pa.list_(pa.float32())))
+    joined = rescore.with_scores(table, workdir / "rescore")
+    assert [scores[-1] for scores in joined["step_scores"].to_pylist()] == [float(row["correct"]) for row in bank]
+
+
+def test_a_sample_without_a_score_is_refused(judged):
+    workdir, bank = judged
+    write_scores(workdir, scored(bank, lambda row: [0.5])[2:])
+    with pytest.raises(UserError, match=r"lacks scores of 2 of 160 samples: delete it and run again"):
+        run(workdir, WITH_ORM)
