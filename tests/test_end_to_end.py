@@ -26,9 +26,11 @@ SMALL = """
     --revision.trajectories.shard-questions 60 --revision.trajectories.temperature 0.6
     --revision.train.steps 16 --revision.train.batch-size 8
     --revision.train.checkpoint-every 5 --revision.train.validate-every 4 --revision.train.seq-len 256
+    --revision.rest-em.chains 4 --revision.rest-em.answers 2 --revision.rest-em.questions 100
     --orm.questions 35 --orm.chains 1 --orm.answers 3 --orm.shard-questions 5 --orm.train.steps 16
     --orm.train.batch-size 8 --orm.train.checkpoint-every 5 --orm.train.validate-every 8 --orm.train.seq-len 256
-    --orm.base True --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
+    --orm.base True
+    --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
 """
 
 SIGNS_OF_WORK = (
@@ -36,6 +38,8 @@ SIGNS_OF_WORK = (
     "labels.partial/shard-00000.parquet",
     "prm.partial/metrics.jsonl",
     "trajectories.partial/shard-00000.parquet",
+    "revision.partial/offline/metrics.jsonl",
+    "revision.partial/chains/shard-00000.parquet",
     "revision.partial/metrics.jsonl",
     "attempts.partial/shard-00000.parquet",
     "orm.partial/history/metrics.jsonl",

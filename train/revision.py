@@ -6,6 +6,7 @@ Snell et al. 2024, section 6.1.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ from etils import epath
 
 from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, RevisionConfig, from_dict, to_dict
-from ttcjax.revise import trajectories
+from ttcjax.model.params import Params
+from ttcjax.revise import rest_em, trajectories
 from ttcjax.revise.context import Context
+from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
+from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches
 from ttcjax.train.loop import fit
 from ttcjax.train.policy import make_loss
@@ -30,21 +34,49 @@ def model_config(policy: ModelConfig, revision: RevisionConfig) -> ModelConfig:
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
     """Fine-tune the policy on the trajectories and write the revision model to `out/best`.
 
+    With `revision.rest_em` that model, in `out/offline/best`, samples trajectories of its own, and the one in
+    `out/best` is the policy fine-tuned on these.
+
     Args:
         config: `revision` is used; the model is the policy's.
         workdir: Holds the finished stages `data`, `policy` and `trajectories`.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
-        What the policy stage returns, and `train_trajectories` and `valid_trajectories`.
+        What the policy stage returns, and `train_trajectories` and `valid_trajectories`; with `revision.rest_em`
+        the same of the first model as `offline`, and the counts of `rest_em.balanced` as `rest_em`.
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
     model = model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
-    train = config.revision.train
+    fine_tune = functools.partial(_fine_tune, config, tokenizer, policy, model)
     rows = trajectories.read(workdir / "trajectories")
-    questions = (row["question"] for row in rows)
-    held = held_out(questions, config.revision.valid_fraction, "revision.trajectories.questions")
+    if not config.revision.rest_em.chains:
+        return fine_tune(rows, out)
+    first = fine_tune(rows, out / "offline", name="revision, offline")
+    params, _ = load_params(out / "offline" / "best", tokenizer)
+    engine = Engine(Model(params, model), tokenizer, config.sampler)
+    chains = rest_em.sample(config, engine, workdir, out / "chains")
+    rows, counts = rest_em.balanced(chains, config.revision.rest_em)
+    second = fine_tune(rows, out, source="revision.rest_em.questions")
+    return {**second, "offline": first, "rest_em": counts}
+
+
+def _fine_tune(
+    config: ExperimentConfig,
+    tokenizer: Tokenizer,
+    policy: Params,
+    model: ModelConfig,
+    rows: Sequence[Mapping[str, Any]],
+    out: epath.Path,
+    name: str = "revision",
+    source: str = "revision.trajectories.questions",
+) -> dict[str, Any]:
+    """Fine-tune the policy on rows with `question`, `prompt`, `answers` and `target`; write it to `out/best`.
+
+    `source` is the setting that gives more rows."""
+    train = config.revision.train
+    held = held_out((row["question"] for row in rows), config.revision.valid_fraction, source)
     context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
 
     def examples(rows: Sequence[Mapping[str, Any]]) -> list[TokenExample]:
@@ -61,7 +93,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
         out,
-        name="revision",
+        name=name,
         metadata={"kind": "revision", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
     return {

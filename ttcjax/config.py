@@ -363,6 +363,30 @@ class TrajectoryConfig:
 
 
 @dataclass(frozen=True)
+class ReSTConfig:
+    """A second training of the revision model, on its own trajectories (ReST^EM; Snell et al. 2024, appendix).
+
+    The model trained on parallel samples answers training questions again and again until an answer is right; the
+    policy is then fine-tuned on these instead, trajectories of every length alike. The paper has 64 chains of 5."""
+
+    chains: int = 0
+    """Chains a question; 0 leaves this training out."""
+    answers: int = 5
+    """Most answers a chain."""
+    questions: int = 12_000
+    """Training questions, the first ones."""
+    shard_questions: int = 500
+    """Questions a file; work is resumed at this grain."""
+    seed: int = 6
+
+    def __post_init__(self) -> None:
+        _require_seed(self.seed, "revision.rest_em.seed")
+        for name in ("answers", "questions", "shard_questions"):
+            _require(getattr(self, name) > 0, f"revision.rest_em.{name} must be positive, not {getattr(self, name)}")
+        _require(self.chains >= 0, f"revision.rest_em.chains must not be negative, not {self.chains}")
+
+
+@dataclass(frozen=True)
 class RevisionConfig:
     """A model that answers again with its last answers in view, and how it is trained."""
 
@@ -382,6 +406,7 @@ class RevisionConfig:
     """Longest question with its answers in tokens; 0 is the policy's."""
     max_answers: int = 4
     """Most previous answers in view."""
+    rest_em: ReSTConfig = field(default_factory=ReSTConfig)
     restate: bool = False
     """Put the question again after the answers in view. For small models, which have learned to answer right after a
     question; Snell et al. 2024 put the answers between."""
@@ -394,6 +419,11 @@ class RevisionConfig:
             self.trajectories.most <= self.max_answers,
             f"revision.trajectories.most ({self.trajectories.most}) must not exceed revision.max_answers "
             f"({self.max_answers}), or chains never look like the training data",
+        )
+        _require(
+            not self.rest_em.chains or self.rest_em.answers <= self.max_answers + 1,
+            f"revision.rest_em.answers ({self.rest_em.answers}) must not exceed revision.max_answers + 1 "
+            f"({self.max_answers + 1}), or training has more answers in view than chains do",
         )
 
 

@@ -127,6 +127,8 @@ STAGES = (
             "revision.max_seq_len",
             "revision.max_answers",
             "revision.restate",
+            "revision.rest_em",
+            "sampler",
         ),
         ("best",),
         switches=("revision.enabled",),

@@ -65,6 +65,23 @@ def test_the_head_of_a_chain_is_the_shorter_chain(engine, prompts, chains):
         assert group == [long_group[0][:4], long_group[1][:2]], "a longer or a further chain changed an answer"
 
 
+def test_a_chain_that_is_told_to_end_is_the_head_of_the_whole_one(engine, prompts, chains):
+    """Chains of a question and questions end at different places, one question at once."""
+
+    def stop(question, answer):
+        return question == 0 or len(answer.solution.tokens) % 2 == 0
+
+    found = Reviser(engine, prompts, REVISION).sample([8, 6, 3], SEED, stop)
+    lengths = set()
+    for q, (group, whole) in enumerate(zip(found, chains, strict=True)):
+        for chain, full in zip(group, whole, strict=True):
+            ends = [stop(q, answer) for answer in full]
+            length = 1 + ends.index(True) if True in ends else len(full)
+            assert tokens_of([[chain]]) == tokens_of([[full[:length]]])
+            lengths.add(length)
+    assert len(lengths) > 2, "the rule ends all chains alike and tests nothing"
+
+
 def test_at_most_four_answers_are_in_view(chains):
     shown = [[a.shown for a in chain] for group in chains for chain in group]
     assert max(map(max, shown)) == 4, "these chains never come to four answers"

@@ -6,19 +6,21 @@ A verifier must see what it will judge: answers of the revision model, with the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, RevisionConfig
 from ttcjax.data import loader
-from ttcjax.data.task import Examples
+from ttcjax.data.task import Examples, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
 from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
-from ttcjax.revise.chain import Reviser
+from ttcjax.revise.chain import Answer, Reviser
+from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 
 SCHEMA = pa.schema(
@@ -53,37 +55,100 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             "needs others: lower --revision.trajectories.questions"
         )
     engine = load_engine(workdir, config.sampler, policy="revision", verifier=None)
-    size, paths = settings.shard_questions, []
-    per_question = settings.chains * settings.answers
-    with progress(len(examples) * per_question, "attempts: answers") as bar:
-        engine.on_batch = bar.update
-        for number, start in enumerate(range(0, len(examples), size)):
-            shard = examples[start : start + size]
-            path = shard_path(out, number)
-            paths.append(path)
-            if is_whole(path, SCHEMA):
-                bar.skip(len(shard) * per_question)
-                continue
-            prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-            reviser = Reviser(engine, prompts, config.revision)
-            chains = reviser.sample([settings.answers] * settings.chains, settings.seed)
-            rows = []
-            for example, group in zip(shard, chains, strict=True):
-                for c, chain in enumerate(group):
-                    found = [task.extract(a.text) if a.solution.finished else None for a in chain]
-                    rows.append(
-                        {
-                            "question": example.id,
-                            "prompt": task.prompt(example.question),
-                            "chain": c,
-                            "answers": [a.text for a in chain],
-                            "correct": [task.grade(answer, example.answer) for answer in found],
-                            "parsable": [answer is not None for answer in found],
-                        }
-                    )
-            write_shard(path, rows, SCHEMA)
-    correct = np.array([row for path in paths for row in read_shard(path, SCHEMA, ["correct"])["correct"].to_pylist()])
+    rows = sample(
+        engine,
+        config.revision,
+        task,
+        examples,
+        out,
+        lengths=[settings.answers] * settings.chains,
+        shard_questions=settings.shard_questions,
+        seed=settings.seed,
+        name="attempts",
+    )
+    correct = np.array([row["correct"] for row in rows])
     return {"questions": len(examples), "answers": int(correct.size), "correct": correct.mean(axis=0).tolist()}
+
+
+def sample(
+    engine: Engine,
+    revision: RevisionConfig,
+    task: Task,
+    examples: Examples,
+    out: epath.Path,
+    *,
+    lengths: Sequence[int],
+    shard_questions: int,
+    seed: int,
+    name: str,
+    until_right: bool = False,
+) -> list[dict[str, Any]]:
+    """Sample and grade chains of training questions, a shard at a time; finished shards are kept.
+
+    Args:
+        engine: Its policy is a revision model.
+        revision: What the model has in view.
+        task: Grades.
+        examples: The questions.
+        out: Folder of the shards.
+        lengths: Answers of each chain of a question, at most.
+        shard_questions: Questions a shard.
+        seed: Root of all random numbers.
+        name: Of the work, beside its progress.
+        until_right: End a chain at its first right answer.
+
+    Returns:
+        Rows of `SCHEMA`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    found = []
+    with progress(len(examples) * sum(lengths), f"{name}: answers") as bar:
+        engine.on_batch = bar.update
+        for number, start in enumerate(range(0, len(examples), shard_questions)):
+            shard = examples[start : start + shard_questions]
+            path = shard_path(out, number)
+            if is_whole(path, SCHEMA):
+                bar.skip(len(shard) * sum(lengths))
+            else:
+                write_shard(path, _graded(engine, revision, task, shard, lengths, seed, until_right), SCHEMA)
+            found += read_shard(path, SCHEMA).to_pylist()
+    return found
+
+
+def _graded(
+    engine: Engine,
+    revision: RevisionConfig,
+    task: Task,
+    examples: Examples,
+    lengths: Sequence[int],
+    seed: int,
+    until_right: bool,
+) -> list[dict[str, Any]]:
+    prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
+    gold = [e.answer for e in examples]
+
+    def extract(answer: Answer) -> str | None:
+        return task.extract(answer.text) if answer.solution.finished else None
+
+    def stop(question: int, answer: Answer) -> bool:
+        return until_right and task.grade(extract(answer), gold[question])
+
+    chains = Reviser(engine, prompts, revision).sample(lengths, seed, stop)
+    rows = []
+    for example, group in zip(examples, chains, strict=True):
+        for c, chain in enumerate(group):
+            found = [extract(answer) for answer in chain]
+            rows.append(
+                {
+                    "question": example.id,
+                    "prompt": task.prompt(example.question),
+                    "chain": c,
+                    "answers": [answer.text for answer in chain],
+                    "correct": [task.grade(answer, example.answer) for answer in found],
+                    "parsable": [answer is not None for answer in found],
+                }
+            )
+    return rows
 
 
 def read(folder: epath.Path) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ Snell et al. 2024, section 6.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ttcjax.config import RevisionConfig
@@ -53,15 +53,18 @@ class Reviser:
         self._context = Context(engine.tokenizer, revision.max_answers, restate=revision.restate)
         self._history = history
 
-    def sample(self, lengths: Sequence[int], seed: int) -> Chains:
+    def sample(
+        self, lengths: Sequence[int], seed: int, stop: Callable[[int, Answer], bool] = lambda question, answer: False
+    ) -> Chains:
         """Sample chains of every question.
 
         An answer depends on the seed, the question, the number of its chain and its place there: the first ones
         are what `Engine.sample` draws, and a longer or a further chain changes nothing in the others.
 
         Args:
-            lengths: Answers of each chain.
+            lengths: Answers of each chain, at most.
             seed: Root of all random numbers.
+            stop: Told a question's place and a new answer, whether the answer ends its chain.
 
         Raises:
             UserError: The model has no room for a question and an answer.
@@ -71,27 +74,31 @@ class Reviser:
         first = self.engine.sample(self.prompts, len(lengths), seed)
         chains = [[[Answer(solution, 0)] for solution in group] for group in first]
         for step in range(1, max(lengths)):
-            going_on = [c for c, length in enumerate(lengths) if length > step]
-            answers = [[[a.text for a in group[c]] for c in going_on] for group in chains]
-            for group, new in zip(chains, self.revise(answers, going_on, step, seed), strict=True):
-                for c, answer in zip(going_on, new, strict=True):
+            going_on = [
+                [c for c, chain in enumerate(group) if len(chain) == step < lengths[c] and not stop(i, chain[-1])]
+                for i, group in enumerate(chains)
+            ]
+            answers = [[[a.text for a in group[c]] for c in on] for group, on in zip(chains, going_on, strict=True)]
+            for group, on, new in zip(chains, going_on, self.revise(answers, going_on, step, seed), strict=True):
+                for c, answer in zip(on, new, strict=True):
                     group[c].append(answer)
         return chains
 
     def revise(
-        self, answers: Sequence[Sequence[Sequence[str]]], numbers: Sequence[int], step: int, seed: int
+        self, answers: Sequence[Sequence[Sequence[str]]], numbers: Sequence[Sequence[int]], step: int, seed: int
     ) -> list[list[Answer]]:
         """Sample one more answer after each of the given ones.
 
         Args:
             answers: For each question and chain the answers so far, the newest last.
-            numbers: The chains' numbers, for their random keys.
+            numbers: For each question the chains' numbers, for their random keys.
             step: Answers drawn in these chains before, for the keys too.
             seed: Root of all random numbers.
         """
         views = [[self._view(i, texts) for texts in group] for i, group in enumerate(answers)]
         begun = [
-            [Begun(view.tokens, number, step) for view, number in zip(group, numbers, strict=True)] for group in views
+            [Begun(view.tokens, number, step) for view, number in zip(group, own, strict=True)]
+            for group, own in zip(views, numbers, strict=True)
         ]
         found = self.engine.resume(self.prompts, begun, seed)
         return [

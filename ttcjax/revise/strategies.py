@@ -59,7 +59,7 @@ class Refine:
         tried = [[dataclasses.replace(chain[0], kept=True)] for [chain] in reviser.score(first)]
         for step in range(1, self.steps + 1):
             kept = [[a for a in chain if a.kept] for chain in tried]
-            new = reviser.revise([[[a.text for a in chain]] for chain in kept], [0], step, seed)
+            new = reviser.revise([[[a.text for a in chain]] for chain in kept], [[0]] * len(kept), step, seed)
             scored = reviser.score_new([[[a.text for a in chain]] for chain in kept], new)
             for chain, before, [answer] in zip(tried, kept, scored, strict=True):
                 chain.append(dataclasses.replace(answer, kept=_score(answer) > _score(before[-1])))

@@ -1,0 +1,60 @@
+"""Revisions at length, with the demo's policy: more steps, chains of 64 answers, budgets to 64, every verifier.
+
+Command:   ttcjax run configs/procmath_revisions.py --workdir runs/revisions
+           (a copy of the demo's folder under that name saves the stages that both share)
+Hardware:  two CPU cores, no accelerator, no downloads.
+"""
+
+import dataclasses
+import pathlib
+import runpy
+
+from ttcjax.config import (
+    ChainsConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    ORMConfig,
+    RevisionConfig,
+    TrainConfig,
+    TrajectoryConfig,
+)
+
+DEMO = pathlib.Path(__file__).with_name("procmath_tiny.py")
+
+
+def get_config() -> ExperimentConfig:
+    return dataclasses.replace(
+        runpy.run_path(str(DEMO))["get_config"](),
+        name="procmath_revisions",
+        workdir="runs/procmath_revisions",
+        revision=RevisionConfig(
+            enabled=True,
+            trajectories=TrajectoryConfig(questions=16_000, samples=8, context="any"),
+            train=TrainConfig(
+                steps=1300,
+                batch_size=20,
+                seq_len=384,
+                optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
+                validate_every=325,
+                past_minimum=1,
+            ),
+            max_seq_len=448,
+            restate=True,
+        ),
+        orm=ORMConfig(
+            variants=("history", "no_history"),
+            base=True,
+            questions=4000,
+            likelihood=True,
+            imitation=1.0,
+            train=TrainConfig(
+                steps=400,
+                batch_size=20,
+                seq_len=384,
+                optimizer=OptimizerConfig(learning_rate=2e-3),
+                validate_every=100,
+                patience=4,
+            ),
+        ),
+        chains=ChainsConfig(answers=64, refine=16, shard_questions=70),
+    )
