@@ -23,8 +23,9 @@ DEMO = pathlib.Path(__file__).with_name("procmath_tiny.py")
 
 
 def get_config() -> ExperimentConfig:
+    demo: ExperimentConfig = runpy.run_path(str(DEMO))["get_config"]()
     return dataclasses.replace(
-        runpy.run_path(str(DEMO))["get_config"](),
+        demo,
         name="procmath_revisions",
         workdir="runs/procmath_revisions",
         revision=RevisionConfig(
@@ -56,5 +57,6 @@ def get_config() -> ExperimentConfig:
                 patience=4,
             ),
         ),
+        sweep=dataclasses.replace(demo.sweep, budgets=(1, 2, 4, 8, 16, 32, 64)),
         chains=ChainsConfig(answers=64, refine=16, shard_questions=70),
     )

@@ -1,4 +1,4 @@
-"""The whole story on the embedded domain: train a policy and a verifier, then search with them.
+"""The whole story on the embedded domain: train a policy, a verifier and a reviser, then search and revise.
 
 Command:   make demo, or: ttcjax run configs/procmath_tiny.py --workdir runs/demo
 Hardware:  two CPU cores, no accelerator, no downloads.
@@ -8,16 +8,20 @@ Expect:    pass@1 0.40; at 16 generations majority 0.56, best-of-N weighted 0.60
 """
 
 from ttcjax.config import (
+    ChainsConfig,
     DataConfig,
     ExperimentConfig,
     LabelConfig,
     ModelConfig,
     OptimizerConfig,
+    ORMConfig,
     PRMConfig,
+    RevisionConfig,
     SamplerConfig,
     SweepConfig,
     TokenizerConfig,
     TrainConfig,
+    TrajectoryConfig,
 )
 
 
@@ -52,5 +56,34 @@ def get_config() -> ExperimentConfig:
                 patience=4,
             ),
         ),
-        sweep=SweepConfig(samples=64, budgets=(1, 2, 4, 8, 16, 32, 64), shard_questions=210),
+        revision=RevisionConfig(
+            enabled=True,
+            # Right answers too, the question once more after them: configs/procmath_revisions.py says why.
+            trajectories=TrajectoryConfig(questions=6000, samples=8, context="any"),
+            train=TrainConfig(
+                steps=250,
+                batch_size=20,
+                seq_len=384,
+                optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
+                validate_every=125,
+                past_minimum=1,
+            ),
+            max_seq_len=448,
+            restate=True,
+        ),
+        orm=ORMConfig(
+            questions=800,
+            likelihood=True,
+            imitation=1.0,
+            train=TrainConfig(
+                steps=100,
+                batch_size=20,
+                seq_len=384,
+                optimizer=OptimizerConfig(learning_rate=2e-3),
+                validate_every=50,
+                patience=4,
+            ),
+        ),
+        sweep=SweepConfig(samples=64, budgets=(1, 2, 4, 8, 16, 64), shard_questions=210),
+        chains=ChainsConfig(budgets=(1, 2, 4, 8, 16), answers=16, chains=2, questions=210, shard_questions=70),
     )
