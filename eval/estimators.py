@@ -187,9 +187,17 @@ class Bootstrap:
 
     def __call__(self, values_Q: np.ndarray) -> Estimate:
         """Return the mean of per-question values `[Q]` and its interval."""
-        means = self._counts @ values_Q / len(values_Q)
-        low, high = np.quantile(means, self._quantiles)
+        low, high = np.quantile(self.means(values_Q), self._quantiles)
         return Estimate(float(np.mean(values_Q)), float(low), float(high))
+
+    def means(self, values_Q: np.ndarray) -> np.ndarray:
+        """Return the mean in each resample, `[resamples]`."""
+        return self._counts @ values_Q / len(values_Q)
+
+    def quantiles(self, found: np.ndarray) -> tuple[float, float]:
+        """Return the ends of the interval of what was computed in each resample; infinite values are welcome."""
+        low, high = np.quantile(found, self._quantiles, method="nearest")
+        return float(low), float(high)
 
     def ratio(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> Estimate | None:
         """Return the ratio of two sums over questions and its interval; `None` where the second is 0.

@@ -23,6 +23,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import (
     chains,
     figures,
+    optimal,
     outcome,
     rescore,
     revision_figures,
@@ -97,6 +98,11 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     _write_csv(out / "missing.csv", "strategy budget question seed sample", missing)
     figures.save(figures.accuracy_vs_budget(summary), out, "accuracy_vs_budget")
     figures.save(figures.quality(summary), out, "quality")
+    if "compute_optimal" in summary:
+        _write_csv(
+            out / "by_difficulty.csv", "bins measure bin strategy budget mean low high", optimal.csv_rows(summary)
+        )
+        figures.save(optimal.figure(summary), out, "by_difficulty")
     if config.orm.base:
         _write_csv(out / "verifiers.csv", "verifier selector budget mean low high", outcome.csv_rows(summary["orm"]))
         figures.save(outcome.figure(summary["orm"]), out, "verifiers")
@@ -199,10 +205,25 @@ def summarise(
             for how in AGGREGATIONS
         },
         "per_level": _per_level(config, levels, pass_at_1, {name: accuracy[name][largest] for name in accuracy}),
+        **_by_difficulty(config, samples, accuracy),
         "prm": _verifier_quality(config, bank, threshold) | {"first_error_threshold_source": threshold_source},
         "missing": len(missing),
     }
     return _plain(summary), missing
+
+
+def _by_difficulty(
+    config: ExperimentConfig, samples: Samples, accuracy: dict[str, dict[int, np.ndarray]]
+) -> dict[str, Any]:
+    """Return what choosing by difficulty gains, where there are questions enough for bins and folds."""
+    if len(samples.questions) < optimal.BINS * optimal.FOLDS:
+        return {}
+    # Predicted without labels: the mean score that the verifier gives the same samples.
+    ease = {
+        "oracle": samples.pass_at_1(),
+        "predicted": samples.scores(config.prm.aggregate).mean(axis=(1, 2)),
+    }
+    return {"compute_optimal": optimal.summarise(config.sweep, accuracy, ease, WEIGHTED)}
 
 
 def ease_of_questions(bank: pa.Table) -> dict[str, float]:
@@ -273,6 +294,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         lines.append(f"[bold red]{summary['missing']} results are missing and count as wrong[/]: report/missing.csv")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+    if "compute_optimal" in summary:
+        optimal.render(summary, console)
     if "orm" in summary:
         outcome.render(summary["orm"], console)
     if "revision" in summary:

@@ -1,0 +1,129 @@
+"""Which strategy to spend a budget on, chosen by difficulty; and how to share out a budget over questions.
+
+Snell et al. 2024, section 3.2: the strategy that is best for a difficulty bin is chosen on one half of the questions
+and judged on the other, and the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ttcjax.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Strategies chosen for the questions of a test, each without the question's own fold.
+
+    Attributes:
+        accuracy: Of each question under the strategies chosen for it, `[Q]`, averaged over the repeats.
+        chosen: Place of the strategy, `[repeats, Q]`.
+        shares: How often each strategy is chosen in a bin, `[bins, S]`; bins in rising order.
+    """
+
+    accuracy: np.ndarray
+    chosen: np.ndarray
+    shares: np.ndarray
+
+
+def compute_optimal(
+    accuracy_SQ: np.ndarray, bins_Q: np.ndarray, *, folds: int = 2, repeats: int = 1, seed: int = 0
+) -> Choice:
+    """Choose the best strategy of each difficulty bin, on other questions than those it is judged on.
+
+    Every bin is cut at random into folds of a size or one apart. A question gets the strategy with the highest mean
+    accuracy over the questions of its bin in all other folds; of equals the first.
+
+    Args:
+        accuracy_SQ: Each question's chance of a right answer under each strategy, all at one budget.
+        bins_Q: The bin of each question.
+        folds: Their number; the paper has 2.
+        repeats: Other cuts, averaged, so that the result depends less on one of them.
+        seed: Decides the cuts.
+
+    Raises:
+        UserError: A bin has fewer questions than folds, or there are fewer than two folds.
+    """
+    if folds < 2:
+        raise UserError("a strategy is chosen on one fold and judged on another: take at least 2 folds")
+    names = np.unique(bins_Q)
+    smallest = min(int((bins_Q == name).sum()) for name in names)
+    if smallest < folds:
+        raise UserError(f"a bin of {smallest} questions cannot be cut into {folds} folds: take more questions")
+    strategies, questions = accuracy_SQ.shape
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros((repeats, questions), np.int64)
+    for repeat in range(repeats):
+        for name in names:
+            inside = rng.permutation(np.flatnonzero(bins_Q == name))
+            fold = np.arange(len(inside)) * folds // len(inside)
+            for number in range(folds):
+                # Sorted, as the order of a sum must not decide between equals.
+                train = np.sort(inside[fold != number])
+                chosen[repeat, inside[fold == number]] = np.argmax(accuracy_SQ[:, train].mean(axis=1))
+    taken = np.take_along_axis(accuracy_SQ, chosen, axis=0)
+    shares = np.array(
+        [
+            np.bincount(chosen[:, bins_Q == name].ravel(), minlength=strategies) / chosen[:, bins_Q == name].size
+            for name in names
+        ]
+    )
+    return Choice(taken.mean(axis=0), chosen, shares)
+
+
+def regret(accuracy_SQ: np.ndarray, chosen_Q: np.ndarray) -> np.ndarray:
+    """Return how far each question stays below the best strategy for it alone, `[Q]`.
+
+    That best one is picked on the numbers it is judged by, so chance makes the regret larger than it is.
+
+    Args:
+        accuracy_SQ: As for `compute_optimal`.
+        chosen_Q: Each question's accuracy under what was chosen.
+    """
+    return accuracy_SQ.max(axis=0) - chosen_Q
+
+
+def softmax_weights(difficulty_Q: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Return the share of a total budget of each question: the softmax of its difficulty.
+
+    Args:
+        difficulty_Q: Higher is harder.
+        temperature: Low ones give all to the hardest, high ones the same to every question.
+
+    Raises:
+        UserError: The temperature is not positive.
+    """
+    if not temperature > 0:
+        raise UserError(f"the temperature of an allocation must be positive, not {temperature:g}")
+    scaled = np.asarray(difficulty_Q, np.float64) / temperature
+    weights = np.exp(scaled - scaled.max())
+    return weights / weights.sum()
+
+
+def share_out(total: int, weights_Q: np.ndarray, least: int = 1) -> np.ndarray:
+    """Return whole generations for each question, `least` or more, that sum to `total` exactly.
+
+    Each question gets `least` and its share of the rest, rounded down; what is left over goes one by one to the
+    questions with the largest remainders, of equals to the first (Hamilton's method).
+
+    Args:
+        total: Generations for all questions.
+        weights_Q: Not negative, with a positive sum.
+        least: Generations that every question gets.
+
+    Raises:
+        UserError: The total is not enough for `least` each.
+    """
+    weights = np.asarray(weights_Q, np.float64)
+    rest = total - least * len(weights)
+    if rest < 0:
+        raise UserError(
+            f"{total} generations are fewer than {least} for each of {len(weights)} questions: raise the total"
+        )
+    exact = rest * weights / weights.sum()
+    whole = np.floor(exact).astype(np.int64)
+    over = rest - int(whole.sum())
+    whole[np.argsort(-(exact - whole), kind="stable")[:over]] += 1
+    return whole + least

@@ -1,0 +1,129 @@
+"""When test-time compute replaces a larger model: the exchange of FLOPs (Snell et al. 2024, section 7).
+
+A model of P parameters costs 6 P FLOPs a token of pretraining and 2 P a token of inference. A model M times as large
+costs M times both. Given the FLOPs that the larger model takes more, the smaller one may answer with kappa times its
+inference: how large that is depends on R, the tokens of inference that are expected for each token of pretraining.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from ttcjax.errors import UserError
+
+Convention = Literal["v1", "iclr", "strict"]
+"""How inference is charged.
+
+`v1`: 2 P a token, of both models (the first version of the paper).
+`iclr`: 4 P, since a verifier of the same size reads along; of the larger model too, which has none (the published one).
+`strict`: 4 P for the smaller model with its verifier, 2 P for the larger one, which answers once without."""
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+PAPER_R: dict[Convention, tuple[float, float, float]] = {
+    "v1": (0.16, 0.79, 22.0),
+    "iclr": (0.08, 0.40, 11.0),
+    "strict": (0.08, 0.40, 11.0),
+}
+"""The values of R that the paper marks: inference light, about even with pretraining, and heavy."""
+
+
+def kappa(size_ratio: float, r: float, convention: Convention = "v1") -> float:
+    """Return how many times its plain inference the smaller model may spend.
+
+    From 6 P D_pre + kappa Y = M (6 P D_pre) + Y' with R = D_inf / D_pre: `v1` and `iclr` give
+    M + 6 (M - 1) / (c R) with c = 2 and 4, `strict` gives M / 2 + 6 (M - 1) / (4 R). A unit is one answer of the
+    smaller model, under `iclr` and `strict` with its reading by the verifier.
+
+    Args:
+        size_ratio: M, parameters of the larger model for each of the smaller.
+        r: R; infinite where pretraining costs nothing.
+        convention: How inference is charged.
+
+    Raises:
+        UserError: M is below 1, or R is not positive.
+    """
+    if not (size_ratio >= 1 and math.isfinite(size_ratio)):
+        raise UserError(
+            f"the larger model must be as large at least: a ratio of {size_ratio:g} is below 1 or no number"
+        )
+    if not r > 0:
+        raise UserError(f"R = D_inference / D_pretrain must be positive, not {r:g}")
+    inference = 2.0 if convention == "v1" else 4.0
+    each = size_ratio / 2 if convention == "strict" else size_ratio
+    return each + 6 * (size_ratio - 1) / (inference * r)
+
+
+def ratio_of_budget(size_ratio: float, budget: float, convention: Convention = "v1") -> float | None:
+    """Return the R at which a budget is the fair one: the inverse of `kappa`.
+
+    Returns:
+        R, or `None` where the budget is below what the smaller model is due at every R.
+    """
+    least = kappa(size_ratio, math.inf, convention)
+    if budget <= least:
+        return None
+    inference = 2.0 if convention == "v1" else 4.0
+    return 6 * (size_ratio - 1) / (inference * (budget - least))
+
+
+def accuracy_at(budgets: Sequence[float], accuracy: Sequence[float], budget: float) -> float | None:
+    """Return the smaller model's accuracy at any budget: linear in the logarithm between the budgets measured.
+
+    Args:
+        budgets: Positive and rising.
+        accuracy: One a budget.
+        budget: Where to look.
+
+    Returns:
+        The accuracy; `None` outside the budgets measured, where nothing is known.
+    """
+    if not budgets[0] <= budget <= budgets[-1]:
+        return None
+    for (low, a), (high, b) in zip(
+        zip(budgets, accuracy, strict=True), zip(budgets[1:], accuracy[1:], strict=True), strict=False
+    ):
+        if low <= budget <= high:
+            return a + (b - a) * math.log(budget / low) / math.log(high / low)
+    return accuracy[-1]
+
+
+def relative_difference(small: float, large: float) -> float | None:
+    """Return how much better the smaller model with test-time compute is, as a share of the larger one's accuracy.
+
+    The bars of Snell et al. 2024, Fig. 1 right; `None` where the larger model is never right.
+    """
+    return (small - large) / large if large else None
+
+
+def break_even(
+    budgets: Sequence[float],
+    accuracy: Sequence[float],
+    large: float,
+    size_ratio: float,
+    convention: Convention = "v1",
+) -> float | None:
+    """Return the R up to which test-time compute wins: where its accuracy falls to that of the larger model.
+
+    Less R means more budget. Where the curve crosses more than once, the crossing at the least budget counts.
+
+    Args:
+        budgets: Of the smaller model, positive and rising.
+        accuracy: The smaller model's at each.
+        large: Accuracy of the larger model, answering once.
+        size_ratio: M.
+        convention: How inference is charged.
+
+    Returns:
+        R; infinite where the smaller model is as good at a budget that it is due at every R; `None` where it is not
+        as good at any budget measured.
+    """
+    for i, (budget, value) in enumerate(zip(budgets, accuracy, strict=True)):
+        if value < large:
+            continue
+        if i and accuracy[i - 1] < large:
+            before, low = budgets[i - 1], accuracy[i - 1]
+            budget = before * (budget / before) ** ((large - low) / (value - low))
+        found = ratio_of_budget(size_ratio, budget, convention)
+        return math.inf if found is None else found
+    return None

@@ -1,0 +1,111 @@
+"""Choices that never see what they are judged on, and budgets that come out even."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ttcjax.errors import UserError
+from ttcjax.eval import allocate
+
+
+def made_up(rng, strategies=4, questions=60):
+    return rng.random((strategies, questions)), np.repeat([1, 2, 3], questions // 3)
+
+
+def test_each_bin_gets_the_strategy_that_is_best_there():
+    rng = np.random.default_rng(0)
+    accuracy, bins = made_up(rng)
+    for name, best in ((1, 2), (2, 0), (3, 3)):
+        accuracy[best, bins == name] += 2
+    found = allocate.compute_optimal(accuracy, bins, folds=3, repeats=2)
+    assert (found.chosen == np.select([bins == 1, bins == 2], [2, 0], 3)).all()
+    np.testing.assert_array_equal(found.shares, np.eye(4)[[2, 0, 3]])
+    np.testing.assert_array_equal(found.accuracy, accuracy[found.chosen[0], np.arange(60)])
+    np.testing.assert_array_equal(allocate.regret(accuracy, found.accuracy), 0)
+
+
+def test_two_folds_by_hand():
+    """Questions 0 and 1 in one bin: each gets the strategy that is best for the other."""
+    accuracy = np.array([[1.0, 0.0], [0.25, 0.5]])
+    found = allocate.compute_optimal(accuracy, np.array([7, 7]))
+    assert found.chosen.tolist() == [[1, 0]]
+    assert found.accuracy.tolist() == [0.25, 0.0]
+    assert allocate.regret(accuracy, found.accuracy).tolist() == [0.75, 0.5]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(0, 59))
+def test_nothing_of_a_question_decides_its_own_strategy(seed, folds, question):
+    rng = np.random.default_rng(seed)
+    accuracy, bins = made_up(rng)
+    before = allocate.compute_optimal(accuracy, bins, folds=folds, repeats=2, seed=seed).chosen[:, question]
+    accuracy[:, question] = rng.random(4) * 1000
+    after = allocate.compute_optimal(accuracy, bins, folds=folds, repeats=2, seed=seed).chosen[:, question]
+    np.testing.assert_array_equal(before, after)
+
+
+def test_a_leak_would_be_seen():
+    """Strategies that differ by chance alone: choosing gains nothing on other questions, and much on the same ones.
+
+    Tests that the check has power: the choice with the leak planted must fail it. False-alarm rate about 1e-4.
+    """
+    rng = np.random.default_rng(1)
+    gains, leaked = [], []
+    for _ in range(300):
+        accuracy, bins = (rng.random((8, 30)) < 0.5).astype(float), np.repeat([1, 2, 3], 10)
+        gains.append(allocate.compute_optimal(accuracy, bins, folds=2, seed=int(rng.integers(1 << 30))).accuracy.mean())
+        per_bin = [accuracy[:, bins == name] for name in (1, 2, 3)]
+        leaked.append(np.mean([values.mean(axis=1).max() for values in per_bin]))
+    error = np.std(gains) / np.sqrt(len(gains))
+    assert abs(np.mean(gains) - 0.5) < 3.9 * error
+    assert abs(np.mean(leaked) - 0.5) > 20 * error, "the check could not tell a choice that has seen its test"
+
+
+def test_bins_too_small_to_cut_are_refused():
+    accuracy = np.zeros((2, 3))
+    with pytest.raises(UserError, match=r"a bin of 1 questions cannot be cut into 2 folds"):
+        allocate.compute_optimal(accuracy, np.array([1, 1, 2]))
+    with pytest.raises(UserError, match=r"at least 2 folds"):
+        allocate.compute_optimal(accuracy, np.array([1, 1, 1]), folds=1)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=30).filter(lambda w: sum(w) > 0),
+    st.integers(0, 5000),
+    st.integers(0, 3),
+)
+def test_a_budget_is_shared_out_to_the_last_generation(weights, rest, least):
+    weights = np.array(weights)
+    total = rest + least * len(weights)
+    found = allocate.share_out(total, weights, least)
+    assert found.sum() == total
+    assert found.min() >= least
+    assert (np.abs(found - least - rest * weights / weights.sum()) < 1 + 1e-6).all(), "off by a whole generation"
+
+
+def test_shares_are_the_nearest_whole_ones():
+    """Of all ways to share out 7, none is nearer to the exact shares."""
+    weights = np.array([0.5, 0.3, 0.2])
+    found = allocate.share_out(7, weights, 0)
+
+    def distance(counts):
+        return np.abs(np.array(counts) - 7 * weights).sum()
+
+    every = [c for c in itertools.product(range(8), repeat=3) if sum(c) == 7]
+    assert distance(found) == pytest.approx(min(map(distance, every)))
+    with pytest.raises(UserError, match=r"5 generations are fewer than 2 for each of 3 questions"):
+        allocate.share_out(5, weights, 2)
+
+
+def test_weights_are_a_softmax():
+    difficulty = np.array([0.1, 0.9, 0.5])
+    weights = allocate.softmax_weights(difficulty, 0.5)
+    np.testing.assert_allclose(weights, np.exp(difficulty / 0.5) / np.exp(difficulty / 0.5).sum())
+    np.testing.assert_allclose(allocate.softmax_weights(difficulty, 1e9), 1 / 3)
+    np.testing.assert_allclose(allocate.softmax_weights(difficulty, 1e-9), [0, 1, 0])
+    with pytest.raises(UserError, match="positive"):
+        allocate.softmax_weights(difficulty, 0)
