@@ -19,7 +19,7 @@ from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
 from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
-from ttcjax.revise.chain import Chains, Reviser
+from ttcjax.revise.chain import Chains, Reviser, read_answer
 from ttcjax.revise.strategies import Refine
 from ttcjax.sample.loading import load_engine
 from ttcjax.verify.aggregate import aggregate
@@ -64,7 +64,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     task, splits = loader.load(config.data, workdir / "data")
     settings = config.chains
     examples = splits.test[: settings.questions or len(splits.test)]
-    names = [name for name in VERIFIERS if name == "prm" or name in config.orm.variants]
+    names = (*config.orm.variants, "prm")
     engines = {
         name: load_engine(
             workdir, config.sampler, policy="revision", verifier="prm" if name == "prm" else f"orm/{name}"
@@ -92,7 +92,10 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             chains = revisers[names[0]].sample(lengths, settings.seed)
             found = {"revise": {name: revisers[name].score(chains) for name in names}}
             if settings.refine:
-                found["refine"] = {names[0]: Refine(settings.refine).run(revisers[names[0]], settings.seed)}
+                refined = Refine(settings.refine).run(
+                    revisers[names[0]], settings.seed, lambda a: read_answer(task, a) is not None
+                )
+                found["refine"] = {names[0]: refined}
             count = len(shard) * (sum(lengths) + len(found.get("refine", ())) * (1 + settings.refine))
             seconds = (time.perf_counter() - begin) / count
             table = [
@@ -128,7 +131,7 @@ def result_rows(
     for q, (example, group) in enumerate(zip(examples, next(iter(scored.values())), strict=True)):
         for c, chain in enumerate(group):
             for place, reply in enumerate(chain):
-                answer = task.extract(reply.text) if reply.solution.finished else None
+                answer = read_answer(task, reply)
                 at = {name: found[q][c][place] for name, found in scored.items()}
                 scores: dict[str, float | None] = {f"score_{name}": None for name in VERIFIERS}
                 for name, judged in at.items():

@@ -38,7 +38,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         `solutions`, `shards`.
     """
     task, splits = loader.load(config.data, workdir / "data")
-    engine = load_engine(workdir, config.sampler, verifier="orm/base")
+    engine = load_engine(workdir, config.sampler, verifier="base_orm")
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
     bank = rows.read_folder(workdir / "bank", ("question", "seed", "sample", "text", "finished")).to_pylist()
     size = config.sweep.shard_questions * config.sweep.samples

@@ -27,7 +27,11 @@ def steps(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
         figure = new_figure(10.0, 3.9)
         left, right = figure.subplots(1, 2)
         rows = revision["pass_at_1_by_step"]
-        band(left, [row["step"] for row in rows], rows, 0)
+        band(left, [row["step"] for row in rows], rows, 0, "each answer")
+        if revision["refine"]:
+            tries = revision["refine"]
+            band(left, [row["tries"] + 1 for row in tries], tries, 3, "what refining has kept")
+            left.legend(frameon=False, fontsize=9)
         trained = revision["trained_answers"]
         left.axvline(trained + 1.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         left.annotate(
@@ -103,7 +107,7 @@ def ratios(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
 
 
 def trajectories(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
-    """Draw what the revision model learned from: how near the last wrong answer was, and how many there were."""
+    """Draw what the revision model learned from: how near the last answer in view was, and how many there were."""
     with mpl.rc_context(STYLE):
         figure = new_figure(8.5, 3.4)
         left, right = figure.subplots(1, 2)
@@ -113,10 +117,10 @@ def trajectories(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
             f"{edges[-1]}+"
         ]
         left.bar(names, list(made["distance"].values()), color=COLOURS[1])
-        left.set(xlabel="edits from the last wrong answer to the right one", ylabel="trajectories")
+        left.set(xlabel="edits from the last answer in view to the target", ylabel="trajectories")
         left.tick_params(axis="x", labelsize=8)
         right.bar(range(len(made["context"])), made["context"], color=COLOURS[1])
-        right.set(xlabel="wrong answers before the right one", ylabel="trajectories")
+        right.set(xlabel="answers in view", ylabel="trajectories")
         for where in (left, right):
             where.grid(axis="x", visible=False)
         left.set_title(f"{made['trajectories']} trajectories of {made['questions']} questions")

@@ -26,6 +26,16 @@ def render(revision: dict[str, Any], accuracy: dict[str, Any], console: Console)
         cells = {r["n"]: tables.difference_cell({"difference": r["mean"], **r}) for r in differences}
         table.add_row("one chain\n- parallel", *(cells.get(n, "") for n in budgets), style="dim")
         console.print(table)
+    _render_bins(revision, console)
+    _render_verifiers(revision, console)
+    if revision["refine"]:
+        shown = [row for row in revision["refine"] if not row["tries"] & (row["tries"] - 1)]
+        table = tables.table(
+            "refine: accuracy in % of what was kept after so many tries",
+            ["tries", *(str(row["tries"]) for row in shown)],
+        )
+        table.add_row("accuracy", *map(tables.cell, shown))
+        console.print(table)
     for what, turn in (("right", "right_to_wrong"), ("wrong", "wrong_to_right")):
         share = revision[turn]
         if share["mean"] is not None:
@@ -35,6 +45,31 @@ def render(revision: dict[str, Any], accuracy: dict[str, Any], console: Console)
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def _render_bins(revision: dict[str, Any], console: Console) -> None:
+    bins = revision["per_bin"]
+    n = next(iter(bins.values()))["n"]
+    table = tables.table(f"difficulty bins (1 easiest) at N = {n}: the best split of the budget", ["bin", *bins])
+    for rule in revisions.SELECTORS:
+        best = [cells[rule]["best"] for cells in bins.values()]
+        table.add_row(f"best s x p, {rule}", *(f"{cell['s']} x {cell['p']}" for cell in best))
+        table.add_row("chosen on the other half", *map(tables.cell, best))
+        differences = ({"difference": cell["minus_parallel"]["mean"], **cell["minus_parallel"]} for cell in best)
+        table.add_row("- parallel", *map(tables.difference_cell, differences), style="dim")
+    console.print(table)
+
+
+def _render_verifiers(revision: dict[str, Any], console: Console) -> None:
+    budgets = list(next(iter(revision["verifiers"].values())))
+    table = tables.table("verifiers of one chain of N answers: accuracy in %", ["N =", *budgets])
+    for name, cells in revision["verifiers"].items():
+        table.add_row(name, *map(tables.cell, cells.values()))
+        rows = [row for row in revision["verifier_differences"] if row["b"] == name]
+        if rows:
+            differences = ({"difference": row["mean"], **row} for row in rows)
+            table.add_row(f"{revision['verifier']} - {name}", *map(tables.difference_cell, differences), style="dim")
+    console.print(table)
 
 
 def step_rows(revision: dict[str, Any]) -> list[tuple[Any, ...]]:

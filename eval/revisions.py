@@ -18,12 +18,15 @@ import pyarrow.compute as pc
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
+from ttcjax.eval.allocate import compute_optimal
 from ttcjax.eval.chains import VERIFIERS
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap, Estimate
 from ttcjax.revise.strategies import Refine
 from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
 
+CHOICE_REPEATS = 20
+"""Cuts into two halves that are averaged where a split of a budget is chosen."""
 SELECTORS = ("hierarchical", "majority")
 """The two that the paper compares (Snell et al. 2024, section 6.2); `last` and `best` are for reference."""
 
@@ -131,7 +134,7 @@ class AnswerChains:
             sequential: s.
             parallel: p.
             rule: One of `ttcjax.select.CHAIN_RULES`.
-            verifier: Whose scores select; majority does without, and then the first of equals wins.
+            verifier: Whose scores select, or break ties; majority can do without, and then the first of equals wins.
 
         Raises:
             UserError: There are not p chains of s answers.
@@ -174,21 +177,25 @@ def summarise(
         The table `revision` of the summary, and accuracies by strategy and selector.
 
     Raises:
-        UserError: A question of the chains has no base samples.
+        UserError: A question of the chains has no base samples, or one of the test has no chains.
     """
     settings = config.chains
     chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), settings.lengths)
     missing = [question for question in chains.questions if question not in ease]
     if missing:
         raise UserError(f"the bank has no samples of {missing[0]}: delete the bank and chains folders and run again")
+    expected = min(settings.questions or len(ease), len(ease))
+    if len(chains.questions) != expected:
+        raise UserError(
+            f"the chains hold {len(chains.questions)} of {expected} test questions: delete their folder and run again"
+        )
     bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.seed)
-    verifier = next(iter(chains.scores))
-
-    def accuracy_of(sequential: int, parallel: int, rule: str) -> np.ndarray:
-        return chains.accuracy(sequential, parallel, rule, None if rule in ("majority", "last") else verifier)
-
+    verifier = config.orm.variants[0]
     values = {
-        (s, p, rule): accuracy_of(s, p, rule) for n in settings.budgets for s, p in pairs(n) for rule in CHAIN_RULES
+        (s, p, rule): chains.accuracy(s, p, rule, verifier)
+        for n in settings.budgets
+        for s, p in pairs(n)
+        for rule in CHAIN_RULES
     }
     accuracy = {
         strategy_name(s, p): {rule: _plain(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
@@ -236,7 +243,7 @@ def summarise(
             if n > 1
         ],
         "best_split": [
-            _best(bootstrap, {(s, p): values[s, p, rule] for s, p in pairs(n)}) | {"n": n, "selector": rule}
+            {"n": n, "selector": rule, **_best(config, bootstrap, {(s, p): values[s, p, rule] for s, p in pairs(n)})}
             for rule in SELECTORS
             for n in settings.budgets
         ],
@@ -269,10 +276,23 @@ def _flips(bootstrap: Bootstrap, counts: np.ndarray, before: int) -> Estimate | 
     return bootstrap.ratio(counts[:, before, 1 - before], counts[:, before].sum(axis=1))
 
 
-def _best(bootstrap: Bootstrap, values: dict[tuple[int, int], np.ndarray]) -> dict[str, Any]:
-    """Return the split of highest accuracy. It is picked on the questions it is judged on, which flatters it."""
-    s, p = max(values, key=lambda pair: (values[pair].mean(), pair))
-    return {"s": s, "p": p, **_plain(bootstrap(values[s, p]))}
+def _best(config: ExperimentConfig, bootstrap: Bootstrap, values: dict[tuple[int, int], np.ndarray]) -> dict[str, Any]:
+    """Return the split that is best on all questions, and what choosing one brings on questions that did not choose.
+
+    The latter, `mean` with its interval, and `minus_parallel` (paired), choose on one half and judge on the other.
+    """
+    s, p = max(values, key=lambda pair: values[pair].mean())
+    everything = np.stack(list(values.values()))
+    choice = compute_optimal(
+        everything, np.ones(everything.shape[1], np.int64), repeats=CHOICE_REPEATS, seed=config.sweep.seed
+    )
+    parallel = values[min(values)]
+    return {
+        "s": s,
+        "p": p,
+        **_plain(bootstrap(choice.accuracy)),
+        "minus_parallel": _plain(bootstrap.paired(choice.accuracy, parallel)),
+    }
 
 
 def _per_bin(
@@ -292,7 +312,7 @@ def _per_bin(
                     "accuracy": {
                         strategy_name(s, p): _plain(bootstrap(values[s, p, rule][inside])) for s, p in pairs(largest)
                     },
-                    "best": _best(bootstrap, {(s, p): values[s, p, rule][inside] for s, p in pairs(largest)}),
+                    "best": _best(config, bootstrap, {(s, p): values[s, p, rule][inside] for s, p in pairs(largest)}),
                 }
                 for rule in SELECTORS
             },

@@ -22,7 +22,8 @@ SMALL = """
     --prm.train.steps 16 --prm.train.batch-size 8 --prm.train.checkpoint-every 5 --prm.train.validate-every 8
     --sweep.samples 4 --sweep.budgets 1 4 --sweep.shard-questions 5 --sweep.bootstrap 200
     --sampler.max-tokens 48
-    --revision.enabled True --revision.trajectories.questions 300 --revision.trajectories.samples 8
+    --revision.enabled True --revision.max-seq-len 256
+    --revision.trajectories.questions 300 --revision.trajectories.samples 8
     --revision.trajectories.shard-questions 60 --revision.trajectories.temperature 0.6
     --revision.train.steps 16 --revision.train.batch-size 8
     --revision.train.checkpoint-every 5 --revision.train.validate-every 4 --revision.train.seq-len 256

@@ -191,6 +191,7 @@ def test_what_a_stage_must_write_is_what_it_writes():
         "prm": ("best",),
         "trajectories": ("trajectories.parquet",),
         "revision": ("best",),
+        "base_orm": ("best",),
         "report": ("../summary.json",),
     }
 
@@ -313,10 +314,10 @@ def changed(**changes) -> set[str]:
 
 ALL = [
     *("data", "policy", "labels", "prm", "trajectories", "revision"),
-    *("attempts", "orm", "bank", "rescore", "search", "chains", "report"),
+    *("attempts", "orm", "base_orm", "bank", "rescore", "search", "chains", "report"),
 ]
 JUDGED = {"bank", "rescore", "search", "chains", "report"}
-REVISED = {"revision", "attempts", "orm", "rescore", "chains", "report"}
+REVISED = {"revision", "attempts", "orm", "chains", "report"}
 
 
 def test_stages_are_in_the_order_of_what_they_read():
@@ -334,15 +335,15 @@ def test_stages_are_in_the_order_of_what_they_read():
         ({"model": dataclasses.replace(BASE.model, d_ff=128)}, ALL[1:]),
         ({"policy": TrainConfig(steps=9)}, ALL[1:]),
         ({"sampler": SamplerConfig(temperature=0.5)}, ALL[2:]),
-        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, {"labels", "prm", "orm", *JUDGED}),
+        ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, {"labels", "prm", "base_orm", *JUDGED}),
         ({"prm": PRMConfig(valid_fraction=0.2)}, {"prm", *JUDGED}),
         ({"prm": PRMConfig(train=TrainConfig(steps=9))}, {"prm", *JUDGED}),
         ({"revision": RevisionConfig(True, TrajectoryConfig(samples=9))}, {"trajectories", *REVISED}),
         ({"revision": RevisionConfig(True, train=TrainConfig(steps=9))}, REVISED),
         ({"revision": RevisionConfig(True, restate=True)}, REVISED),
         ({"revision": RevisionConfig(True, rest_em=ReSTConfig(chains=2))}, REVISED),
-        ({"orm": ORMConfig(base=True, chains=9)}, {"attempts", "orm", "rescore", "chains", "report"}),
-        ({"orm": ORMConfig(base=True, likelihood=True)}, {"orm", "rescore", "chains", "report"}),
+        ({"orm": ORMConfig(base=True, chains=9)}, {"attempts", "orm", "chains", "report"}),
+        ({"orm": ORMConfig(base=True, likelihood=True)}, {"orm", "base_orm", "rescore", "chains", "report"}),
         ({"chains": ChainsConfig(seed=9)}, {"chains", "report"}),
         ({"sweep": SweepConfig(seed=9)}, ["bank", "rescore", "search", "report"]),
         ({"sweep": SweepConfig(samples=128)}, ["bank", "rescore", "report"]),
@@ -360,18 +361,13 @@ def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
 
 def test_stages_that_are_off_are_neither_run_nor_read():
     off, other = ExperimentConfig(), ExperimentConfig(revision=RevisionConfig(max_seq_len=512))
-    assert {s.name for s in pipeline.STAGES if not s.wanted(off)} == {"trajectories", *REVISED} - {"report"}
+    assert {s.name for s in pipeline.STAGES if not s.wanted(off)} == {
+        *("trajectories", "base_orm", "rescore"),
+        *(REVISED - {"report"}),
+    }
     for stage in pipeline.STAGES:
         if stage.wanted(off) and stage.name != "report":  # The report writes down the hash of every setting.
             assert pipeline.fingerprint(stage, off) == pipeline.fingerprint(stage, other)
-
-
-def test_a_stage_with_two_switches_is_turned_on_by_either():
-    on = [ExperimentConfig(orm=ORMConfig(base=True)), ExperimentConfig(revision=RevisionConfig(enabled=True)), BASE]
-    wanted = [{s.name for s in pipeline.STAGES if s.wanted(config)} for config in on]
-    assert ["orm" in names for names in wanted] == [True, True, True]
-    assert ["rescore" in names for names in wanted] == [True, False, True]
-    assert ["attempts" in names for names in wanted] == [False, True, True]
 
 
 def test_a_stage_that_is_off_is_said_so(tmp_path):
@@ -399,6 +395,6 @@ def test_every_setting_belongs_to_a_stage():
         for leaf in leaves(config_lib.to_dict(BASE), "")
         if not any(leaf == path or leaf.startswith(path + ".") for path in claimed)
     }
-    assert free == {"name", "workdir", "sweep.bootstrap", "revision.enabled"}, (
+    assert free == {"name", "workdir", "sweep.bootstrap", "revision.enabled", "orm.base"}, (
         "these decide the report alone, or nothing"
     )

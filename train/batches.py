@@ -91,6 +91,18 @@ def revision_examples(
     return examples
 
 
+def warn_of_cuts(context: Context, examples: int, setting: str) -> None:
+    """Say so where examples have fewer answers in view than they might.
+
+    Args:
+        context: What made the examples.
+        examples: Their number.
+        setting: The one that gives them room.
+    """
+    if context.cut:
+        logger.warning("%d of %d examples have answers cut from view: raise --%s", context.cut, examples, setting)
+
+
 def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: Tokenizer) -> list[TokenExample]:
     """Turn labelled solutions into examples of step classification.
 

@@ -1,7 +1,6 @@
-"""The ORM stage: verifiers trained on whether whole answers are right (Snell et al. 2024, App. J and K).
+"""The ORM stage: verifiers of the revision model's answers, trained on whether whole answers are right.
 
-One judges the revision model's answers with the answers before them in view, one the same answers alone, and one
-the policy's own samples, beside the process-reward model that is trained on the same samples.
+Snell et al. 2024, App. J and K: one judges an answer with those before it in view, one the same answer alone.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from etils import epath
 from ttcjax.config import ExperimentConfig, to_dict
 from ttcjax.revise import attempts
 from ttcjax.revise.context import Context
+from ttcjax.sample.engine import Model
 from ttcjax.sample.loading import load_model
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.tokenizer import Tokenizer
-from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches
+from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.loop import fit
-from ttcjax.train.prm import held_out, initial_params, make_loss, read_outcomes
+from ttcjax.train.prm import held_out, initial_params, make_loss
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
@@ -28,29 +28,59 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     Args:
         config: `orm` is used; a verifier has the shape and the trunk of the model that it judges.
-        workdir: Holds the finished stages `data`, `policy` and `labels`, or for the revision model's verifiers
-            `revision` and `attempts`.
+        workdir: Holds the finished stages `data`, `revision` and `attempts`.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
         For each variant what the policy stage returns, and `train_answers` and `valid_answers`.
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
-    variants = [*(config.orm.variants if config.revision.enabled else ()), *(["base"] if config.orm.base else [])]
-    return {variant: _train(variant, config, workdir, out, tokenizer) for variant in variants}
+    judged = load_model(workdir, "revision", tokenizer)
+    chains = attempts.read(workdir / "attempts")
+    return {
+        variant: train_verifier(
+            config,
+            judged,
+            attempt_rows(chains, history=variant == "history"),
+            tokenizer,
+            out / variant,
+            kind="orm",
+            name=f"ORM {variant}",
+            source="orm.questions",
+        )
+        for variant in config.orm.variants
+    }
 
 
-def _train(
-    variant: str, config: ExperimentConfig, workdir: epath.Path, out: epath.Path, tokenizer: Tokenizer
+def train_verifier(
+    config: ExperimentConfig,
+    judged: Model,
+    rows: Sequence[JudgedAnswer],
+    tokenizer: Tokenizer,
+    out: epath.Path,
+    *,
+    kind: str,
+    name: str,
+    source: str,
 ) -> dict[str, Any]:
+    """Train one outcome-reward model and write it to `out/best`.
+
+    Args:
+        config: `orm` is used.
+        judged: The model that gave the answers; the verifier has its shape and its trunk.
+        rows: Answers with their labels.
+        tokenizer: Of that model.
+        out: The verifier's folder.
+        kind: The stage's name, for the checkpoint.
+        name: Of the work, beside its progress.
+        source: The setting that gives more rows.
+
+    Returns:
+        What the policy stage returns, `train_answers`, `valid_answers`, and `cut_answers`: how many of both do not have
+        all answers before them in view, for want of room.
+    """
     settings, train = config.orm, config.orm.train
-    judged = load_model(workdir, "policy" if variant == "base" else "revision", tokenizer)
     model = dataclasses.replace(judged.config, value_likelihood=settings.likelihood)
-    if variant == "base":
-        rows = read_outcomes(workdir / "labels")
-    else:
-        rows = attempt_rows(attempts.read(workdir / "attempts"), history=variant == "history")
-    source = "labels.questions" if variant == "base" else "orm.questions"
     held = held_out((row.question for row in rows), settings.valid_fraction, source)
     context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
     train_examples, valid_examples = (
@@ -63,6 +93,7 @@ def _train(
         )
         for kept in (False, True)
     )
+    warn_of_cuts(context, len(rows), "orm.train.seq_len")
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
     result = fit(
         train,
@@ -70,11 +101,16 @@ def _train(
         initial_params(judged.params, model, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
-        out / variant,
-        name=f"ORM {variant}",
-        metadata={"kind": "orm", "variant": variant, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+        out,
+        name=name,
+        metadata={"kind": kind, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
-    return {**result.summary(), "train_answers": len(train_examples), "valid_answers": len(valid_examples)}
+    return {
+        **result.summary(),
+        "train_answers": len(train_examples),
+        "valid_answers": len(valid_examples),
+        "cut_answers": context.cut,
+    }
 
 
 def attempt_rows(chains: Sequence[dict[str, Any]], *, history: bool) -> list[JudgedAnswer]:

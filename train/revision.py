@@ -20,7 +20,7 @@ from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.tokenizer import Tokenizer
-from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches
+from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.loop import fit
 from ttcjax.train.policy import make_loss
 from ttcjax.train.prm import held_out
@@ -43,7 +43,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
-        What the policy stage returns, and `train_trajectories` and `valid_trajectories`; with `revision.rest_em`
+        What the policy stage returns, `train_trajectories`, `valid_trajectories`, and `cut_trajectories`: how many of
+        both do not show all their answers, for want of room; with `revision.rest_em`
         the same of the first model as `offline`, and the counts of `rest_em.balanced` as `rest_em`.
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
@@ -85,6 +86,7 @@ def _fine_tune(
 
     train_examples = examples([row for row in rows if row["question"] not in held])
     valid_examples = examples([row for row in rows if row["question"] in held])
+    warn_of_cuts(context, len(rows), "revision.train.seq_len")
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
     result = fit(
         train,
@@ -100,4 +102,5 @@ def _fine_tune(
         **result.summary(),
         "train_trajectories": len(train_examples),
         "valid_trajectories": len(valid_examples),
+        "cut_trajectories": context.cut,
     }

@@ -393,7 +393,7 @@ def _list(args: argparse.Namespace) -> None:
         raise UserError(f"no workdir {args.workdir}: `ttcjax run CONFIG --workdir {args.workdir}` makes it")
     for name, state, record in pipeline.states(args.workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
-        print(f"{name:8} {state:10} {detail}".rstrip())
+        print(f"{name:12} {state:10} {detail}".rstrip())
 
 
 def _solve(args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Every setting of an experiment: its name, unit, default and the values it may take.
 
-The dataclasses here are the only place where settings are declared. Files in `configs/` build an
-`ExperimentConfig`, the command line overrides its fields by the same names, and the resolved config
+The dataclasses here, and those on training in `config_train`, are the only place where settings are declared. Files in
+`configs/` build an `ExperimentConfig`, the command line overrides its fields by the same names, and the resolved config
 is written as JSON beside every result. All of them are frozen and hashable, so a `ModelConfig` or a
 `SamplerConfig` can be a static argument of a jitted function.
 """
@@ -14,14 +14,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ttcjax.config_train import OptimizerConfig as OptimizerConfig
+from ttcjax.config_train import TrainConfig as TrainConfig
 from ttcjax.tables import ConfigError as ConfigError
 from ttcjax.tables import from_dict as from_dict
+from ttcjax.tables import require, require_seed
 from ttcjax.tables import to_dict as to_dict
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class RopeScaling:
     """`llama3` only: the context length of pretraining, in tokens."""
 
     def __post_init__(self) -> None:
-        _require(self.factor >= 1.0, f"rope_scaling.factor must be at least 1, not {self.factor}")
+        require(self.factor >= 1.0, f"rope_scaling.factor must be at least 1, not {self.factor}")
 
 
 @dataclass(frozen=True)
@@ -100,24 +98,19 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "d_model", "num_heads", "num_kv_heads", "head_dim", "d_ff", "max_seq_len"):
-            _require(getattr(self, name) > 0, f"model.{name} must be positive, not {getattr(self, name)}")
-        _require(self.vocab_size >= 0, f"model.vocab_size must not be negative, not {self.vocab_size}")
-        _require(
+            require(getattr(self, name) > 0, f"model.{name} must be positive, not {getattr(self, name)}")
+        require(self.vocab_size >= 0, f"model.vocab_size must not be negative, not {self.vocab_size}")
+        require(
             self.num_heads % self.num_kv_heads == 0,
             f"model.num_kv_heads ({self.num_kv_heads}) must divide model.num_heads ({self.num_heads})",
         )
-        _require(self.head_dim % 2 == 0, f"model.head_dim must be even for rotary positions, not {self.head_dim}")
-        _require(0.0 <= self.dropout < 1.0, f"model.dropout must lie in [0, 1), not {self.dropout}")
+        require(self.head_dim % 2 == 0, f"model.head_dim must be even for rotary positions, not {self.head_dim}")
+        require(0.0 <= self.dropout < 1.0, f"model.dropout must lie in [0, 1), not {self.dropout}")
 
     @property
     def groups(self) -> int:
         """Query heads that share one key/value head."""
         return self.num_heads // self.num_kv_heads
-
-
-def _require_seed(seed: int, name: str) -> None:
-    # The largest number that fits the int32 columns of results, less room for the seeds counted from it.
-    _require(0 <= seed < 2**31 - 2**16, f"{name} must lie in [0, {2**31 - 2**16}), not {seed}")
 
 
 @dataclass(frozen=True)
@@ -134,10 +127,10 @@ class DataConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "data.seed")
+        require_seed(self.seed, "data.seed")
         for name in ("num_train", "num_valid", "num_test"):
-            _require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
-        _require(
+            require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
+        require(
             self.name == "procmath" or self.dir is not None,
             f"data.name={self.name} is read from files: give their folder with --data.dir",
         )
@@ -157,80 +150,10 @@ class TokenizerConfig:
     """Training examples the pieces are learned from."""
 
     def __post_init__(self) -> None:
-        _require(self.vocab_size >= 300, f"tokenizer.vocab_size must be at least 300, not {self.vocab_size}")
-        _require(
+        require(self.vocab_size >= 300, f"tokenizer.vocab_size must be at least 300, not {self.vocab_size}")
+        require(
             self.number_pieces in (10, 100, 1000),
             f"tokenizer.number_pieces must be 10, 100 or 1000, not {self.number_pieces}",
-        )
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with warm-up, decay and clipping by global norm."""
-
-    learning_rate: float = 3e-3
-    """Peak, reached after the warm-up."""
-    warmup_steps: int = 20
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    final_fraction: float = 0.05
-    """Learning rate of the last step as a fraction of the peak."""
-    b1: float = 0.9
-    b2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    """Applied to matrices only, not to norms and biases."""
-    clip_norm: float = 1.0
-    """Largest global gradient norm; 0 turns clipping off."""
-
-    def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, f"optimizer.learning_rate must be positive, not {self.learning_rate}")
-        _require(0 <= self.b1 < 1 and 0 <= self.b2 < 1, "optimizer.b1 and optimizer.b2 must lie in [0, 1)")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run: length, batch, optimizer, validation and checkpoints."""
-
-    steps: int = 1000
-    """Optimizer steps."""
-    batch_size: int = 64
-    """Rows of `seq_len` tokens in one optimizer step, over all devices and accumulation steps."""
-    seq_len: int = 128
-    """Tokens a row; short examples are packed together."""
-    accumulate: int = 1
-    """Micro-batches an optimizer step is split into; must divide `batch_size`."""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    dropout: float = 0.0
-    validate_every: int = 100
-    """Steps between validations; 0: only at the end."""
-    patience: int = 0
-    """Stop after this many validations without a lower loss; 0: never."""
-    past_minimum: int = 0
-    """Take the parameters this many validations after the one of lowest loss, or the last ones where the run ends
-    before; 0 takes those of lowest loss."""
-    checkpoint_every: int = 100
-    """Steps between checkpoints."""
-    keep_checkpoints: int = 2
-    """Latest checkpoints kept, beside the best."""
-    log_every: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _require_seed(self.seed, "seed")
-        for name in ("steps", "batch_size", "seq_len", "accumulate", "checkpoint_every", "log_every"):
-            _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        _require(
-            self.batch_size % self.accumulate == 0,
-            f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})",
-        )
-        _require(0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), not {self.dropout}")
-        _require(
-            self.past_minimum >= 0 and self.patience >= 0,
-            f"past_minimum and patience must not be negative, not {self.past_minimum} and {self.patience}",
-        )
-        _require(
-            not self.patience or self.past_minimum <= self.patience,
-            f"patience ({self.patience}) must be at least past_minimum ({self.past_minimum}), or the run ends before",
         )
 
 
@@ -262,18 +185,18 @@ class SamplerConfig:
     """Shortest length prompts are padded to; longer ones are padded to the next power of two."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 <= self.temperature < float("inf"), f"sampler.temperature must be a number from 0, not {self.temperature}"
         )
-        _require(self.top_k >= 0, f"sampler.top_k must not be negative, not {self.top_k}")
-        _require(0 < self.top_p <= 1, f"sampler.top_p must lie in (0, 1], not {self.top_p}")
-        _require(self.max_tokens > 0, f"sampler.max_tokens must be positive, not {self.max_tokens}")
-        _require(self.max_step_tokens > 0, f"sampler.max_step_tokens must be positive, not {self.max_step_tokens}")
-        _require(self.verifier_chunk > 0, f"sampler.verifier_chunk must be positive, not {self.verifier_chunk}")
-        _require(self.rows > 0, f"sampler.rows must be positive, not {self.rows}")
-        _require(self.waves > 0, f"sampler.waves must be positive, not {self.waves}")
-        _require(0 <= self.memory < float("inf"), f"sampler.memory must be a number from 0, not {self.memory}")
-        _require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
+        require(self.top_k >= 0, f"sampler.top_k must not be negative, not {self.top_k}")
+        require(0 < self.top_p <= 1, f"sampler.top_p must lie in (0, 1], not {self.top_p}")
+        require(self.max_tokens > 0, f"sampler.max_tokens must be positive, not {self.max_tokens}")
+        require(self.max_step_tokens > 0, f"sampler.max_step_tokens must be positive, not {self.max_step_tokens}")
+        require(self.verifier_chunk > 0, f"sampler.verifier_chunk must be positive, not {self.verifier_chunk}")
+        require(self.rows > 0, f"sampler.rows must be positive, not {self.rows}")
+        require(self.waves > 0, f"sampler.waves must be positive, not {self.waves}")
+        require(0 <= self.memory < float("inf"), f"sampler.memory must be a number from 0, not {self.memory}")
+        require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
 
 
 @dataclass(frozen=True)
@@ -294,10 +217,10 @@ class LabelConfig:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "labels.seed")
+        require_seed(self.seed, "labels.seed")
         for name in ("questions", "samples", "rollouts", "shard_questions"):
-            _require(getattr(self, name) > 0, f"labels.{name} must be positive, not {getattr(self, name)}")
-        _require(
+            require(getattr(self, name) > 0, f"labels.{name} must be positive, not {getattr(self, name)}")
+        require(
             self.temperature is None or 0 <= self.temperature < float("inf"),
             f"labels.temperature must be a number from 0, not {self.temperature}",
         )
@@ -328,8 +251,8 @@ class PRMConfig:
     """How step scores become the score of a solution."""
 
     def __post_init__(self) -> None:
-        _require(self.imitation >= 0, f"prm.imitation must not be negative, not {self.imitation}")
-        _require(0 < self.valid_fraction < 1, f"prm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
+        require(self.imitation >= 0, f"prm.imitation must not be negative, not {self.imitation}")
+        require(0 < self.valid_fraction < 1, f"prm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
 
 
 @dataclass(frozen=True)
@@ -352,11 +275,11 @@ class TrajectoryConfig:
     seed: int = 3
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "revision.trajectories.seed")
+        require_seed(self.seed, "revision.trajectories.seed")
         for name in ("questions", "samples", "most", "shard_questions"):
             value = getattr(self, name)
-            _require(value > 0, f"revision.trajectories.{name} must be positive, not {value}")
-        _require(
+            require(value > 0, f"revision.trajectories.{name} must be positive, not {value}")
+        require(
             0 <= self.temperature < float("inf"),
             f"revision.trajectories.temperature must be a number from 0, not {self.temperature}",
         )
@@ -380,10 +303,10 @@ class ReSTConfig:
     seed: int = 6
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "revision.rest_em.seed")
+        require_seed(self.seed, "revision.rest_em.seed")
         for name in ("answers", "questions", "shard_questions"):
-            _require(getattr(self, name) > 0, f"revision.rest_em.{name} must be positive, not {getattr(self, name)}")
-        _require(self.chains >= 0, f"revision.rest_em.chains must not be negative, not {self.chains}")
+            require(getattr(self, name) > 0, f"revision.rest_em.{name} must be positive, not {getattr(self, name)}")
+        require(self.chains >= 0, f"revision.rest_em.chains must not be negative, not {self.chains}")
 
 
 @dataclass(frozen=True)
@@ -395,14 +318,17 @@ class RevisionConfig:
     trajectories: TrajectoryConfig = field(default_factory=TrajectoryConfig)
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            optimizer=OptimizerConfig(learning_rate=1e-5, schedule="constant"), batch_size=128, past_minimum=1
+            optimizer=OptimizerConfig(learning_rate=1e-5, schedule="constant"),
+            batch_size=128,
+            seq_len=1024,
+            past_minimum=1,
         )
     )
     """Fine-tuning of the policy; the checkpoint is taken slightly past the lowest validation loss, because that loss
     is of answers that the model did not give itself (Snell et al. 2024, section 6.1)."""
     valid_fraction: float = 0.1
     """Share of the questions held out for the choice of checkpoint."""
-    max_seq_len: int = 0
+    max_seq_len: int = 1024
     """Longest question with its answers in tokens; 0 is the policy's."""
     max_answers: int = 4
     """Most previous answers in view."""
@@ -412,15 +338,15 @@ class RevisionConfig:
     question; Snell et al. 2024 put the answers between."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.valid_fraction < 1, f"revision.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
-        _require(self.max_seq_len >= 0, f"revision.max_seq_len must not be negative, not {self.max_seq_len}")
-        _require(self.max_answers > 0, f"revision.max_answers must be positive, not {self.max_answers}")
-        _require(
+        require(0 < self.valid_fraction < 1, f"revision.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
+        require(self.max_seq_len >= 0, f"revision.max_seq_len must not be negative, not {self.max_seq_len}")
+        require(self.max_answers > 0, f"revision.max_answers must be positive, not {self.max_answers}")
+        require(
             self.trajectories.most <= self.max_answers,
             f"revision.trajectories.most ({self.trajectories.most}) must not exceed revision.max_answers "
             f"({self.max_answers}), or chains never look like the training data",
         )
-        _require(
+        require(
             not self.rest_em.chains or self.rest_em.answers <= self.max_answers + 1,
             f"revision.rest_em.answers ({self.rest_em.answers}) must not exceed revision.max_answers + 1 "
             f"({self.max_answers + 1}), or training has more answers in view than chains do",
@@ -452,7 +378,10 @@ class ORMConfig:
     """Share of the questions held out for the choice of checkpoint."""
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            dropout=0.05, optimizer=OptimizerConfig(learning_rate=3e-5, schedule="constant"), batch_size=128
+            dropout=0.05,
+            optimizer=OptimizerConfig(learning_rate=3e-5, schedule="constant"),
+            batch_size=128,
+            seq_len=1024,
         )
     )
     shard_questions: int = 500
@@ -460,15 +389,15 @@ class ORMConfig:
     seed: int = 4
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "orm.seed")
+        require_seed(self.seed, "orm.seed")
         for name in ("questions", "chains", "answers", "shard_questions"):
-            _require(getattr(self, name) > 0, f"orm.{name} must be positive, not {getattr(self, name)}")
-        _require(
+            require(getattr(self, name) > 0, f"orm.{name} must be positive, not {getattr(self, name)}")
+        require(
             0 < len(set(self.variants)) == len(self.variants),
             f"orm.variants must name one or more, each once, not {self.variants}",
         )
-        _require(self.imitation >= 0, f"orm.imitation must not be negative, not {self.imitation}")
-        _require(0 < self.valid_fraction < 1, f"orm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
+        require(self.imitation >= 0, f"orm.imitation must not be negative, not {self.imitation}")
+        require(0 < self.valid_fraction < 1, f"orm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
 
 
 @dataclass(frozen=True)
@@ -490,15 +419,15 @@ class ChainsConfig:
     seed: int = 5
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "chains.seed")
-        _require(bool(self.budgets) and min(self.budgets) > 0, "chains.budgets must be positive numbers")
-        _require(
+        require_seed(self.seed, "chains.seed")
+        require(bool(self.budgets) and min(self.budgets) > 0, "chains.budgets must be positive numbers")
+        require(
             all(n & (n - 1) == 0 for n in self.budgets), f"chains.budgets must be powers of two, not {self.budgets}"
         )
         for name in ("answers", "chains", "shard_questions"):
-            _require(getattr(self, name) > 0, f"chains.{name} must be positive, not {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"chains.{name} must be positive, not {getattr(self, name)}")
         for name in ("questions", "refine"):
-            _require(getattr(self, name) >= 0, f"chains.{name} must not be negative, not {getattr(self, name)}")
+            require(getattr(self, name) >= 0, f"chains.{name} must not be negative, not {getattr(self, name)}")
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -530,14 +459,14 @@ class SweepConfig:
     seed: int = 2
 
     def __post_init__(self) -> None:
-        _require_seed(self.seed, "sweep.seed")
-        _require(bool(self.budgets) and min(self.budgets) > 0, "sweep.budgets must be positive numbers")
-        _require(
+        require_seed(self.seed, "sweep.seed")
+        require(bool(self.budgets) and min(self.budgets) > 0, "sweep.budgets must be positive numbers")
+        require(
             max(self.budgets) <= self.samples,
             f"sweep.samples ({self.samples}) must be at least the largest budget ({max(self.budgets)})",
         )
         for name in ("samples", "seeds", "bootstrap", "max_rounds", "shard_questions"):
-            _require(getattr(self, name) > 0, f"sweep.{name} must be positive, not {getattr(self, name)}")
+            require(getattr(self, name) > 0, f"sweep.{name} must be positive, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -561,14 +490,34 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         for name, train in (("policy", self.policy), ("prm.train", self.prm.train)):
-            _require(
+            require(
                 train.seq_len <= self.model.max_seq_len,
                 f"{name}.seq_len ({train.seq_len}) must not exceed model.max_seq_len ({self.model.max_seq_len})",
             )
-        _require(
+        require(
             self.sampler.max_tokens < self.model.max_seq_len,
             f"sampler.max_tokens ({self.sampler.max_tokens}) must leave room for a prompt in "
             f"model.max_seq_len ({self.model.max_seq_len})",
+        )
+        if self.revision.enabled:
+            self._check_revision()
+
+    def _check_revision(self) -> None:
+        longest = self.revision.max_seq_len or self.model.max_seq_len
+        for name, train in (("revision.train", self.revision.train), ("orm.train", self.orm.train)):
+            require(
+                train.seq_len <= longest,
+                f"{name}.seq_len ({train.seq_len}) must not exceed the revision model's limit of {longest} tokens: "
+                "raise revision.max_seq_len",
+            )
+        require(
+            longest >= self.model.max_seq_len,
+            f"revision.max_seq_len ({longest}) must be model.max_seq_len ({self.model.max_seq_len}) or more: the "
+            "revision model reads what the policy reads, and answers before it",
+        )
+        require(
+            self.chains.questions == 0 or self.chains.questions >= 10,
+            f"chains.questions must be 10 or more, two for each of five difficulty bins, not {self.chains.questions}",
         )
 
 

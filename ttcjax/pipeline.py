@@ -66,13 +66,12 @@ class Stage:
     """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
     writes: tuple[str, ...] = ()
     """Paths, from its folder, without which a complete stage is not complete after all."""
-    switches: tuple[str, ...] = ()
-    """Dotted paths of the settings that turn it on, each alone; none for a stage of every experiment."""
+    switch: str | None = None
+    """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
 
     def wanted(self, config: ExperimentConfig) -> bool:
         """Return whether an experiment has this stage."""
-        tables = config_lib.to_dict(config)
-        return not self.switches or any(_lookup(tables, path) for path in self.switches)
+        return self.switch is None or bool(_lookup(config_lib.to_dict(config), self.switch))
 
 
 STAGES = (
@@ -114,7 +113,7 @@ STAGES = (
         ("data", "policy"),
         ("sampler", "revision.trajectories"),
         ("trajectories.parquet",),
-        switches=("revision.enabled",),
+        switch="revision.enabled",
     ),
     Stage(
         "revision",
@@ -131,7 +130,7 @@ STAGES = (
             "sampler",
         ),
         ("best",),
-        switches=("revision.enabled",),
+        switch="revision.enabled",
     ),
     Stage(
         "attempts",
@@ -149,25 +148,33 @@ STAGES = (
             "orm.seed",
             "orm.shard_questions",
         ),
-        switches=("revision.enabled",),
+        switch="revision.enabled",
     ),
     Stage(
         "orm",
         "ttcjax.train.orm",
-        "train outcome-reward models on whole answers",
-        ("data", "policy", "labels", "revision", "attempts"),
+        "train outcome-reward models on the attempts",
+        ("data", "revision", "attempts"),
         (
             "revision.max_answers",
             "revision.restate",
             "orm.variants",
-            "orm.base",
             "orm.every_step",
             "orm.likelihood",
             "orm.imitation",
             "orm.valid_fraction",
             "orm.train",
         ),
-        switches=("revision.enabled", "orm.base"),
+        switch="revision.enabled",
+    ),
+    Stage(
+        "base_orm",
+        "ttcjax.train.base_orm",
+        "train an outcome-reward model on the policy's samples",
+        ("data", "policy", "labels"),
+        ("orm.every_step", "orm.likelihood", "orm.imitation", "orm.valid_fraction", "orm.train"),
+        ("best",),
+        switch="orm.base",
     ),
     Stage(
         "bank",
@@ -180,9 +187,9 @@ STAGES = (
         "rescore",
         "ttcjax.eval.rescore",
         "judge the bank's samples with an outcome-reward model",
-        ("data", "policy", "orm", "bank"),
+        ("data", "policy", "base_orm", "bank"),
         ("sampler", "sweep.shard_questions"),
-        switches=("orm.base",),
+        switch="orm.base",
     ),
     Stage(
         "search",
@@ -206,7 +213,7 @@ STAGES = (
         "sample and score the revision model's chains on the test questions",
         ("data", "prm", "revision", "orm"),
         ("sampler", "prm.aggregate", "revision.max_answers", "revision.restate", "orm.variants", "chains"),
-        switches=("revision.enabled",),
+        switch="revision.enabled",
     ),
     Stage(
         "report",
@@ -277,7 +284,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     stages = [stage for stage in STAGES if stage.wanted(config)] if only is None else [get_stage(only)]
     if not stages[0].wanted(config):
-        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switches[0]} True")
+        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switch} True")
     workdir = absolute(config.workdir)
     with locked(workdir):
         if only is not None:

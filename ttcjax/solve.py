@@ -6,7 +6,6 @@ import dataclasses
 import difflib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +14,10 @@ from etils import epath
 from ttcjax import select
 from ttcjax.config import ExperimentConfig, from_dict
 from ttcjax.data import loader
+from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.revise import strategies
-from ttcjax.revise.chain import Answer, Reviser
+from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.run import search
@@ -84,7 +84,7 @@ def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, see
     """
     chosen = strategies.parse(strategy)
     workdir = epath.Path(workdir)
-    config = _config(workdir, "orm", "no revision model with a verifier", " with --revision.enabled True")
+    config = _config(workdir, "orm", "no verifier of revisions", " with --revision.enabled True")
     _check_seed(seed)
     variant = config.orm.variants[0]
     task = loader.task(config.data)
@@ -95,14 +95,16 @@ def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, see
     reviser = Reviser(engine, [prompt], config.revision, history=variant == "history")
 
     begin = time.perf_counter()
-    chains = chosen.run(reviser, seed)
-    [group] = chains if isinstance(chosen, strategies.Refine) else reviser.score(chains)
+    if isinstance(chosen, strategies.Refine):
+        [group] = chosen.run(reviser, seed, lambda answer: read_answer(task, answer) is not None)
+    else:
+        [group] = reviser.score(chosen.run(reviser, seed))
     seconds = time.perf_counter() - begin
 
-    replies = [_replies(chain, task.extract) for chain in group]
+    replies = [_replies(chain, task) for chain in group]
     if isinstance(chosen, strategies.Refine):
-        kept = [place for place, reply in enumerate(replies[0]) if reply.kept and reply.answer is not None]
-        at = (0, kept[-1]) if kept else None
+        last = max(place for place, reply in enumerate(replies[0]) if reply.kept)
+        at = None if replies[0][last].answer is None else (0, last)
     else:
         answers = [reply.answer for chain in replies for reply in chain]
         scores = np.array([[reply.score for reply in chain] for chain in replies])
@@ -119,7 +121,7 @@ def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, see
     )
 
 
-def _replies(chain: list[Answer], extract: Callable[[str], str | None]) -> list[Reply]:
+def _replies(chain: list[Answer], task: Task) -> list[Reply]:
     replies, current = [], []
     for answer in chain:
         steps = split_steps(answer.text)
@@ -128,7 +130,7 @@ def _replies(chain: list[Answer], extract: Callable[[str], str | None]) -> list[
             same.update(range(block.b, block.b + block.size))
         replies.append(
             Reply(
-                answer=extract(answer.text) if answer.solution.finished else None,
+                answer=read_answer(task, answer),
                 score=answer.score or 0.0,
                 steps=[(step, i not in same) for i, step in enumerate(steps)],
                 kept=answer.kept,
@@ -145,8 +147,11 @@ def _config(workdir: epath.Path, stage: str, lacks: str, how: str = "") -> Exper
     if not record.exists():
         raise UserError(f"{lacks} in {workdir}: run `ttcjax run CONFIG --workdir {workdir}`{how} first")
     try:
-        return from_dict(ExperimentConfig, json.loads(record.read_text()))
-    except ValueError as error:
+        values = json.loads(record.read_text())
+        if missing := {field.name for field in dataclasses.fields(ExperimentConfig)} - set(values):
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        return from_dict(ExperimentConfig, values)
+    except (TypeError, ValueError) as error:
         raise UserError(f"{record} is damaged: delete {record.parent} and run the {stage} stage again") from error
 
 

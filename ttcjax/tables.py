@@ -17,6 +17,17 @@ class ConfigError(ValueError):
     """A setting has a value it may not take, or a key that does not exist."""
 
 
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigError` with the message where a condition on settings does not hold."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def require_seed(seed: int, name: str) -> None:
+    """Require a seed that fits the int32 columns of results, less room for the seeds counted from it."""
+    require(0 <= seed < 2**31 - 2**16, f"{name} must lie in [0, {2**31 - 2**16}), not {seed}")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as plain dicts, lists and scalars, ready for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

@@ -1,17 +1,22 @@
 """What chains say of every split of a budget, against direct runs and by hand."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from ttcjax.config import ChainsConfig, ExperimentConfig, RevisionConfig, SweepConfig
+from ttcjax.config import ChainsConfig, ExperimentConfig, ORMConfig, RevisionConfig, SweepConfig
 from ttcjax.errors import UserError
 from ttcjax.eval import chains, revision_figures, revision_report, revisions
 from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.estimators import Bootstrap
 from ttcjax.eval.revisions import AnswerChains, pairs
+from ttcjax.select import choose, choose_in_chains
 
 
 def markov_chains(rng, questions, lengths):
@@ -57,7 +62,12 @@ def row(question, chain, place, answer, correct, score, strategy="revise", kept=
 
 
 def test_every_split_can_be_cut_from_the_chains():
-    for budgets, answers, count in (((1, 2, 4, 8, 16, 32, 64), 16, 4), ((1, 4, 16), 3, 2), ((8,), 64, 1)):
+    for budgets, answers, count in (
+        ((1, 2, 4, 8, 16, 32, 64), 16, 4),
+        ((1, 4, 16), 3, 2),
+        ((8,), 64, 1),
+        (tuple(2**i for i in range(9)), 64, 4),
+    ):
         lengths = np.array(ChainsConfig(budgets=budgets, answers=answers, chains=count).lengths)
         assert (np.diff(lengths) <= 0).all()
         assert (lengths >= answers).sum() >= count
@@ -104,6 +114,17 @@ def test_selectors_by_hand():
     assert found.pass_at_1(0) == [1.0]
     assert found.pass_at_1(1) == [0.0]
     assert found.turns(0).tolist() == [[[0, 0], [2, 0]]]
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 9))
+def test_hierarchical_with_one_chain_is_best_of_n_weighted_within_it(seed, length):
+    rng = np.random.default_rng(seed)
+    groups, scores = rng.integers(-1, 3, (6, length)), rng.random((6, length))
+    within = choose(groups, scores, "weighted")
+    np.testing.assert_array_equal(choose_in_chains(groups[:, None], scores[:, None], "hierarchical"), within)
+    # And chains of one answer are samples.
+    np.testing.assert_array_equal(choose_in_chains(groups[..., None], scores[..., None], "hierarchical"), within)
 
 
 def test_a_chain_alone_is_chosen_from_as_by_weighted_votes():
@@ -186,3 +207,41 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
     assert "turn wrong at the next step" in capsys.readouterr().out
     with pytest.raises(UserError, match="no samples"):
         revisions.summarise(config, table, {})
+    with pytest.raises(UserError, match="the chains hold 20 of 21 test questions"):
+        revisions.summarise(config, table, ease | {"a question whose shard was lost": 0.5})
+
+
+def test_the_first_verifier_named_selects():
+    table = markov_chains(np.random.default_rng(3), 20, ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2).lengths)
+    scores = pa.array(np.random.default_rng(0).random(table.num_rows), pa.float32())
+    table = table.set_column(table.schema.get_field_index("score_no_history"), "score_no_history", scores)
+    ease = {f"q{q:03d}": q / 20 for q in range(20)}
+    found = {}
+    orders: list[tuple[Literal["history", "no_history"], ...]] = [("history", "no_history"), ("no_history", "history")]
+    for names in orders:
+        config = ExperimentConfig(
+            revision=RevisionConfig(enabled=True),
+            orm=ORMConfig(variants=names),
+            chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
+            sweep=SweepConfig(bootstrap=20),
+        )
+        revision, accuracy = revisions.summarise(config, table, ease)
+        assert revision["verifier"] == names[0]
+        assert accuracy["revise:s=8,p=1"]["hierarchical"] == revision["verifiers"][names[0]]["8"]
+        found[names[0]] = accuracy["revise:s=8,p=1"]["hierarchical"]["mean"]
+    assert found["history"] != found["no_history"]
+
+
+def test_a_split_is_judged_on_questions_that_did_not_choose_it():
+    """Splits that differ by chance alone gain nothing; false-alarm rate 1e-4."""
+    rng = np.random.default_rng(5)
+    config = ExperimentConfig(sweep=SweepConfig(bootstrap=20))
+    gains, flattered = [], []
+    for _ in range(200):
+        values = {pair: (rng.random(40) < 0.5).astype(float) for pair in pairs(16)}
+        best = revisions._best(config, Bootstrap(40, 20, 0), values)
+        gains.append(best["mean"])
+        flattered.append(values[best["s"], best["p"]].mean())
+    error = np.std(gains) / np.sqrt(len(gains))
+    assert abs(np.mean(gains) - 0.5) < 3.9 * error
+    assert np.mean(flattered) - 0.5 > 10 * error, "the test could not see a choice judged on itself"

@@ -19,7 +19,7 @@ from ttcjax.data.task import Examples, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
 from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
-from ttcjax.revise.chain import Answer, Reviser
+from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 
@@ -47,12 +47,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """
     task, splits = loader.load(config.data, workdir / "data")
     settings = config.orm
-    first = config.revision.trajectories.questions
+    rest_em = config.revision.rest_em
+    first = max(config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0)
     examples: Examples = splits.train[first : first + settings.questions]
     if not len(examples):
         raise UserError(
-            f"the trajectories use up all {len(splits.train)} training questions, and the revision model's verifier "
-            "needs others: lower --revision.trajectories.questions"
+            f"the revision model is trained on all {len(splits.train)} training questions, and its verifier needs "
+            "others: lower --revision.trajectories.questions (and --revision.rest_em.questions)"
         )
     engine = load_engine(workdir, config.sampler, policy="revision", verifier=None)
     rows = sample(
@@ -127,17 +128,14 @@ def _graded(
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
     gold = [e.answer for e in examples]
 
-    def extract(answer: Answer) -> str | None:
-        return task.extract(answer.text) if answer.solution.finished else None
-
     def stop(question: int, answer: Answer) -> bool:
-        return until_right and task.grade(extract(answer), gold[question])
+        return until_right and task.grade(read_answer(task, answer), gold[question])
 
     chains = Reviser(engine, prompts, revision).sample(lengths, seed, stop)
     rows = []
     for example, group in zip(examples, chains, strict=True):
         for c, chain in enumerate(group):
-            found = [extract(answer) for answer in chain]
+            found = [read_answer(task, answer) for answer in chain]
             rows.append(
                 {
                     "question": example.id,

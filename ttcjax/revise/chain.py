@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ttcjax.config import RevisionConfig
+from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.revise.context import Context, View
 from ttcjax.sample.engine import Begun, Engine, Prompt, Solution
@@ -34,6 +35,11 @@ class Answer:
 
 Chains = list[list[list[Answer]]]
 """`[question][chain][answer]`."""
+
+
+def read_answer(task: Task, answer: Answer) -> str | None:
+    """Return the canonical final answer; `None` where there is none, or the text was cut off."""
+    return task.extract(answer.text) if answer.solution.finished else None
 
 
 class Reviser:

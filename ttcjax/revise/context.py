@@ -37,6 +37,8 @@ class Context:
         """
         self.most = most
         self.restate = restate
+        self.cut = 0
+        """Views that show fewer answers than they might, because the others did not fit."""
         self._tokenizer = tokenizer
         self._known: dict[str, Tokens] = {}
 
@@ -61,4 +63,5 @@ class Context:
         total = sum(map(len, shown)) + len(again)
         while shown and total > room:
             total -= len(shown.pop(0))
+        self.cut += len(shown) < min(len(answers), self.most)
         return View((*itertools.chain.from_iterable(shown), *again) if shown else (), len(shown))

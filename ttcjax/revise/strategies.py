@@ -6,6 +6,7 @@ They run on the host, an answer of every chain at a time; `ttcjax.revise.chain.R
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,8 +54,19 @@ class Refine:
         """Generations a question: the first answer and T tries."""
         return 1 + self.steps
 
-    def run(self, reviser: Reviser, seed: int) -> Chains:
-        """Return one chain of T + 1 answers of every question, scored, and marked where they were kept."""
+    def run(self, reviser: Reviser, seed: int, readable: Callable[[Answer], bool]) -> Chains:
+        """Return one chain of T + 1 answers of every question, scored, and marked where they were kept.
+
+        Args:
+            reviser: Has a verifier.
+            seed: Root of all random numbers.
+            readable: Whether an answer can be read: one that cannot never takes the place of one that can, whatever
+                its score.
+        """
+
+        def score(answer: Answer) -> float:
+            return answer.score if answer.score is not None and readable(answer) else -1.0
+
         first = reviser.sample([1], seed)
         tried = [[dataclasses.replace(chain[0], kept=True)] for [chain] in reviser.score(first)]
         for step in range(1, self.steps + 1):
@@ -62,13 +74,8 @@ class Refine:
             new = reviser.revise([[[a.text for a in chain]] for chain in kept], [[0]] * len(kept), step, seed)
             scored = reviser.score_new([[[a.text for a in chain]] for chain in kept], new)
             for chain, before, [answer] in zip(tried, kept, scored, strict=True):
-                chain.append(dataclasses.replace(answer, kept=_score(answer) > _score(before[-1])))
+                chain.append(dataclasses.replace(answer, kept=score(answer) > score(before[-1])))
         return [[chain] for chain in tried]
-
-
-def _score(answer: Answer) -> float:
-    # What was cut off has no answer, whatever its last step's score.
-    return answer.score if answer.score is not None and answer.solution.finished else -1.0
 
 
 STRATEGIES = {"revise": Revise, "refine": Refine}

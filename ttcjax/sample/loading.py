@@ -19,6 +19,11 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
             something else.
     """
     name = stage.partition("/")[0]
+    if (workdir / name / "stage.json").exists() and not (workdir / stage / "best").exists():
+        raise UserError(
+            f"{workdir / name} is complete but {stage}/best is gone: delete {workdir / name} and run the {name} stage "
+            "again"
+        )
     params, metadata = load_params(workdir / stage / "best", tokenizer)
     if metadata["kind"] != name:
         raise UserError(
