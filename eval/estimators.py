@@ -116,6 +116,10 @@ class Samples:
         Raises:
             UserError: A run has fewer than `n` samples.
         """
+        return self.select(rule, self.scores(how), n, ties)
+
+    def select(self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score") -> np.ndarray:
+        """Return what `accuracy` does under any scores `[Q, R, N]`."""
         questions, runs, samples = self.row.shape
         size = samples if n is None else n
         if not 0 < size <= samples:
@@ -125,7 +129,7 @@ class Samples:
         def cut(values_QRN: np.ndarray) -> np.ndarray:
             return values_QRN[:, :, : blocks * size].reshape(questions * runs * blocks, size)
 
-        chosen = choose(cut(self.groups), cut(self.scores(how)), rule, ties)
+        chosen = choose(cut(self.groups), cut(scores), rule, ties)
         right = cut(self.correct)[np.arange(len(chosen)), chosen] & (chosen >= 0)
         return right.reshape(questions, -1).mean(axis=1)
 

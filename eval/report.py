@@ -31,6 +31,7 @@ from ttcjax.eval import (
     revisions,
     rows,
     tables,
+    weak,
 )
 from ttcjax.eval.estimators import (
     COLUMNS,
@@ -98,6 +99,10 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     _write_csv(out / "missing.csv", "strategy budget question seed sample", missing)
     figures.save(figures.accuracy_vs_budget(summary), out, "accuracy_vs_budget")
     figures.save(figures.quality(summary), out, "quality")
+    _write_csv(
+        out / "weak_verifiers.csv", "verifier measure budget mean low high", weak.csv_rows(summary["weak_verifiers"])
+    )
+    figures.save(weak.figure(summary["weak_verifiers"]), out, "weak_verifiers")
     if "compute_optimal" in summary:
         _write_csv(
             out / "by_difficulty.csv", "bins measure bin strategy budget mean low high", optimal.csv_rows(summary)
@@ -206,6 +211,7 @@ def summarise(
         },
         "per_level": _per_level(config, levels, pass_at_1, {name: accuracy[name][largest] for name in accuracy}),
         **_by_difficulty(config, samples, accuracy),
+        "weak_verifiers": weak.summarise(config.sweep, samples, config.prm.aggregate),
         "prm": _verifier_quality(config, bank, threshold) | {"first_error_threshold_source": threshold_source},
         "missing": len(missing),
     }
@@ -296,6 +302,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if "compute_optimal" in summary:
         optimal.render(summary, console)
+    weak.render(summary["weak_verifiers"], console)
     if "orm" in summary:
         outcome.render(summary["orm"], console)
     if "revision" in summary:

@@ -1,0 +1,110 @@
+"""How much of the gain is the verifier's: the same samples with worse ones (Snell et al. 2025, App. K, Fig. 17)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from ttcjax.config import SweepConfig
+from ttcjax.eval import figures, tables
+from ttcjax.eval.estimators import Bootstrap, Samples
+
+FLIPPED = 0.2
+"""Share of scores p that become 1 - p."""
+DRAWS = 20
+"""Draws of the noise that are averaged."""
+NAMES = {
+    "random": "random scores",
+    "flipped": f"PRM, {FLIPPED:.0%} of its scores flipped",
+    "standard": "PRM",
+    "none": "no verifier (majority)",
+}
+
+
+def flip(scores: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return scores of which a share, chosen one by one at random, is turned from p to 1 - p."""
+    return np.where(rng.random(scores.shape) < share, 1 - scores, scores)
+
+
+def accuracies(samples: Samples, how: str, n: int, seed: int) -> dict[str, np.ndarray]:
+    """Return each question's accuracy `[Q]` under best-of-N weighted with every verifier of `NAMES`.
+
+    Args:
+        samples: Of the bank.
+        how: Step aggregation behind the standard scores.
+        n: Budget.
+        seed: Of the noise.
+    """
+    standard = samples.scores(how)
+    rng = np.random.default_rng(seed)
+    noisy: dict[str, list[np.ndarray]] = {"random": [], "flipped": []}
+    for _ in range(DRAWS):
+        noisy["random"].append(samples.select("weighted", rng.random(standard.shape), n))
+        noisy["flipped"].append(samples.select("weighted", flip(standard, FLIPPED, rng), n))
+    return {
+        **{name: np.mean(found, axis=0) for name, found in noisy.items()},
+        "standard": samples.select("weighted", standard, n),
+        "none": samples.select("majority", standard, n, ties="first"),
+    }
+
+
+def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, Any]:
+    """Compare verifiers at every budget.
+
+    Returns:
+        `accuracy[verifier][n]` with intervals, and `minus_none[verifier][n]`, paired.
+    """
+    bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.seed)
+    found = {n: accuracies(samples, how, n, settings.seed) for n in settings.budgets}
+    return {
+        "accuracy": {
+            name: {str(n): dataclasses.asdict(bootstrap(values[name])) for n, values in found.items()} for name in NAMES
+        },
+        "minus_none": {
+            name: {
+                str(n): dataclasses.asdict(bootstrap.paired(values[name], values["none"]))
+                for n, values in found.items()
+            }
+            for name in NAMES
+            if name != "none"
+        },
+    }
+
+
+def figure(summary: dict[str, Any]) -> Figure:
+    """Draw accuracy against the budget, a line a verifier."""
+    with mpl.rc_context(figures.STYLE):
+        drawn = figures.new_figure(6.5, 4.0)
+        axes = drawn.add_subplot()
+        for i, (name, cells) in enumerate(summary["accuracy"].items()):
+            figures.band(axes, [int(n) for n in cells], cells.values(), i, NAMES[name])
+        figures.powers_of_two(axes, [int(n) for n in summary["accuracy"]["none"]])
+        axes.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Best-of-N weighted by verifier")
+        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        return drawn
+
+
+def render(summary: dict[str, Any], console: Console) -> None:
+    """Print each verifier's accuracy by budget, and what it gains over none."""
+    table = tables.table("weak verifiers: accuracy in % by budget", ["N =", *summary["accuracy"]["none"]])
+    for name, cells in summary["accuracy"].items():
+        table.add_row(NAMES[name], *map(tables.cell, cells.values()))
+        if name in summary["minus_none"]:
+            gains = ({"difference": cell["mean"], **cell} for cell in summary["minus_none"][name].values())
+            table.add_row("- none", *map(tables.difference_cell, gains), style="dim")
+    console.print(table)
+
+
+def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (verifier, measure, budget, mean, low, high)."""
+    return [
+        (name, measure, n, cell["mean"], cell["low"], cell["high"])
+        for measure, verifiers in summary.items()
+        for name, cells in verifiers.items()
+        for n, cell in cells.items()
+    ]
