@@ -3,6 +3,8 @@
 Command:   ttcjax run configs/procmath_revisions.py --workdir runs/revisions
            (a copy of the demo's folder under that name saves the stages that both share)
 Hardware:  two CPU cores, no accelerator, no downloads.
+Time:      about an hour after the demo's stages, with other work beside it.
+Expect:    pass@1 0.56 at every step of a chain; 16 answers in parallel 0.69, one chain of 16 0.68.
 """
 
 import dataclasses

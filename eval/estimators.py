@@ -102,7 +102,9 @@ class Samples:
     def accuracy(self, rule: str, how: str = "last", n: int | None = None, ties: str = "score") -> np.ndarray:
         """Return each question's chance that the selected answer is right, `[Q]`.
 
-        With `n`, every run is cut into disjoint blocks of `n` samples (a rest is not used), the rule chooses
+        With `n`, plain best-of-N (`best`) is computed in closed form over all sets of `n` samples of a run, see
+        `best_of_k`.
+        For the other rules, every run is cut into disjoint blocks of `n` samples (a rest is not used), the rule chooses
         within each block, and the blocks are averaged. Blocks of i.i.d. samples are i.i.d. draws of "n samples,
         then select", so the mean is unbiased at every n, which resampling with replacement is not (it
         repeats samples and so overstates agreement).
@@ -116,10 +118,14 @@ class Samples:
         Raises:
             UserError: A run has fewer than `n` samples.
         """
+        size = self.row.shape[2] if n is None else n
+        if rule == "best" and 0 < size < self.row.shape[2]:
+            runs = (x.reshape(-1, x.shape[2]) for x in (self.correct, self.scores(how), self.groups >= 0))
+            return best_of_k(*runs, k=size).reshape(self.row.shape[:2]).mean(axis=1)
         return self.select(rule, self.scores(how), n, ties)
 
     def select(self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score") -> np.ndarray:
-        """Return what `accuracy` does under any scores `[Q, R, N]`."""
+        """Return what disjoint blocks give under any scores `[Q, R, N]`; see `accuracy`."""
         questions, runs, samples = self.row.shape
         size = samples if n is None else n
         if not 0 < size <= samples:
@@ -152,6 +158,32 @@ def pass_at_k(correct_QN: np.ndarray, k: int) -> np.ndarray:
     factors = np.maximum(1 - k / np.arange(n, 0, -1), 0.0)
     all_wrong = np.concatenate([[1.0], np.cumprod(factors)])
     return 1 - all_wrong[correct_QN.sum(axis=1)]
+
+
+def best_of_k(correct_QN: np.ndarray, scores_QN: np.ndarray, readable_QN: np.ndarray, k: int) -> np.ndarray:
+    """Return the chance that the highest-scoring of k samples is right, `[Q]`: the mean over all sets of k, unbiased.
+
+    In rising order of scores the i-th of n samples is the highest of a set of k in C(i - 1, k - 1) of C(n, k) sets.
+    Samples of equal scores share their chances evenly.
+
+    Args:
+        correct_QN: Whether each sample is right, `[Q, N]`.
+        scores_QN: The verifier's.
+        readable_QN: Whether there is an answer; one without is taken only where no sample of the set has any.
+        k: In 1 .. N.
+    """
+    Q, n = correct_QN.shape
+    # Backwards from k / n for the highest: C(i - 1, k - 1) / C(i, k - 1) = (i - k + 1) / i.
+    i = np.arange(n - 1, 0, -1)
+    chance = np.concatenate([[1.0], np.cumprod(np.maximum(i - k + 1, 0) / i)])[::-1] * k / n
+    ranked = np.where(readable_QN, scores_QN, -np.inf)
+    order = np.argsort(ranked, axis=1, kind="stable")
+    scores, correct = (np.take_along_axis(x, order, axis=1) for x in (ranked, correct_QN & readable_QN))
+    new = np.ones((Q, n), bool)
+    new[:, 1:] = scores[:, 1:] != scores[:, :-1]
+    level = np.cumsum(new.ravel()) - 1
+    right = np.bincount(level, correct.ravel()) / np.bincount(level)
+    return (right[level].reshape(Q, n) * chance).sum(axis=1)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ttcjax.errors import UserError
 from ttcjax.eval import rows
-from ttcjax.eval.estimators import COLUMNS, Bootstrap, Samples, StrategyName, pass_at_k, with_step_truth
+from ttcjax.eval.estimators import COLUMNS, Bootstrap, Samples, StrategyName, best_of_k, pass_at_k, with_step_truth
 from ttcjax.select import RULES, choose_one
 from ttcjax.verify.aggregate import AGGREGATIONS, Ragged, aggregate
 
@@ -54,7 +54,9 @@ def test_accuracy_is_the_mean_over_disjoint_blocks_whatever_the_order_of_rows(ba
     ]
     random.shuffle(found)
     samples = Samples.from_table(table(found), names, samples=6)
-    got = samples.accuracy(rule, how, n)
+    got = samples.select(rule, samples.scores(how), n)
+    if rule != "best" or n == 6:
+        np.testing.assert_array_equal(samples.accuracy(rule, how, n), got)
     for q, drawn in enumerate(bank):
         answers = [s[0] if s else None for s in drawn]
         scores = aggregate([s[1] if s else [] for s in drawn], how)
@@ -129,6 +131,30 @@ def test_rows_that_cannot_be_placed_are_refused(found, message):
 def test_a_budget_above_the_bank_is_refused():
     with pytest.raises(UserError, match=r"raise sweep.samples"):
         Samples.from_table(table([]), ["a"], samples=4).accuracy("majority", n=5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.permutations(range(7)), st.lists(st.sampled_from("123-"), min_size=7, max_size=7), st.integers(1, 6))
+def test_best_of_k_is_the_mean_over_all_sets(scores, answers, k):
+    """Against enumeration with the rule that selects everywhere; no two scores are equal."""
+    names = [None if answer == "-" else answer for answer in answers]
+    found = [make_row("a", i, name, [score / 8]) for i, (name, score) in enumerate(zip(names, scores, strict=True))]
+    got = Samples.from_table(table(found), ["a"], samples=7).accuracy("best", "last", k)[0]
+    right = []
+    for chosen in itertools.combinations(range(7), k):
+        index = choose_one([names[i] for i in chosen], [scores[i] / 8 for i in chosen], "best")
+        right.append(index is not None and names[chosen[index]] == "1")
+    assert got == pytest.approx(np.mean(right))
+
+
+def test_best_of_k_of_equal_scores_is_a_draw_and_of_true_ones_pass_at_k():
+    rng = np.random.default_rng(0)
+    correct = rng.random((5, 9)) < 0.3
+    readable = np.ones_like(correct)
+    for k in range(1, 10):
+        np.testing.assert_allclose(best_of_k(correct, np.full(correct.shape, 0.5), readable, k), correct.mean(axis=1))
+        np.testing.assert_allclose(best_of_k(correct, correct.astype(float), readable, k), pass_at_k(correct, k))
+    np.testing.assert_array_equal(best_of_k(correct, rng.random(correct.shape), ~readable, 4), 0)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.integers(1, 7))
