@@ -23,6 +23,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import (
     chains,
     figures,
+    ledger,
     optimal,
     outcome,
     rescore,
@@ -79,11 +80,16 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """
     began = time.perf_counter()
     workdir, out = epath.Path(workdir), epath.Path(out)
-    bank = rows.read_folder(workdir / "bank", COLUMNS)
+    columns = (*COLUMNS, *ledger.COLUMNS)
+    bank = rows.read_folder(workdir / "bank", columns)
     searches = [name for name in config.sweep.strategies if not StrategyName.parse(name).from_bank]
-    search = rows.read_folder(workdir / "search", COLUMNS) if searches else bank.slice(0, 0)
+    search = rows.read_folder(workdir / "search", columns) if searches else bank.slice(0, 0)
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
     summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source)
+    trained = ledger.models(workdir)
+    if trained is not None:
+        prompts = ledger.prompt_tokens(config, workdir)
+        summary["compute"] = _plain(ledger.summarise(config, bank, search, prompts, trained))
     if config.orm.base:
         summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
     if config.revision.enabled:
@@ -99,6 +105,9 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     _write_csv(out / "missing.csv", "strategy budget question seed sample", missing)
     figures.save(figures.accuracy_vs_budget(summary), out, "accuracy_vs_budget")
     figures.save(figures.quality(summary), out, "quality")
+    if trained is not None:
+        _write_csv(out / "compute.csv", "strategy budget measure value", ledger.csv_rows(summary))
+        figures.save(ledger.figure(summary), out, "accuracy_vs_flops")
     _write_csv(
         out / "weak_verifiers.csv", "verifier measure budget mean low high", weak.csv_rows(summary["weak_verifiers"])
     )
