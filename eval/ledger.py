@@ -66,9 +66,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Count what a question costs on average.
 
-    A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier. Majority
-    asks it too, for ties, unless told otherwise (`majority:ties=first`). FLOPs are logical (`compute.inference`), with
-    all parameters of each model.
+    A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier.
+    Majority asks it too, for ties, unless told otherwise (`majority:ties=first`). FLOPs are logical
+    (`compute.inference`), with all parameters of each model.
 
     Args:
         config: The experiment.
