@@ -59,6 +59,8 @@ def get_config() -> ExperimentConfig:
                 patience=4,
             ),
         ),
-        sweep=dataclasses.replace(demo.sweep, budgets=(1, 2, 4, 8, 16, 32, 64)),
+        sweep=dataclasses.replace(
+            demo.sweep, budgets=(1, 2, 4, 8, 16, 32, 64), strategies=(*demo.sweep.strategies, "beam:width=sqrt")
+        ),
         chains=ChainsConfig(answers=64, refine=16, shard_questions=70),
     )

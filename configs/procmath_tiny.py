@@ -2,7 +2,7 @@
 
 Command:   make demo, or: ttcjax run configs/procmath_tiny.py --workdir runs/demo
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      11 min on two cores, 1.9 GB.
+Time:      about 11 min on two cores, 1.9 GB.
 Expect:    pass@1 0.40; at 16 generations majority 0.56, best-of-N weighted 0.60, beam search 0.61;
            step AUROC of the verifier 0.83. Revisions: right in 44% of all steps of a chain; what trained longer does is
            in configs/procmath_revisions.py.
@@ -85,6 +85,11 @@ def get_config() -> ExperimentConfig:
                 patience=4,
             ),
         ),
-        sweep=SweepConfig(samples=64, budgets=(1, 2, 4, 8, 16, 64), shard_questions=210),
+        sweep=SweepConfig(
+            samples=64,
+            budgets=(1, 2, 4, 8, 16, 64),
+            strategies=("majority", "best_of_n:select=weighted", "beam:width=4"),
+            shard_questions=210,
+        ),
         chains=ChainsConfig(budgets=(1, 2, 4, 8, 16), answers=16, chains=2, questions=140, shard_questions=70),
     )
