@@ -20,12 +20,6 @@ Convention = Literal["v1", "iclr", "strict"]
 `iclr`: 4 P, since a verifier of the same size reads along; of the larger model too, which has none (the published one).
 `strict`: 4 P for the smaller model with its verifier, 2 P for the larger one, which answers once without."""
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
-PAPER_R: dict[Convention, tuple[float, float, float]] = {
-    "v1": (0.16, 0.79, 22.0),
-    "iclr": (0.08, 0.40, 11.0),
-    "strict": (0.08, 0.40, 11.0),
-}
-"""The values of R that the paper marks: inference light, about even with pretraining, and heavy."""
 
 
 def kappa(size_ratio: float, r: float, convention: Convention = "v1") -> float:

@@ -13,14 +13,12 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.allocate import compute_optimal, regret
+from ttcjax.eval.allocate import REPEATS, compute_optimal, regret
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap
 
 BINS = 5
 FOLDS = 2
-REPEATS = 20
-"""Cuts into folds that are averaged: the paper has one."""
 
 
 def budget_for(budgets: Sequence[int], curve_BR: np.ndarray, target_R: np.ndarray) -> np.ndarray:
@@ -122,18 +120,14 @@ def summarise(
     first, *others = bins.values()
     if others:
         found["agreement"] = float((first == others[0]).mean())
-    found["per_bin"] = {
-        str(number): {
-            strategy: {
-                str(n): dataclasses.asdict(
-                    Bootstrap(int((first == number).sum()), settings.bootstrap, settings.seed)(values[first == number])
-                )
-                for n, values in by_budget.items()
-            }
+    found["per_bin"] = {}
+    for number in range(1, BINS + 1):
+        inside = first == number
+        within = Bootstrap(int(inside.sum()), settings.bootstrap, settings.seed)
+        found["per_bin"][str(number)] = {
+            strategy: {str(n): dataclasses.asdict(within(values[inside])) for n, values in by_budget.items()}
             for strategy, by_budget in accuracy.items()
         }
-        for number in range(1, BINS + 1)
-    }
     return found
 
 
@@ -151,7 +145,7 @@ def figure(summary: dict[str, Any]) -> Figure:
             figures.band(left, [int(n) for n in cells], cells.values(), i, figures.label(strategy))
             for where, strategies in zip(others, found["per_bin"].values(), strict=True):
                 figures.band(where, [int(n) for n in strategies[strategy]], strategies[strategy].values(), i)
-        for i, (notion, cells) in enumerate((k, v) for k, v in found.items() if k not in ("agreement", "per_bin")):
+        for i, (notion, cells) in enumerate(_notions(found).items()):
             points = cells["accuracy"]
             left.plot(
                 [int(n) for n in points],
@@ -166,27 +160,27 @@ def figure(summary: dict[str, Any]) -> Figure:
         left.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Strategy by difficulty")
         left.legend(frameon=False, fontsize=8, loc="lower right")
         for number, where in enumerate(others, 1):
-            figures.powers_of_two(where, budgets[::2])
+            figures.powers_of_two(where, budgets[::-2])
             where.set(title=f"bin {number}" + (" (easiest)" if number == 1 else ""), xlabel="N")
         return drawn
 
 
 def render(summary: dict[str, Any], console: Console) -> None:
-    """Print the accuracy of the chosen strategies by budget, and what they are in each bin at the largest one."""
-    found = summary["compute_optimal"]
-    notions = [name for name in found if name not in ("agreement", "per_bin")]
-    budgets = list(found[notions[0]]["accuracy"])
+    """Print the accuracy of the chosen strategies by budget, less the best single one, and the compute saved."""
+    notions = _notions(summary["compute_optimal"])
+    budgets = list(next(iter(notions.values()))["accuracy"])
     table = tables.table("strategy chosen by difficulty: accuracy in %", ["N =", *budgets])
-    for notion in notions:
-        cells = found[notion]
+    for notion, cells in notions.items():
         table.add_row(notion, *map(tables.cell, cells["accuracy"].values()))
-        rows = cells["minus_best"].values()
-        table.add_row(
-            "- best single", *(tables.difference_cell({"difference": r["mean"], **r}) for r in rows), style="dim"
-        )
+        table.add_row("- best single", *map(tables.difference_cell, cells["minus_best"].values()), style="dim")
         if "compute_saved" in cells:
             table.add_row("x best-of-N", *(_saved_cell(cell) for cell in cells["compute_saved"].values()), style="dim")
     console.print(table)
+
+
+def _notions(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found for each notion of difficulty, without what stands beside them."""
+    return {name: cells for name, cells in found.items() if name not in ("agreement", "per_bin")}
 
 
 def _saved_cell(cell: dict[str, Any]) -> str:
@@ -197,9 +191,8 @@ def _saved_cell(cell: dict[str, Any]) -> str:
 def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return (bins, measure, bin, strategy, budget, mean, low, high)."""
     rows: list[tuple[Any, ...]] = []
-    for notion, cells in summary["compute_optimal"].items():
-        if notion in ("agreement", "per_bin"):
-            continue
+    notions = _notions(summary["compute_optimal"])
+    for notion, cells in notions.items():
         for measure in ("accuracy", "regret", "minus_best"):
             rows += [(notion, measure, "", "", n, c["mean"], c["low"], c["high"]) for n, c in cells[measure].items()]
         for n, cell in cells.get("compute_saved", {}).items():
@@ -210,7 +203,7 @@ def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
                 for number, shares in by_bin.items()
                 for strategy, share in shares.items()
             ]
-    first = next(iter(summary["compute_optimal"]))
+    first = next(iter(notions))
     return rows + [
         (first, "accuracy", number, strategy, n, c["mean"], c["low"], c["high"])
         for number, strategies in summary["compute_optimal"]["per_bin"].items()

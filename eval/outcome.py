@@ -93,7 +93,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
         for name, rules in summary["accuracy"].items():
             table.add_row(f"{_RULE_NAMES[rule]}, {_NAMES[name]}", *map(tables.cell, rules[rule].values()))
         rows = [row for row in summary["prm_minus_orm"] if row["selector"] == rule]
-        table.add_row("PRM - ORM", *(tables.difference_cell({"difference": r["mean"], **r}) for r in rows), style="dim")
+        table.add_row("PRM - ORM", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
 
 

@@ -286,7 +286,10 @@ def render(summary: dict[str, Any], console: Console) -> None:
         table = tables.table("paired differences in points, 95% intervals", ["N =", *budgets])
         for a, b in dict.fromkeys((c["a"], c["b"]) for c in summary["comparisons"]):
             cells = [c for c in summary["comparisons"] if (c["a"], c["b"]) == (a, b)]
-            table.add_row(f"{figures.label(a)}\n- {figures.label(b)}", *map(tables.difference_cell, cells))
+            table.add_row(
+                f"{figures.label(a)}\n- {figures.label(b)}",
+                *(tables.difference_cell({**cell, "mean": cell["difference"]}) for cell in cells),
+            )
         console.print(table)
 
     levels = summary["per_level"]

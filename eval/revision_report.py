@@ -23,7 +23,7 @@ def render(revision: dict[str, Any], accuracy: dict[str, Any], console: Console)
             cells = [tables.cell(accuracy[names[n][i]][rule]) if i < len(names[n]) else "" for n in budgets]
             table.add_row(str(1 << i), *cells)
         differences = [r for r in revision["sequential_minus_parallel"] if r["selector"] == rule]
-        cells = {r["n"]: tables.difference_cell({"difference": r["mean"], **r}) for r in differences}
+        cells = {r["n"]: tables.difference_cell(r) for r in differences}
         table.add_row("one chain\n- parallel", *(cells.get(n, "") for n in budgets), style="dim")
         console.print(table)
     _render_bins(revision, console)
@@ -55,8 +55,7 @@ def _render_bins(revision: dict[str, Any], console: Console) -> None:
         best = [cells[rule]["best"] for cells in bins.values()]
         table.add_row(f"best s x p, {rule}", *(f"{cell['s']} x {cell['p']}" for cell in best))
         table.add_row("chosen on the other half", *map(tables.cell, best))
-        differences = ({"difference": cell["minus_parallel"]["mean"], **cell["minus_parallel"]} for cell in best)
-        table.add_row("- parallel", *map(tables.difference_cell, differences), style="dim")
+        table.add_row("- parallel", *(tables.difference_cell(cell["minus_parallel"]) for cell in best), style="dim")
     console.print(table)
 
 
@@ -67,8 +66,7 @@ def _render_verifiers(revision: dict[str, Any], console: Console) -> None:
         table.add_row(name, *map(tables.cell, cells.values()))
         rows = [row for row in revision["verifier_differences"] if row["b"] == name]
         if rows:
-            differences = ({"difference": row["mean"], **row} for row in rows)
-            table.add_row(f"{revision['verifier']} - {name}", *map(tables.difference_cell, differences), style="dim")
+            table.add_row(f"{revision['verifier']} - {name}", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
 
 

@@ -18,15 +18,13 @@ import pyarrow.compute as pc
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.eval.allocate import compute_optimal
+from ttcjax.eval.allocate import REPEATS, compute_optimal
 from ttcjax.eval.chains import VERIFIERS
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap, Estimate
 from ttcjax.revise.strategies import Refine
 from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
 
-CHOICE_REPEATS = 20
-"""Cuts into two halves that are averaged where a split of a budget is chosen."""
 SELECTORS = ("hierarchical", "majority")
 """The two that the paper compares (Snell et al. 2024, section 6.2); `last` and `best` are for reference."""
 
@@ -284,7 +282,7 @@ def _best(config: ExperimentConfig, bootstrap: Bootstrap, values: dict[tuple[int
     s, p = max(values, key=lambda pair: values[pair].mean())
     everything = np.stack(list(values.values()))
     choice = compute_optimal(
-        everything, np.ones(everything.shape[1], np.int64), repeats=CHOICE_REPEATS, seed=config.sweep.seed
+        everything, np.ones(everything.shape[1], np.int64), repeats=REPEATS, seed=config.sweep.seed
     )
     parallel = values[min(values)]
     return {

@@ -24,6 +24,6 @@ def cell(point: dict[str, float]) -> str:
 
 def difference_cell(point: dict[str, Any]) -> str:
     """Return a difference in points with its interval below it, bold where that holds no zero."""
-    text = f"{100 * point['difference']:+.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
+    text = f"{100 * point['mean']:+.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
     clear = point["low"] > 0 or point["high"] < 0
     return f"[bold]{text}[/]" if clear else text

@@ -95,8 +95,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     for name, cells in summary["accuracy"].items():
         table.add_row(NAMES[name], *map(tables.cell, cells.values()))
         if name in summary["minus_none"]:
-            gains = ({"difference": cell["mean"], **cell} for cell in summary["minus_none"][name].values())
-            table.add_row("- none", *map(tables.difference_cell, gains), style="dim")
+            table.add_row("- none", *map(tables.difference_cell, summary["minus_none"][name].values()), style="dim")
     console.print(table)
 
 

@@ -44,8 +44,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     Returns:
         What the policy stage returns, `train_trajectories`, `valid_trajectories`, and `cut_trajectories`: how many of
-        both do not show all their answers, for want of room; with `revision.rest_em`
-        the same of the first model as `offline`, and the counts of `rest_em.balanced` as `rest_em`.
+        both do not show all their answers, for want of room; with `revision.rest_em` the same of the first model as
+        `offline`, and the counts of `rest_em.balanced` as `rest_em`.
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
@@ -75,7 +75,8 @@ def _fine_tune(
 ) -> dict[str, Any]:
     """Fine-tune the policy on rows with `question`, `prompt`, `answers` and `target`; write it to `out/best`.
 
-    `source` is the setting that gives more rows."""
+    `source` is the setting that gives more rows.
+    """
     train = config.revision.train
     held = held_out((row["question"] for row in rows), config.revision.valid_fraction, source)
     context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)

@@ -363,7 +363,7 @@ class ORMConfig:
     base: bool = False
     """Also train one on the policy's own samples, those of the step labels, and judge the bank with it."""
     questions: int = 4000
-    """Training questions on which the revision model's chains are sampled: those after the ones of the trajectories."""
+    """Training questions on which the revision model's chains are sampled: those after all that it was trained on."""
     chains: int = 2
     """Chains a question."""
     answers: int = 5

@@ -109,7 +109,7 @@ STAGES = (
     Stage(
         "trajectories",
         "ttcjax.revise.trajectories",
-        "sample answers of training questions and put wrong ones before right ones",
+        "sample answers of training questions and put others before right ones",
         ("data", "policy"),
         ("sampler", "revision.trajectories"),
         ("trajectories.parquet",),

@@ -1,7 +1,7 @@
 """The attempts stage: chains of the revision model on training questions, graded; what its verifier learns from.
 
 A verifier must see what it will judge: answers of the revision model, with the answers before them (Snell et al.
-2024, App. J). The questions come after those of the trajectories, so that the model has not seen their answers.
+2024, App. J). The questions come after those that it was trained on, so that the model has not seen their answers.
 """
 
 from __future__ import annotations
