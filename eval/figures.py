@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import NullLocator
 
 from ttcjax.eval.estimators import StrategyName
@@ -78,6 +78,26 @@ def powers_of_two(axes: Axes, ns: Sequence[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
+def legend_below(figure: Figure | SubFigure) -> None:
+    """Put one legend of all named lines below the axes, where it covers none of them.
+
+    Args:
+        figure: A figure, or a part of one, with its axes drawn; a name that several axes have stands once.
+    """
+    named = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        named.update({name: handle for handle, name in zip(handles, names, strict=True) if name not in named})
+    if named:
+        # In inches at this size: a line's sample, and 0.075 a letter of the longest name.
+        column = 0.6 + 0.075 * max(map(len, named))
+        width = figure.bbox.width / figure.dpi
+        columns = min(len(named), max(1, int(width / column)))
+        figure.legend(
+            named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+
+
 def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
     """Draw accuracy against generation budget, one line and one 95% band a strategy."""
     with mpl.rc_context(STYLE):
@@ -99,6 +119,27 @@ def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
         axes.set_ylim(max(bottom, -0.5), max(top, 1.0))  # where nothing is right, the margins would reach below 0 %
         axes.set_title(f"{summary['name']}: accuracy by strategy, {summary['questions']} questions, 95% intervals")
         _label_ends(axes, ends)
+        return figure
+
+
+def aggregation(summary: dict[str, Any]) -> Figure:
+    """Draw best-of-N weighted by every way to make one score of a solution's steps (Snell et al. 2024, Fig. 13).
+
+    Majority and, where there is one, the outcome-reward model of base samples stand beside them.
+    """
+    lines = {f"PRM, {how}": cells for how, cells in summary["aggregation"].items()}
+    if "orm" in summary:
+        lines["ORM"] = summary["orm"]["accuracy"]["orm"]["weighted"]
+    if "majority" in summary["accuracy"]:
+        lines["majority"] = summary["accuracy"]["majority"]
+    with mpl.rc_context(STYLE):
+        figure = new_figure(7.5, 4.6)
+        axes = figure.add_subplot()
+        for i, (name, cells) in enumerate(lines.items()):
+            band(axes, [int(n) for n in cells], cells.values(), i, name)
+        powers_of_two(axes, [int(n) for n in next(iter(lines.values()))])
+        axes.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Best-of-N weighted by score of a solution")
+        legend_below(figure)
         return figure
 
 
@@ -125,16 +166,19 @@ def quality(summary: dict[str, Any]) -> Figure:
         left.set_title("Difficulty of the questions")
         left.grid(axis="x", visible=False)
         _reliability(right, summary["prm"])
+        legend_below(figure)
         return figure
 
 
-def save(figure: Figure, folder: epath.PathLike, name: str) -> None:
-    """Write a figure as `name.png` and `name.svg`; equal figures give equal files."""
+def save(figure: Figure, folder: epath.PathLike, name: str) -> bytes:
+    """Write a figure as `name.png` and `name.svg`, and return the latter; equal figures give equal files."""
+    sink = io.BytesIO()
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         sink = io.BytesIO()
         with mpl.rc_context(STYLE):
             figure.savefig(sink, format=kind, dpi=160, metadata=metadata)
         write_bytes(epath.Path(folder) / f"{name}.{kind}", sink.getvalue())
+    return sink.getvalue()
 
 
 def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
@@ -151,7 +195,6 @@ def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
     axes.plot(scores, targets, color=COLOURS[1], linewidth=1.2)
     sizes = [10 + 300 * b["count"] / total for b in bins]
     axes.scatter(scores, targets, s=sizes, color=COLOURS[1], zorder=3, label="verifier (area: share of steps)")
-    axes.legend(loc="best", frameon=False, fontsize=9, handletextpad=0.5, borderaxespad=0.2)
     axes.set_title(f"Reliability of the verifier, ECE {prm['ece']:.3f}")
 
 

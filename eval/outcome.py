@@ -1,4 +1,7 @@
-"""The outcome-reward model of base samples beside the process-reward model (Snell et al. 2024, Figs. 13 to 15)."""
+"""The outcome-reward model of base samples beside the process-reward model.
+
+Snell et al. 2024, Fig. 14, and in the version of 2025 Figs. 13 and 15.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,11 @@ def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table) -> dict[st
         orm: The same rows with the scores of the outcome-reward model.
 
     Returns:
-        `accuracy[verifier][rule][n]` with intervals, `prm_minus_orm` (paired over questions, by rule and n), and
-        `solution_auroc[verifier]`: how well the score of a whole sample tells right from wrong.
+        `accuracy[verifier][rule][n]` with intervals; paired over questions: `prm_minus_orm` (by rule and n),
+        `weighted_minus_best[verifier][n]`, and, with budgets enough, what the largest budget brings: `gap_growth`, the
+        weighted PRM - ORM there less that at `from` generations, and `late_gain[verifier][rule]`, accuracy there less
+        that at `from`, a quarter of it; and `solution_auroc[verifier]`: how well the score of a whole sample tells
+        right from wrong.
     """
     questions = sorted(set(prm["question"].to_pylist()))
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
@@ -62,26 +68,60 @@ def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table) -> dict[st
             for rule in RULES
             for n in config.sweep.budgets
         ],
+        "weighted_minus_best": {
+            name: {
+                str(n): dataclasses.asdict(bootstrap.paired(rules["weighted"][n], rules["best"][n]))
+                for n in config.sweep.budgets
+            }
+            for name, rules in accuracy.items()
+        },
+        **_growth(config.sweep.budgets, accuracy, bootstrap),
         "solution_auroc": told_apart,
     }
 
 
-def figure(summary: dict[str, Any]) -> Figure:
+def _growth(
+    budgets: Sequence[int], accuracy: dict[str, dict[str, dict[int, np.ndarray]]], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """Return `gap_growth` and `late_gain` where there is a smaller budget to compare the largest with."""
+    largest, found = max(budgets), {}
+    small = min((n for n in budgets if 1 < n < largest), default=None)
+    if small is not None:
+        gap = {n: accuracy["prm"]["weighted"][n] - accuracy["orm"]["weighted"][n] for n in (small, largest)}
+        found["gap_growth"] = {"from": small, **dataclasses.asdict(bootstrap.paired(gap[largest], gap[small]))}
+    if largest % 4 == 0 and largest // 4 in budgets:
+        found["late_gain"] = {
+            name: {
+                rule: {
+                    "from": largest // 4,
+                    **dataclasses.asdict(bootstrap.paired(by_budget[largest], by_budget[largest // 4])),
+                }
+                for rule, by_budget in rules.items()
+            }
+            for name, rules in accuracy.items()
+        }
+    return found
+
+
+def figure(summary: dict[str, Any], majority: dict[str, Any] | None = None) -> Figure:
     """Draw accuracy against the budget, by verifier and by how it selects.
 
     Args:
         summary: What `summarise` returns, with JSON's own types.
+        majority: Accuracy of the majority vote by budget, for comparison.
     """
     with mpl.rc_context(figures.STYLE):
         drawn = figures.new_figure(10.0, 3.9)
         for i, (where, rule) in enumerate(zip(drawn.subplots(1, 2, sharey=True), RULES, strict=True)):
             for j, (name, rules) in enumerate(summary["accuracy"].items()):
                 figures.band(where, [int(n) for n in rules[rule]], list(rules[rule].values()), j, _NAMES[name])
+            if majority is not None:
+                figures.band(where, [int(n) for n in majority], majority.values(), len(_NAMES), "majority")
             figures.powers_of_two(where, [int(n) for n in summary["accuracy"]["prm"][rule]])
             where.set(xlabel="generation budget N", title=_RULE_NAMES[rule])
-            where.legend(frameon=False, fontsize=9, loc="lower right")
             if not i:
                 where.set_ylabel("accuracy (%)")
+        figures.legend_below(drawn)
         return drawn
 
 

@@ -16,16 +16,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.config import ExperimentConfig, config_hash, to_dict
 from ttcjax.errors import UserError
 from ttcjax.eval import (
     chains,
+    claims,
     figures,
     ledger,
     optimal,
     outcome,
+    overoptimisation,
+    page,
+    paired,
     rescore,
     revision_figures,
     revision_report,
@@ -34,6 +39,7 @@ from ttcjax.eval import (
     tables,
     weak,
 )
+from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import (
     COLUMNS,
     Bootstrap,
@@ -47,13 +53,12 @@ from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
-from ttcjax.verify.aggregate import AGGREGATIONS
+from ttcjax.verify.aggregate import AGGREGATIONS, aggregate
 from ttcjax.verify.metrics import VALIDATION_SCHEMA, auroc, best_threshold, brier, first_error, reliability
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 """The keys of the summary that differ between two runs of the same config."""
 
-WEIGHTED = "best_of_n:select=weighted"
 DEFAULT_THRESHOLD = 0.5
 _HISTOGRAM_BINS = 10
 
@@ -64,8 +69,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """Write the report of an experiment.
 
     Reads `bank/`, `search/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what the
-    config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV) and figures (PNG and SVG) under
-    `out`, and `summary.json` under `workdir`.
+    config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV), figures (PNG and SVG) and the page
+    with all of them (`index.html`) under `out`, and `summary.json` under `workdir`.
 
     Args:
         config: The experiment.
@@ -79,64 +84,116 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         UserError: Results are missing, corrupt, or of another config.
     """
     began = time.perf_counter()
-    workdir, out = epath.Path(workdir), epath.Path(out)
-    columns = (*COLUMNS, *ledger.COLUMNS)
-    bank = rows.read_folder(workdir / "bank", columns)
+    workdir, files = epath.Path(workdir), _Files(epath.Path(out))
+    columns = (*COLUMNS, *ledger.COLUMNS, "gold")
+    bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = [name for name in config.sweep.strategies if not StrategyName.parse(name).from_bank]
-    search = rows.read_folder(workdir / "search", columns) if searches else bank.slice(0, 0)
+    search = bank.slice(0, 0)
+    if searches:
+        search = overoptimisation.with_lines(rows.read_folder(workdir / "search", columns), workdir / "search")
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
     summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source)
     trained = ledger.models(workdir)
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)
         summary["compute"] = _plain(ledger.summarise(config, bank, search, prompts, trained))
+    exploited = overoptimisation.summarise(config, bank, search)
+    table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
+    exploited["examples"] = overoptimisation.examples(exploited, table, folder)
+    summary["over_optimisation"] = _plain(exploited)
     if config.orm.base:
         summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
     if config.revision.enabled:
-        found, accuracy = revisions.summarise(config, chains.read(workdir / "chains"), ease_of_questions(bank))
+        found, accuracy = revisions.summarise(
+            config,
+            chains.read(workdir / "chains"),
+            ease_of_questions(bank),
+            predicted_ease(bank, config.prm.aggregate),
+        )
         made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
-        summary["revision"] = _plain(found | {"trajectories": made})
+        summary["revision"] = _plain(found | {"trajectories": made, "rest_em": config.revision.rest_em.chains > 0})
         summary["accuracy"] |= _plain(accuracy)
+    summary["claims"] = claims.summarise(summary)
     if missing:
         logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(missing))
 
-    _write_csv(out / "accuracy.csv", "strategy budget mean low high questions", _accuracy_rows(summary))
-    _write_csv(out / "per_level.csv", "level questions measure mean low high", _level_rows(summary))
-    _write_csv(out / "missing.csv", "strategy budget question seed sample", missing)
-    figures.save(figures.accuracy_vs_budget(summary), out, "accuracy_vs_budget")
-    figures.save(figures.quality(summary), out, "quality")
-    if trained is not None:
-        _write_csv(out / "compute.csv", "strategy budget measure value", ledger.csv_rows(summary))
-        figures.save(ledger.figure(summary), out, "accuracy_vs_flops")
-    _write_csv(
-        out / "weak_verifiers.csv", "verifier measure budget mean low high", weak.csv_rows(summary["weak_verifiers"])
-    )
-    figures.save(weak.figure(summary["weak_verifiers"]), out, "weak_verifiers")
-    if "compute_optimal" in summary:
-        _write_csv(
-            out / "by_difficulty.csv", "bins measure bin strategy budget mean low high", optimal.csv_rows(summary)
-        )
-        figures.save(optimal.figure(summary), out, "by_difficulty")
-    if config.orm.base:
-        _write_csv(out / "verifiers.csv", "verifier selector budget mean low high", outcome.csv_rows(summary["orm"]))
-        figures.save(outcome.figure(summary["orm"]), out, "verifiers")
-    if config.revision.enabled:
-        _write_csv(
-            out / "revision_steps.csv",
-            "step chains measure mean low high",
-            revision_report.step_rows(summary["revision"]),
-        )
-        _write_csv(
-            out / "revision_accuracy.csv",
-            "strategy selector mean low high",
-            revision_report.accuracy_rows(summary["accuracy"]),
-        )
-        for name, draw in revision_figures.ALL.items():
-            figures.save(draw(summary["revision"], summary["accuracy"]), out, name)
-
+    files.table("missing", "strategy budget question seed sample", missing)
+    _write_tables(summary, files)
+    _draw(summary, files)
     summary |= _timing(workdir, began)
+    text = page.html(summary, files.figures, files.tables, to_dict(config))
+    write_bytes(epath.Path(out) / "index.html", text.encode())
     write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     return summary
+
+
+class _Files:
+    """Writes the tables and figures of a report, and keeps them for its page.
+
+    Attributes:
+        tables: Text of the CSV files, by name.
+        figures: SVG of the figures, by name.
+    """
+
+    def __init__(self, out: epath.Path):
+        self._out = out
+        self.tables: dict[str, str] = {}
+        self.figures: dict[str, bytes] = {}
+
+    def table(self, name: str, header: str, lines: Iterable[Sequence[Any]]) -> None:
+        """Write `name.csv`; the names of its columns stand in `header`, with blanks between."""
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        writer.writerow(header.split())
+        writer.writerows(lines)
+        self.tables[name] = sink.getvalue()
+        write_bytes(self._out / f"{name}.csv", self.tables[name].encode())
+
+    def figure(self, name: str, drawn: Figure) -> None:
+        """Write `name.png` and `name.svg`."""
+        self.figures[name] = figures.save(drawn, self._out, name)
+
+
+def _write_tables(summary: dict[str, Any], files: _Files) -> None:
+    estimate = "mean low high"
+    files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
+    files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))
+    files.table("claims", "claim source seen low high unit held measure", claims.csv_rows(summary["claims"]))
+    files.table("aggregation", f"selector budget {estimate}", _aggregation_rows(summary))
+    files.table("weak_verifiers", f"verifier measure budget {estimate}", weak.csv_rows(summary["weak_verifiers"]))
+    exploited = summary["over_optimisation"]
+    files.table("over_optimisation", f"strategy measure budget {estimate}", overoptimisation.csv_rows(exploited))
+    files.table("verifier_by_difficulty", f"bin questions pooled {estimate}", overoptimisation.auroc_rows(exploited))
+    if "compute" in summary:
+        files.table("compute", "strategy budget measure value", ledger.csv_rows(summary))
+    if "compute_optimal" in summary:
+        files.table("by_difficulty", f"bins measure bin strategy budget {estimate}", optimal.csv_rows(summary))
+    if "orm" in summary:
+        files.table("verifiers", f"verifier selector budget {estimate}", outcome.csv_rows(summary["orm"]))
+    if "revision" in summary:
+        revision = summary["revision"]
+        files.table("revision_steps", f"step chains measure {estimate}", revision_report.step_rows(revision))
+        accuracy = revision_report.accuracy_rows(summary["accuracy"])
+        files.table("revision_accuracy", f"strategy selector {estimate}", accuracy)
+        files.table("revision_bins", f"bins bin selector strategy {estimate}", revision_report.bin_rows(revision))
+        files.table("revision_verifiers", f"verifier budget {estimate}", revision_report.verifier_rows(revision))
+
+
+def _draw(summary: dict[str, Any], files: _Files) -> None:
+    files.figure("accuracy_vs_budget", figures.accuracy_vs_budget(summary))
+    files.figure("aggregation", figures.aggregation(summary))
+    files.figure("quality", figures.quality(summary))
+    files.figure("weak_verifiers", weak.figure(summary["weak_verifiers"]))
+    files.figure("over_optimisation", overoptimisation.figure(summary["over_optimisation"]))
+    if "compute" in summary:
+        files.figure("accuracy_vs_flops", ledger.figure(summary))
+    if "compute_optimal" in summary:
+        files.figure("by_difficulty", optimal.figure(summary))
+    if "orm" in summary:
+        files.figure("verifiers", outcome.figure(summary["orm"], summary["accuracy"].get("majority")))
+    if "revision" in summary:
+        for name, draw in revision_figures.ALL.items():
+            files.figure(name, draw(summary["revision"], summary["accuracy"]))
 
 
 def summarise(
@@ -192,6 +249,9 @@ def summarise(
 
     pass_at_1 = samples.pass_at_1()
     largest = max(config.sweep.budgets)
+    aggregated = {how: {n: samples.accuracy("weighted", how, n) for n in config.sweep.budgets} for how in AGGREGATIONS}
+    enough = len(questions) >= optimal.BINS * optimal.FOLDS
+    bins = quantile_bins(pass_at_1, optimal.BINS) if enough else None
     summary = {
         "name": config.name,
         "config_hash": config_hash(config),
@@ -209,15 +269,15 @@ def summarise(
             for strategy, by_budget in accuracy.items()
         },
         "comparisons": [
-            {"a": a, "b": b, "n": n, "difference": paired.mean, "low": paired.low, "high": paired.high}
+            {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high}
             for a, b in _pairs(config.sweep.strategies)
             for n in config.sweep.budgets
-            for paired in [bootstrap.paired(accuracy[a][n], accuracy[b][n])]
+            for found in [bootstrap.paired(accuracy[a][n], accuracy[b][n])]
         ],
         "aggregation": {
-            how: {str(n): interval(samples.accuracy("weighted", how, n)) for n in config.sweep.budgets}
-            for how in AGGREGATIONS
+            how: {str(n): interval(values) for n, values in by_budget.items()} for how, by_budget in aggregated.items()
         },
+        "paired": paired.summarise(config.sweep, accuracy, aggregated, bins),
         "per_level": _per_level(config, levels, pass_at_1, {name: accuracy[name][largest] for name in accuracy}),
         **_by_difficulty(config, samples, accuracy),
         "weak_verifiers": weak.summarise(config.sweep, samples, config.prm.aggregate),
@@ -238,13 +298,25 @@ def _by_difficulty(
         "oracle": samples.pass_at_1(),
         "predicted": samples.scores(config.prm.aggregate).mean(axis=(1, 2)),
     }
-    return {"compute_optimal": optimal.summarise(config.sweep, accuracy, ease, WEIGHTED)}
+    return {"compute_optimal": optimal.summarise(config.sweep, accuracy, ease, claims.WEIGHTED)}
 
 
 def ease_of_questions(bank: pa.Table) -> dict[str, float]:
     """Return the share of right base samples of each question."""
     means = bank.select(["question", "correct"]).group_by("question").aggregate([("correct", "mean")])
     return dict(zip(means["question"].to_pylist(), means["correct_mean"].to_pylist(), strict=True))
+
+
+def predicted_ease(bank: pa.Table, how: str) -> dict[str, float]:
+    """Return the mean score of each question's base samples, which needs no labels.
+
+    Args:
+        bank: Rows with `question` and `step_scores`.
+        how: Step aggregation behind a sample's score.
+    """
+    scores = pa.table({"question": bank["question"], "score": aggregate(step_scores(bank), how)})
+    means = scores.group_by("question").aggregate([("score", "mean")])
+    return dict(zip(means["question"].to_pylist(), means["score_mean"].to_pylist(), strict=True))
 
 
 def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
@@ -315,10 +387,14 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "compute_optimal" in summary:
         optimal.render(summary, console)
     weak.render(summary["weak_verifiers"], console)
+    if "over_optimisation" in summary:
+        overoptimisation.render(summary["over_optimisation"], console)
     if "orm" in summary:
         outcome.render(summary["orm"], console)
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
+    if summary.get("claims"):
+        claims.render(summary["claims"], console)
 
 
 def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tuple[list[str], np.ndarray]:
@@ -338,10 +414,11 @@ def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tu
 
 def _pairs(strategies: Sequence[str]) -> list[tuple[str, str]]:
     """Return what is compared: weighted against majority, and each search against weighted."""
-    if WEIGHTED not in strategies:
+    weighted = claims.WEIGHTED
+    if weighted not in strategies:
         return []
-    searches = [(name, WEIGHTED) for name in strategies if not StrategyName.parse(name).from_bank]
-    return ([(WEIGHTED, "majority")] if "majority" in strategies else []) + searches
+    searches = [(name, weighted) for name in strategies if not StrategyName.parse(name).from_bank]
+    return ([(weighted, "majority")] if "majority" in strategies else []) + searches
 
 
 def _per_level(
@@ -437,12 +514,10 @@ def _level_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
             yield level, values["count"], measure, point["mean"], point["low"], point["high"]
 
 
-def _write_csv(path: epath.Path, header: str, lines: Iterable[Sequence[Any]]) -> None:
-    sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(header.split())
-    writer.writerows(lines)
-    write_bytes(path, sink.getvalue().encode())
+def _aggregation_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
+    for how, points in summary["aggregation"].items():
+        for n, point in points.items():
+            yield how, n, point["mean"], point["low"], point["high"]
 
 
 def _number(value: float | None) -> str:

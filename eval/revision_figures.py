@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,100 +10,112 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from ttcjax.eval import revisions
-from ttcjax.eval.figures import COLOURS, MUTED, STYLE, band, new_figure, powers_of_two
+from ttcjax.eval.figures import COLOURS, MUTED, STYLE, band, legend_below, new_figure, powers_of_two
 
 _VERIFIERS = {
     "history": "ORM, answers before in view",
     "no_history": "ORM, the answer alone",
     "prm": "PRM of the base samples",
 }
+_DASHED: Any = (0, (4, 3))
 
 
 def steps(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
     """Draw pass@1 along the chains, and how often answers turn (Snell et al. 2024, Fig. 6 left)."""
     with mpl.rc_context(STYLE):
-        figure = new_figure(10.0, 3.9)
-        left, right = figure.subplots(1, 2)
+        figure = new_figure(10.0, 4.3)
+        parts = _halves(figure)
+        left, right = (part.subplots() for part in parts)
         rows = revision["pass_at_1_by_step"]
         band(left, [row["step"] for row in rows], rows, 0, "each answer")
         if revision["refine"]:
             tries = revision["refine"]
             band(left, [row["tries"] + 1 for row in tries], tries, 3, "what refining has kept")
-            left.legend(frameon=False, fontsize=9)
         trained = revision["trained_answers"]
-        left.axvline(trained + 1.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        left.annotate(
-            f"trained with up to\n{trained} answers before",
-            (trained + 1.7, 0.03),
-            xycoords=("data", "axes fraction"),
-            color=MUTED,
-            fontsize=8,
-        )
+        name = f"trained with up to {trained} answers before"
+        left.axvline(trained + 1.5, color=MUTED, linewidth=1, linestyle=_DASHED, label=name)
         left.set(xlabel="step of the chain", ylabel="right answers (%)")
         left.set_title(f"pass@1 by revision step, {revision['questions']} questions")
         flips = revision["flips_by_step"]
         for i, (turn, name) in enumerate((("right_to_wrong", "right to wrong"), ("wrong_to_right", "wrong to right"))):
             known = [row for row in flips if row[turn]["mean"] is not None]
             band(right, [row["step"] for row in known], [row[turn] for row in known], i + 1, name)
-        right.axhline(38, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        right.annotate(
-            "38% of right ones in the paper",
-            (1.0, 38),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 2),
-            textcoords="offset points",
-            color=MUTED,
-            ha="right",
-            fontsize=8,
-        )
+        right.axhline(38, color=MUTED, linewidth=1, linestyle=_DASHED, label="38% of right ones in the paper")
         right.set(xlabel="step of the chain", ylabel="of the answers before (%)", ylim=(0, None))
         right.set_title("Answers that turn")
-        right.legend(frameon=False, fontsize=9)
+        for part in parts:
+            legend_below(part)
         return figure
 
 
 def budgets(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
-    """Draw one chain against parallel answers, under both selectors and every verifier (Figs. 6 right and 15)."""
+    """Draw one chain against parallel answers, under both selectors (Fig. 6 right)."""
     with mpl.rc_context(STYLE):
-        figure = new_figure(12.0, 3.9)
-        axes = figure.subplots(1, 3, sharey=True)
+        figure = new_figure(10.0, 4.2)
+        axes = figure.subplots(1, 2, sharey=True)
         ns = _budgets(revision)
-        for where, rule in zip(axes, revisions.SELECTORS, strict=False):
+        for where, rule in zip(axes, revisions.SELECTORS, strict=True):
             band(where, ns, [accuracy[revisions.strategy_name(n, 1)][rule] for n in ns], 1, "sequential")
             band(where, ns, [accuracy[revisions.strategy_name(1, n)][rule] for n in ns], 0, "parallel")
-            where.set_title(f"Selected by {'the verifier' if rule == 'hierarchical' else 'majority'}")
-        for i, (name, cells) in enumerate(revision["verifiers"].items()):
-            band(axes[2], [int(n) for n in cells], list(cells.values()), i + 1, _VERIFIERS[name])
-        axes[2].set_title("Sequential, by verifier")
-        for where in axes:
             powers_of_two(where, ns)
-            where.set_xlabel("generation budget N")
-            where.legend(frameon=False, fontsize=8, loc="lower right")
+            where.set(xlabel="generation budget N", title=f"Selected by {_by(rule)}")
         axes[0].set_ylabel("accuracy (%)")
+        legend_below(figure)
         return figure
 
 
-def ratios(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
-    """Draw accuracy against the ratio of sequential to parallel, by budget and by difficulty (Figs. 7 and 10)."""
+def verifiers(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
+    """Draw one chain under every verifier that judged it, and parallel answers under the one that selects (Fig. 15)."""
     with mpl.rc_context(STYLE):
-        figure = new_figure(10.0, 7.4)
-        grid = figure.subplots(2, 2, sharey="col")
-        for row, rule in zip(grid, revisions.SELECTORS, strict=True):
-            for i, n in enumerate(_budgets(revision)):
-                _ratio(row[0], n, {name: accuracy[name][rule] for name in _names(n)}, i, f"N = {n}")
-            for i, (number, cells) in enumerate(revision["per_bin"].items()):
-                n = cells["n"]
-                _ratio(row[1], n, cells[rule]["accuracy"], i, f"bin {number}")
-            by = "the verifier" if rule == "hierarchical" else "majority"
-            row[0].set_title(f"By budget, selected by {by}")
-            row[1].set_title(f"By difficulty (1 easiest) at N = {max(_budgets(revision))}, selected by {by}")
-            row[0].set_ylabel("accuracy (%)")
-            for where in row:
-                where.legend(frameon=False, fontsize=8, ncols=2)
-                where.set_xlabel("sequential : parallel")
+        figure = new_figure(7.5, 4.6)
+        axes = figure.add_subplot()
+        for i, (name, cells) in enumerate(revision["verifiers"].items()):
+            band(axes, [int(n) for n in cells], list(cells.values()), i + 1, f"one chain: {_VERIFIERS[name]}")
+        ns = _budgets(revision)
+        parallel = [accuracy[revisions.strategy_name(1, n)]["hierarchical"] for n in ns]
+        band(axes, ns, parallel, 0, f"parallel: {_VERIFIERS[revision['verifier']]}")
+        powers_of_two(axes, ns)
+        axes.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Verifiers of revisions")
+        legend_below(figure)
+        return figure
+
+
+def ratios(rule: str, revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
+    """Draw accuracy against the ratio of sequential to parallel, by budget and by difficulty (Figs. 7 and 10).
+
+    Args:
+        rule: One of `revisions.SELECTORS`.
+        revision: The table `revision` of the summary.
+        accuracy: Its table `accuracy`.
+    """
+    with mpl.rc_context(STYLE):
+        figure = new_figure(10.0, 4.5)
+        parts = _halves(figure)
+        left, right = (part.subplots() for part in parts)
+        for i, n in enumerate(_budgets(revision)):
+            _ratio(left, n, {name: accuracy[name][rule] for name in _names(n)}, i, f"N = {n}")
+        _ratio_by_bin(right, revision["per_bin"], rule)
+        left.set_title(f"By budget, selected by {_by(rule)}")
+        right.set_title(f"By difficulty at N = {max(_budgets(revision))}, selected by {_by(rule)}")
+        left.set_ylabel("accuracy (%)")
+        for part in parts:
+            legend_below(part)
+        return figure
+
+
+def predicted_ratios(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
+    """Draw the ratios by difficulty as the verifier of base samples predicts it, under both selectors (Fig. 11)."""
+    with mpl.rc_context(STYLE):
+        figure = new_figure(10.0, 4.5)
+        axes = figure.subplots(1, 2, sharey=True)
+        for where, rule in zip(axes, revisions.SELECTORS, strict=True):
+            _ratio_by_bin(where, revision["per_bin_predicted"], rule)
+            where.set_title(f"Predicted difficulty, N = {max(_budgets(revision))}, by {_by(rule)}")
+        axes[0].set_ylabel("accuracy (%)")
+        legend_below(figure)
         return figure
 
 
@@ -127,11 +140,28 @@ def trajectories(revision: dict[str, Any], accuracy: dict[str, Any]) -> Figure:
         return figure
 
 
+def _halves(figure: Figure) -> list[SubFigure]:
+    """Return two parts side by side, each with room for a legend of its own."""
+    grid = figure.add_gridspec(1, 2)
+    return [figure.add_subfigure(grid[0, i]) for i in range(2)]
+
+
+def _by(rule: str) -> str:
+    return "the verifier" if rule == "hierarchical" else "majority"
+
+
+def _ratio_by_bin(axes: Axes, per_bin: Mapping[str, Any], rule: str) -> None:
+    for i, (number, cells) in enumerate(per_bin.items()):
+        name = f"bin {number}" + (" (easiest)" if number == "1" else "")
+        _ratio(axes, cells["n"], cells[rule]["accuracy"], i, name)
+
+
 def _ratio(axes: Axes, n: int, cells: Mapping[str, dict[str, float]], colour: int, name: str) -> None:
     pairs = revisions.pairs(n)
     points = [cells[revisions.strategy_name(s, p)] for s, p in pairs]
     at = [np.log2(s / p) for s, p in pairs]
     band(axes, at, points, colour, name)
+    axes.set_xlabel("sequential : parallel")
     lowest, highest = axes.get_xlim()
     ticks = np.arange(2 * np.ceil(lowest / 2), highest + 0.1, 2, dtype=int)
     axes.set_xticks(ticks, [f"{2**t}:1" if t >= 0 else f"1:{2**-t}" for t in ticks.tolist()])
@@ -148,7 +178,10 @@ def _names(n: int) -> list[str]:
 ALL: dict[str, Callable[[dict[str, Any], dict[str, Any]], Figure]] = {
     "revision_steps": steps,
     "revision_budgets": budgets,
-    "revision_ratios": ratios,
+    "revision_ratios": functools.partial(ratios, "hierarchical"),
+    "revision_ratios_majority": functools.partial(ratios, "majority"),
+    "revision_ratios_predicted": predicted_ratios,
+    "revision_verifiers": verifiers,
     "revision_trajectories": trajectories,
 }
 """Figures by the name of their files."""

@@ -82,6 +82,26 @@ def step_rows(revision: dict[str, Any]) -> list[tuple[Any, ...]]:
     return rows
 
 
+def bin_rows(revision: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (bins, bin, selector, strategy, mean, low, high) of every split of the largest budget by difficulty."""
+    return [
+        (bins, number, rule, strategy, cell["mean"], cell["low"], cell["high"])
+        for bins, key in (("oracle", "per_bin"), ("predicted", "per_bin_predicted"))
+        for number, cells in revision[key].items()
+        for rule in revisions.SELECTORS
+        for strategy, cell in cells[rule]["accuracy"].items()
+    ]
+
+
+def verifier_rows(revision: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (verifier, budget, mean, low, high) of one chain under every verifier."""
+    return [
+        (name, n, cell["mean"], cell["low"], cell["high"])
+        for name, cells in revision["verifiers"].items()
+        for n, cell in cells.items()
+    ]
+
+
 def accuracy_rows(accuracy: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return (strategy, selector, mean, low, high) of everything that revises."""
     others = figures.by_budget(accuracy)

@@ -162,7 +162,7 @@ def pairs(budget: int) -> list[tuple[int, int]]:
 
 
 def summarise(
-    config: ExperimentConfig, table: pa.Table, ease: Mapping[str, float]
+    config: ExperimentConfig, table: pa.Table, ease: Mapping[str, float], predicted: Mapping[str, float] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compute every number on revisions.
 
@@ -170,6 +170,7 @@ def summarise(
         config: The experiment.
         table: Rows of the chains stage.
         ease: Share of right base samples of each question, for the bins.
+        predicted: How easy the verifier of base samples takes each question to be; `ease` if not given.
 
     Returns:
         The table `revision` of the summary, and accuracies by strategy and selector.
@@ -211,7 +212,10 @@ def summarise(
     steps = int(max(chains.lengths))
     turns = [chains.turns(place) for place in range(steps - 1)]
     total = np.sum(turns, axis=0) if turns else np.zeros((len(chains.questions), 2, 2))
-    bins = quantile_bins(np.array([ease[question] for question in chains.questions]))
+    bins, guessed = (
+        quantile_bins(np.array([known[question] for question in chains.questions]))
+        for known in (ease, ease if predicted is None else predicted)
+    )
     return {
         "questions": len(chains.questions),
         "verifier": verifier,
@@ -247,6 +251,9 @@ def summarise(
         ],
         "refine": refined,
         "per_bin": _per_bin(config, bins, values),
+        "per_bin_predicted": _per_bin(config, guessed, values),
+        "by_ease": _by_ease(config, bins, values),
+        "late_steps": _late_steps(bootstrap, chains, config.revision.trajectories.most),
         "verifiers": {
             name: {str(n): _plain(bootstrap(chains.accuracy(n, 1, "hierarchical", name))) for n in settings.budgets}
             for name in chains.scores
@@ -316,6 +323,52 @@ def _per_bin(
             },
         }
     return found
+
+
+def _by_ease(
+    config: ExperimentConfig, bins: np.ndarray, values: dict[tuple[int, int, str], np.ndarray]
+) -> dict[str, Any]:
+    """Return what chains bring on easy questions (bins 1 and 2) and splits in between on hard ones (3 and up).
+
+    By selector, at the largest budget, paired: `sequential_minus_parallel` on easy ones; on hard ones
+    `between_minus_parallel` and `between_minus_sequential` of a split with several chains of several answers, chosen on
+    one half of the questions and judged on the other, as far as the budget has one.
+    """
+    largest = max(config.chains.budgets)
+    found: dict[str, Any] = {"n": largest}
+    easy, hard = bins <= 2, bins > 2
+    for rule in SELECTORS:
+        one, many = values[largest, 1, rule], values[1, largest, rule]
+        within = Bootstrap(int(easy.sum()), config.sweep.bootstrap, config.sweep.seed)
+        found[rule] = {"easy": {"sequential_minus_parallel": _plain(within.paired(one[easy], many[easy]))}}
+        between = [values[s, p, rule][hard] for s, p in pairs(largest) if s > 1 and p > 1]
+        if between:
+            within = Bootstrap(int(hard.sum()), config.sweep.bootstrap, config.sweep.seed)
+            chosen = compute_optimal(np.stack(between), bins[hard], repeats=REPEATS, seed=config.sweep.seed).accuracy
+            found[rule]["hard"] = {
+                "between_minus_parallel": _plain(within.paired(chosen, many[hard])),
+                "between_minus_sequential": _plain(within.paired(chosen, one[hard])),
+            }
+    return found
+
+
+def _late_steps(bootstrap: Bootstrap, chains: AnswerChains, most: int) -> dict[str, Any] | None:
+    """Return how much more often answers are right past the steps that training had than at others, paired.
+
+    Training had up to `most` answers before one, so late steps are those from `most + 2` on; `minus_first` is their
+    mean pass@1 less that of the first step, `minus_trained` less that of step `most`.
+    """
+    last = int(max(chains.lengths))
+    if last < most + 2:
+        return None
+    late = np.mean([chains.pass_at_1(place) for place in range(most + 1, last)], axis=0)
+    return {
+        "from": most + 2,
+        "to": last,
+        "trained": most,
+        "minus_first": _plain(bootstrap.paired(late, chains.pass_at_1(0))),
+        "minus_trained": _plain(bootstrap.paired(late, chains.pass_at_1(most - 1))),
+    }
 
 
 def _plain(estimate: Estimate | None) -> dict[str, float | None]:

@@ -37,11 +37,11 @@ SCHEMA = pa.schema(
 """Columns of every bank and search shard."""
 
 
-def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read all shards of a complete stage's folder and its direct subfolders, in the order of their paths.
+def shards(folder: epath.PathLike) -> list[epath.Path]:
+    """Return all shards of a complete stage's folder and its direct subfolders, in the order of their paths.
 
     Raises:
-        UserError: There is no shard, one is missing, or one is corrupt.
+        UserError: There is no shard, or one is missing.
     """
     folder = epath.Path(folder)
     paths = sorted([*folder.glob("shard-[0-9]*.parquet"), *folder.glob("*/shard-[0-9]*.parquet")], key=str)
@@ -58,4 +58,13 @@ def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) ->
     wanted = result.get("shards", len(paths))
     if len(paths) < wanted:
         raise UserError(f"{folder} lacks {wanted - len(paths)} of its {wanted} shards: delete {folder} and run again")
-    return pa.concat_tables(read_shard(path, SCHEMA, columns, delete=folder) for path in paths)
+    return paths
+
+
+def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read all shards of a complete stage's folder and its direct subfolders, in the order of their paths.
+
+    Raises:
+        UserError: There is no shard, one is missing, or one is corrupt.
+    """
+    return pa.concat_tables(read_shard(path, SCHEMA, columns, delete=folder) for path in shards(folder))

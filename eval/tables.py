@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 
 def table(title: str, columns: Sequence[str]) -> Table:
     """Return an empty table with its first column for names and the others for numbers."""
-    found = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    # A title wider than its table would be broken into lines as narrow as the table.
+    name = Text(f"\n{title}", no_wrap=True, overflow="ignore")
+    found = Table(title=name, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     found.add_column(columns[0])
     for column in columns[1:]:
         found.add_column(column, justify="right", no_wrap=True)

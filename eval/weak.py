@@ -57,7 +57,8 @@ def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, An
     """Compare verifiers at every budget.
 
     Returns:
-        `accuracy[verifier][n]` with intervals, and `minus_none[verifier][n]`, paired.
+        `accuracy[verifier][n]` with intervals, and, paired, `minus_none[verifier][n]` and `minus_weaker[verifier][n]`:
+        less the one before it among random, flipped and standard.
     """
     bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.seed)
     found = {n: accuracies(samples, how, n, settings.seed) for n in settings.budgets}
@@ -73,6 +74,13 @@ def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, An
             for name in NAMES
             if name != "none"
         },
+        "minus_weaker": {
+            name: {
+                str(n): dataclasses.asdict(bootstrap.paired(values[name], values[weaker]))
+                for n, values in found.items()
+            }
+            for weaker, name in (("random", "flipped"), ("flipped", "standard"))
+        },
     }
 
 
@@ -85,7 +93,7 @@ def figure(summary: dict[str, Any]) -> Figure:
             figures.band(axes, [int(n) for n in cells], cells.values(), i, NAMES[name])
         figures.powers_of_two(axes, [int(n) for n in summary["accuracy"]["none"]])
         axes.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Best-of-N weighted by verifier")
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        figures.legend_below(drawn)
         return drawn
 
 

@@ -18,7 +18,7 @@ from ttcjax import cli, pipeline
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.eval import estimators, report, rows
+from ttcjax.eval import catalogue, estimators, report, rows
 
 CONFIG = """
 from ttcjax.config import ExperimentConfig
@@ -237,16 +237,19 @@ def test_a_run_ends_with_its_tables_and_the_place_of_its_figures(capsys, monkeyp
     path.write_text(REPORT_CONFIG)
     workdir = tmp_path / "a_long_name_that_the_terminal_must_not_break_into_lines" / "[bold]"
     (workdir / "report").mkdir(parents=True)
-    for name in ("b.png", "a.png", "a.svg"):
+    for name in ("b.png", "a.png", "a.svg", "verifiers.png"):
         (workdir / "report" / name).touch()
     monkeypatch.setattr(pipeline, "run", lambda config, **_: {"report": {"result": made_up_summary(config)}})
     assert cli.main([command, str(path), "--workdir", str(workdir)]) == 0
     out = capsys.readouterr().out
     assert "accuracy in % by budget N" in out
     assert "50.0" in out, "half of the samples are right"
+    assert catalogue.line("verifiers").startswith("Fig. 14 (ICLR 13 and 15): ")
     assert [line for line in out.splitlines() if str(workdir) in line] == [
+        f"{catalogue.line('verifiers')}: {workdir}/report/verifiers.png",
         f"figure: {workdir}/report/a.png",
         f"figure: {workdir}/report/b.png",
+        f"all of it on one page: {workdir}/report/index.html",
         f"every number: {workdir}/summary.json",
     ]
 

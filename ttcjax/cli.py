@@ -373,14 +373,16 @@ def _print_report(summary: dict[str, Any], workdir: str) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from ttcjax.eval import catalogue
     from ttcjax.eval.report import render
 
     console = Console()
     render(summary, console)
     folder = epath.Path(workdir)
-    figures = sorted(os.fspath(path) for path in (folder / "report").iterdir() if path.suffix == ".png")
-    lines = [f"figure: {path}" for path in figures]
-    for line in ("", *lines, f"every number: {folder / 'summary.json'}"):
+    figures = catalogue.in_order(path.stem for path in (folder / "report").iterdir() if path.suffix == ".png")
+    lines = [f"{catalogue.line(name)}: {folder / 'report' / f'{name}.png'}" for name in figures]
+    places = (f"all of it on one page: {folder / 'report' / 'index.html'}", f"every number: {folder / 'summary.json'}")
+    for line in ("", *lines, *places):
         console.print(Text(line), soft_wrap=True)
 
 

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from rich.console import Console
 
 from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows
@@ -58,7 +59,11 @@ def test_random_scores_know_nothing():
 
 def test_it_is_printed_drawn_and_written():
     summary = weak.summarise(CONFIG.sweep, samples(), "last")
-    assert len(weak.csv_rows(summary)) == (4 + 3) * len(BUDGETS)
+    assert len(weak.csv_rows(summary)) == (4 + 3 + 2) * len(BUDGETS)
+    for weaker, name in (("random", "flipped"), ("flipped", "standard")):
+        for n, cell in summary["minus_weaker"][name].items():
+            means = (summary["accuracy"][which][n]["mean"] for which in (name, weaker))
+            assert cell["mean"] == pytest.approx(np.subtract(*means))
     weak.figure(summary).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
     weak.render(summary, console)

@@ -1,0 +1,317 @@
+"""Signs that a search exploits its verifier: what the chosen solutions look like, against what they score.
+
+Snell et al. 2024 see in examples (Figs. 24 to 29) that strong searches find solutions which repeat steps or are over
+in one or two, and which the verifier likes; here the same is counted, by strategy and budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow as pa
+from etils import epath
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.eval import figures, rows, tables
+from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.estimators import Bootstrap, Estimate, Samples, StrategyName, step_scores
+from ttcjax.parquet import read_shard
+from ttcjax.search import registry
+from ttcjax.select import choose
+from ttcjax.text.steps import split_steps
+from ttcjax.verify.aggregate import aggregate
+from ttcjax.verify.metrics import auroc
+
+SHORT = 2
+"""Most steps of a solution that is called short."""
+EXAMPLES = 3
+"""Wrong answers that are shown, those the verifier likes best."""
+MEASURES = {
+    "repeated": "chosen with a repeated step (%)",
+    "short": f"chosen of {SHORT} steps or fewer (%)",
+    "relative_length": "steps, % of the question's median",
+    "score": "score of the chosen (%)",
+    "right": "chosen that are right (%)",
+    "gap": "score minus share right (points)",
+}
+"""What is measured of the chosen solutions, all as shares."""
+_BATCH = 10_000
+
+
+def lines_of(text: str) -> tuple[int, bool]:
+    """Return how many steps a solution has, blank lines aside, and whether one stands in it twice or more."""
+    lines = [line.strip() for line in split_steps(text) if line.strip()]
+    return len(lines), len(set(lines)) < len(lines)
+
+
+def with_lines(table: pa.Table, folder: epath.PathLike) -> pa.Table:
+    """Return rows with the columns `lines` and `repeated`, see `lines_of`.
+
+    Texts are read a shard at a time and dropped at once: those of a large bank do not fit into memory together.
+
+    Args:
+        table: What `rows.read_folder` read from the folder, in its order.
+        folder: Of the bank or the search.
+
+    Raises:
+        UserError: A shard is missing or corrupt.
+    """
+    counts, repeats = [], []
+    for path in rows.shards(folder):
+        for batch in read_shard(path, rows.SCHEMA, ("text",), delete=folder).to_batches(max_chunksize=_BATCH):
+            found = [lines_of(text) for text in batch["text"].to_pylist()]
+            counts += [count for count, _ in found]
+            repeats += [repeat for _, repeat in found]
+    return table.append_column("lines", pa.array(counts, pa.int32())).append_column(
+        "repeated", pa.array(repeats, pa.bool_())
+    )
+
+
+def texts_at(folder: epath.PathLike, places: Sequence[int]) -> list[str]:
+    """Return the texts of some rows of a folder, counted in the order of `rows.read_folder`."""
+    found: dict[int, str] = {}
+    start = 0
+    for path in rows.shards(folder):
+        count = read_shard(path, rows.SCHEMA, ("sample",), delete=folder).num_rows
+        inside = [place - start for place in places if start <= place < start + count]
+        if inside:
+            texts = read_shard(path, rows.SCHEMA, ("text",), delete=folder)["text"]
+            found |= {start + place: texts[place].as_py() for place in inside}
+        start += count
+    return [found[place] for place in places]
+
+
+def chosen_rows(samples: Samples, rule: str, how: str, n: int | None = None, ties: str = "score") -> np.ndarray:
+    """Return the row of the table that disjoint blocks of n samples choose, `[Q, blocks]`; -1 where none can be read.
+
+    Args:
+        samples: Of the bank, or of one search at one budget.
+        rule: One of `ttcjax.select.RULES`; the representative of a vote is the chosen answer's best-scored sample.
+        how: Step aggregation behind the scores.
+        n: Samples of a block; all of a run by default.
+        ties: See `ttcjax.select.choose`.
+    """
+    questions, _, count = samples.row.shape
+    size = count if n is None else n
+    blocks = count // size
+
+    def cut(values_QRN: np.ndarray) -> np.ndarray:
+        return values_QRN[:, :, : blocks * size].reshape(-1, size)
+
+    chosen = choose(cut(samples.groups), cut(samples.scores(how)), rule, ties)
+    row = cut(samples.row)[np.arange(len(chosen)), np.maximum(chosen, 0)]
+    return np.where(chosen < 0, -1, row).reshape(questions, -1)
+
+
+def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dict[str, Any]:
+    """Measure the chosen solutions by strategy and budget, and the verifier by difficulty.
+
+    Args:
+        config: The experiment.
+        bank: Rows of the bank, with `estimators.COLUMNS` and what `with_lines` adds.
+        search: Rows of all search strategies, the same.
+
+    Returns:
+        `chosen[strategy][n][measure]` for `MEASURES`, over what was chosen, with intervals (null where nothing ever
+        is); `growth[strategy][measure]`, the largest budget less the least; `auroc[bin]`, how well the score tells
+        right from wrong solutions: `pooled` over the bin's samples, and within questions that have both (`mean` with
+        its interval, `questions`); `exploited`, (strategy, budget, row) of wrong answers that were chosen with the
+        highest scores at the largest budget, a row of the search or, if nothing searches, of the bank.
+    """
+    questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
+    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
+    base = Samples.from_table(bank, questions, config.sweep.samples)
+    median_Q = _median_lines(base, bank)
+    found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}}
+    exploited: list[tuple[float, str, int, int]] = []
+    searches = [name for name in config.sweep.strategies if not StrategyName.parse(name).from_bank]
+    strategy_of_row = np.array(search["strategy"].to_pylist(), object)
+    for strategy in config.sweep.strategies:
+        name = StrategyName.parse(strategy)
+        how = name.aggregation(config.prm.aggregate)
+        parts: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+        for n in config.sweep.budgets:
+            inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
+            cell = search.filter(pa.array(inside))
+            if cell.num_rows:
+                kept = registry.for_budget(strategy, n).n
+                samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
+                table, places = cell, np.flatnonzero(inside)
+                row = chosen_rows(samples, name.rule, how, ties=name.ties)
+            else:
+                table, places = bank, np.arange(bank.num_rows)
+                row = chosen_rows(base, name.rule, how, n, name.ties)
+            values = _values(table, how, row, median_Q)
+            made = row >= 0
+            parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
+            if n == max(config.sweep.budgets) and (strategy in searches or not searches):
+                wrong = made & (values["right"] == 0)
+                scores = np.where(wrong, values["score"], -np.inf)
+                for at in np.argsort(-scores, axis=None, kind="stable")[:EXAMPLES]:
+                    if wrong.flat[at]:
+                        exploited.append((float(scores.flat[at]), strategy, n, int(places[row.flat[at]])))
+        found["chosen"][strategy] = {
+            str(n): {measure: _plain(bootstrap.ratio(*pair)) for measure, pair in cells.items()}
+            for n, cells in parts.items()
+        }
+        first, last = parts[min(parts)], parts[max(parts)]
+        found["growth"][strategy] = {
+            measure: _plain(_ratio_difference(bootstrap, last[measure], first[measure])) for measure in MEASURES
+        }
+    exploited.sort(key=lambda item: -item[0])
+    return {
+        **found,
+        "auroc": _auroc_by_bin(config, base, bank),
+        "exploited": [{"strategy": s, "n": n, "row": row} for _, s, n, row in exploited[:EXAMPLES]],
+    }
+
+
+def examples(found: dict[str, Any], table: pa.Table, folder: epath.PathLike) -> list[dict[str, Any]]:
+    """Return the solutions of `exploited` with the score of each step.
+
+    Args:
+        found: What `summarise` returns.
+        table: The rows that `exploited` counts, with `gold`: of the search, or of the bank if nothing searches.
+        folder: Where they were read from.
+
+    Returns:
+        `strategy`, `n`, `question`, `gold` (the right answer), `answer` and `steps`, pairs of text and score.
+    """
+    places = [item["row"] for item in found["exploited"]]
+    return [
+        {
+            "strategy": item["strategy"],
+            "n": item["n"],
+            "question": table["question"][place].as_py(),
+            "gold": table["gold"][place].as_py(),
+            "answer": table["answer"][place].as_py(),
+            "steps": list(zip(split_steps(text), table["step_scores"][place].as_py(), strict=False)),
+        }
+        for item, place, text in zip(found["exploited"], places, texts_at(folder, places), strict=True)
+    ]
+
+
+def _values(table: pa.Table, how: str, row: np.ndarray, median_Q: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each measure of the chosen rows; whatever stands at -1 is not looked at."""
+    lines = table["lines"].to_numpy()[row]
+    score = aggregate(step_scores(table), how)[row]
+    right = table["correct"].to_numpy()[row].astype(np.float64)
+    return {
+        "repeated": table["repeated"].to_numpy()[row].astype(np.float64),
+        "short": (lines <= SHORT).astype(np.float64),
+        "relative_length": lines / median_Q[:, None],
+        "score": score,
+        "right": right,
+        "gap": score - right,
+    }
+
+
+def _median_lines(samples: Samples, bank: pa.Table) -> np.ndarray:
+    """Return the median steps of each question's base samples, at least 1, `[Q]`; 1 where there are none."""
+    lines = np.where(samples.row >= 0, bank["lines"].to_numpy()[samples.row], np.nan).reshape(len(samples.row), -1)
+    some = np.isfinite(lines).any(axis=1)
+    found = np.ones(len(lines))
+    found[some] = np.maximum(np.nanmedian(lines[some], axis=1), 1)
+    return found
+
+
+def _ratio_difference(
+    bootstrap: Bootstrap, a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
+) -> Estimate | None:
+    """Return one ratio of sums less another, over the same resamples; `None` where either divides by 0."""
+    if not a[1].sum() or not b[1].sum():
+        return None
+    (top_a, under_a), (top_b, under_b) = ([bootstrap.means(values) for values in pair] for pair in (a, b))
+    known = (under_a > 0) & (under_b > 0)
+    low, high = bootstrap.quantiles(top_a[known] / under_a[known] - top_b[known] / under_b[known])
+    return Estimate(float(a[0].sum() / a[1].sum() - b[0].sum() / b[1].sum()), low, high)
+
+
+def _auroc_by_bin(config: ExperimentConfig, samples: Samples, bank: pa.Table) -> dict[str, Any]:
+    """Judge the score of whole solutions, by bins of pass@1 where there are questions enough for them."""
+    score = samples.scores(config.prm.aggregate).reshape(len(samples.questions), -1)
+    right = samples.correct.reshape(score.shape)
+    there = (samples.row >= 0).reshape(score.shape)
+    bins = 5 if len(score) >= 10 else 1
+    number = quantile_bins(samples.pass_at_1(), bins)
+    found = {}
+    for b in range(1, bins + 1):
+        inside = np.flatnonzero(number == b)
+        within = np.array([auroc(score[q][there[q]], right[q][there[q]]) for q in inside])
+        within = within[np.isfinite(within)]
+        pooled = auroc(score[inside][there[inside]], right[inside][there[inside]])
+        estimate = Bootstrap(len(within), config.sweep.bootstrap, config.sweep.seed)(within) if len(within) else None
+        found[str(b)] = {
+            "pooled": None if math.isnan(pooled) else pooled,
+            **_plain(estimate),
+            "questions": len(within),
+        }
+    return found
+
+
+def _plain(estimate: Estimate | None) -> dict[str, float | None]:
+    return dict.fromkeys(("mean", "low", "high")) if estimate is None else dataclasses.asdict(estimate)
+
+
+def figure(summary: dict[str, Any]) -> Figure:
+    """Draw what becomes of the chosen solutions as the budget grows, and the verifier by difficulty.
+
+    Args:
+        summary: What `summarise` returns, with JSON's own types.
+    """
+    with mpl.rc_context(figures.STYLE):
+        drawn = figures.new_figure(12.0, 7.2)
+        grid = drawn.subplots(2, 3).ravel()
+        for where, measure in zip(grid, MEASURES, strict=True):
+            for i, (strategy, cells) in enumerate(summary["chosen"].items()):
+                known = {int(n): cell[measure] for n, cell in cells.items() if cell[measure]["mean"] is not None}
+                figures.band(where, list(known), known.values(), i, figures.label(strategy))
+            figures.powers_of_two(where, [int(n) for n in next(iter(summary["chosen"].values()))])
+            where.set(xlabel="generation budget N", title=MEASURES[measure])
+        figures.legend_below(drawn)
+        return drawn
+
+
+def render(summary: dict[str, Any], console: Console) -> None:
+    """Print the gap between score and truth by budget, and the AUROC by difficulty."""
+    chosen = summary["chosen"]
+    table = tables.table(f"chosen solutions: {MEASURES['gap']}", ["N =", *next(iter(chosen.values()))])
+    for strategy, cells in chosen.items():
+        table.add_row(figures.label(strategy), *(_cell(cell["gap"]) for cell in cells.values()))
+    console.print(table)
+    bins = summary["auroc"]
+    table = tables.table("AUROC of the verifier on whole solutions, by difficulty (1 easiest)", ["bin", *bins])
+    table.add_row("all samples", *("n/a" if b["pooled"] is None else f"{b['pooled']:.3f}" for b in bins.values()))
+    table.add_row("within questions", *("n/a" if b["mean"] is None else f"{b['mean']:.3f}" for b in bins.values()))
+    console.print(table)
+
+
+def _cell(point: dict[str, float]) -> str:
+    if point["mean"] is None:
+        return "n/a"
+    return f"{100 * point['mean']:.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
+
+
+def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (strategy, measure, budget, mean, low, high)."""
+    return [
+        (strategy, measure, n, cell["mean"], cell["low"], cell["high"])
+        for strategy, cells in summary["chosen"].items()
+        for n, measures in cells.items()
+        for measure, cell in measures.items()
+    ]
+
+
+def auroc_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (bin, questions, pooled, mean, low, high) of the verifier's AUROC."""
+    return [
+        (number, cell["questions"], cell["pooled"], cell["mean"], cell["low"], cell["high"])
+        for number, cell in summary["auroc"].items()
+    ]

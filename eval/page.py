@@ -1,0 +1,411 @@
+"""A report as one page of HTML that needs nothing beside it: numbers, claims, figures, costs, settings."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ttcjax.eval import catalogue, claims, figures
+
+_MOST_ROWS = 40
+"""Rows of a table of numbers on the page; the file beside it has all."""
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1b; --soft: #5c5c5c; --line: #d9d9d9; --back: #ffffff; --card: #f5f6f8;
+  --link: #0b5cad; --yes: #0a6b4b; --no: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --soft: #a9a9a9; --line: #3c3c3c; --back: #161616;
+  --card: #222325; --link: #7db7f2; --yes: #55c79a; --no: #ff8a80; } }
+* { box-sizing: border-box; }
+html { scroll-behavior: smooth; }
+body { margin: 0 auto; max-width: 66rem; padding: 1.5rem 1.25rem 4rem; color: var(--ink); background: var(--back);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
+a { color: var(--link); }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.3rem; margin: 2.8rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1.08rem; margin: 2rem 0 .4rem; }
+p { margin: .4rem 0 .8rem; }
+.soft, .caption, figcaption, summary { color: var(--soft); }
+.number { display: block; font-size: .8rem; font-weight: 600; color: var(--soft); letter-spacing: .02em; }
+.keys { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr)); gap: .7rem; margin: 1.2rem 0;
+  padding: 0; list-style: none; }
+.keys li { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
+.keys b { display: block; font-size: 1.35rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.keys span { font-size: .85rem; color: var(--soft); }
+nav ol { columns: 2; column-gap: 2.5rem; padding-left: 1.2rem; margin: .3rem 0; font-size: .93rem; }
+nav li { break-inside: avoid; margin: .15rem 0; }
+.scroll { overflow-x: auto; max-width: 100%; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .3rem 0; }
+.caption { margin: .6rem 0 .1rem; font-size: .88rem; }
+th, td { padding: .3rem .7rem .3rem 0; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th { font-weight: 600; color: var(--soft); }
+td small { display: block; color: var(--soft); }
+table.words td, table.words th { text-align: left; white-space: normal; overflow-wrap: break-word; }
+table.words td small, table.words td b { white-space: nowrap; }
+table.words b { font-weight: 400; }
+.side { display: flex; flex-wrap: wrap; gap: .4rem 2.5rem; }
+.yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
+.undecided { color: var(--soft); }
+figure { margin: .8rem 0; }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; padding: .5rem;
+  border: 1px solid var(--line); }
+figcaption { font-size: .86rem; padding-top: .35rem; }
+blockquote { margin: .5rem 0; padding: .1rem 0 .1rem .9rem; border-left: 3px solid var(--line); }
+blockquote p { margin: .2rem 0; }
+details { margin: .4rem 0; } summary { cursor: pointer; font-size: .92rem; }
+pre { overflow-x: auto; background: var(--card); border-radius: .4rem; padding: .8rem; font-size: .82rem;
+  line-height: 1.4; }
+@media (max-width: 40rem) { body { padding: 1rem .9rem 3rem; font-size: 15px; } nav ol { columns: 1; }
+  .keys { grid-template-columns: 1fr 1fr; } .keys li { padding: .55rem .7rem; }
+  figure .scroll img { width: 38rem; max-width: none; } }
+@media print { :root { --ink: #000; --soft: #444; --line: #bbb; --back: #fff; --card: #f3f3f3; --link: #000;
+    --yes: #000; --no: #000; }
+  body { max-width: none; font-size: 10pt; padding: 0; } nav, details:not([open]) { display: none; }
+  figure, tr, li, h2, h3 { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding-right: .4rem; }
+  figure .scroll img { width: auto; max-width: 100%; } }
+"""
+
+
+def html(
+    summary: Mapping[str, Any], drawn: Mapping[str, bytes], files: Mapping[str, str], settings: Mapping[str, Any]
+) -> str:
+    """Return the page.
+
+    Figures stand in it as images of their own, so that the ids inside them cannot clash.
+
+    Args:
+        summary: The content of `summary.json`, `claims` included.
+        drawn: SVG of every figure of the run, by name.
+        files: Text of every CSV file beside the page, by name without the ending.
+        settings: The resolved config.
+    """
+    made = catalogue.in_order(drawn)
+    papers = [name for name in made if (found := catalogue.entry(name)) is not None and found.number]
+    own = [name for name in made if name not in papers]
+    sections = [
+        ("claims", "Claims of the paper", _claims(summary)),
+        ("figures", "Figures of the paper", "".join(_figure(name, drawn[name], files) for name in papers)),
+        ("missing-figures", "Figures that this run does not make", _not_made(drawn)),
+        ("diagnostics", "Diagnostics", _diagnostics(summary, own, drawn, files)),
+        ("costs", "Costs", _costs(summary)),
+        ("settings", "Settings", _settings(summary, settings)),
+    ]
+    listed = []
+    for anchor, title, _ in sections:
+        inner = papers if anchor == "figures" else own if anchor == "diagnostics" else []
+        items = "".join(f'<li><a href="#figure-{escape(name)}">{escape(_short(name))}</a></li>' for name in inner)
+        listed.append(f'<li><a href="#{anchor}">{title}</a>{f"<ul>{items}</ul>" if items else ""}</li>')
+    body = "".join(
+        f'<section id="{anchor}"><h2>{title}</h2>{content}</section>\n' for anchor, title, content in sections
+    )
+    name = escape(str(summary["name"]))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<title>{name}: test-time compute</title>\n<link rel="icon" href="data:,">\n<style>{_STYLE}</style>\n</head>\n'
+        f"<body>\n<header><h1>{name}: test-time compute</h1>\n{_headline(summary, settings)}</header>\n"
+        f'<nav aria-label="Contents"><h2>Contents</h2><ol>{"".join(listed)}</ol></nav>\n<main>\n{body}</main>\n'
+        "</body>\n</html>\n"
+    )
+
+
+def _short(name: str) -> str:
+    found = catalogue.entry(name)
+    return name if found is None else catalogue.line(name)
+
+
+def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    accuracy = figures.by_budget(dict(summary["accuracy"]))
+    budgets = list(next(iter(accuracy.values())))
+    largest = budgets[-1]
+    data = settings.get("data", {}).get("name", "")
+    text = (
+        f"{summary['questions']} test questions{f' of {escape(str(data))}' if data else ''}, {summary['samples']} base "
+        f"samples each, {len(accuracy)} strategies at budgets of {budgets[0]} to {largest} generations. After Snell et "
+        "al. 2024, Scaling LLM Test-Time Compute Optimally. Brackets and bands are 95% intervals over questions."
+    )
+    best = max(accuracy, key=lambda name: accuracy[name][largest]["mean"])
+    keys = [
+        (_percent(summary["pass_at_1_interval"]["mean"]), "pass@1 of the policy", summary["pass_at_1_interval"]),
+        (
+            _percent(accuracy[best][largest]["mean"]),
+            f"{figures.label(best)} at N = {largest}, the best there",
+            accuracy[best][largest],
+        ),
+        (
+            _percent(summary["pass_at_k"][largest]["mean"]),
+            f"some of {largest} samples right",
+            summary["pass_at_k"][largest],
+        ),
+    ]
+    saved = summary.get("compute_optimal", {}).get("oracle", {}).get("compute_saved")
+    if saved:
+        # Where best-of-N never gets there, its largest budget ends the comparison, and little is known.
+        n = max(saved, key=lambda key: (saved[key]["reached"], saved[key]["times"]))
+        cell = saved[n]
+        keys.append(
+            (
+                f"{'' if cell['reached'] else '> '}{cell['times']:.1f} times",
+                f"the compute that best-of-N weighted needs for the accuracy of {n} generations chosen by difficulty, "
+                f"{cell['low']:.1f} to {cell['high']:.1f}",
+                None,
+            )
+        )
+    if "revision" in summary:
+        step = summary["revision"]["pass_at_1_by_step"][0]
+        keys.append((_percent(step["mean"]), "pass@1 of the revision model", step))
+    if summary["prm"]["step_auroc"] is not None:
+        keys.append((f"{summary['prm']['step_auroc']:.2f}", "step AUROC of the verifier", None))
+    held = claims.tally(summary.get("claims", []))
+    if sum(held.values()):
+        text_held = f"claims hold, {held['no']} do not, {held['undecided']} undecided"
+        keys.append((f"{held['yes']} of {sum(held.values())}", text_held, None))
+    items = "".join(
+        f"<li><b>{escape(value)}</b><span>{escape(what)}{_range(cell)}</span></li>" for value, what, cell in keys
+    )
+    lost = (
+        f'<p class="no">{summary["missing"]} results are missing and count as wrong: '
+        '<a href="missing.csv">missing.csv</a>.</p>'
+        if summary["missing"]
+        else ""
+    )
+    rows = [
+        [escape(figures.label(name)), *(_cell(cell) for cell in cells.values())] for name, cells in accuracy.items()
+    ]
+    rows.append(["any right (pass@N)", *(_cell(cell) for cell in summary["pass_at_k"].values())])
+    table = _table(["N =", *budgets], rows, "Accuracy in % by generation budget N, 95% intervals")
+    return f'<p>{text}</p>{lost}<ul class="keys">{items}</ul>{table}'
+
+
+def _claims(summary: Mapping[str, Any]) -> str:
+    found = summary.get("claims", [])
+    if not found:
+        return "<p>No claim can be judged from this run.</p>"
+    rows = [
+        [
+            escape(claim["claim"]),
+            escape(claim["source"]),
+            _seen(claim),
+            f'<span class="{claim["held"]}">{claim["held"]}</span>',
+        ]
+        for claim in found
+    ]
+    table = _table(["claim", "in the paper", "seen here", "held?"], rows, words=True)
+    return (
+        f'<p class="soft">{escape(claims.RULE)} A claim on which this run has no numbers is left out. '
+        f'All in <a href="claims.csv">claims.csv</a>.</p>{table}'
+    )
+
+
+def _seen(claim: Mapping[str, Any]) -> str:
+    value, _, interval = claims.seen(dict(claim)).partition(" (")
+    return f"<b>{escape(value)}</b><small>{escape(interval.rstrip(')'))}</small>"
+
+
+def _figure(name: str, svg: bytes, files: Mapping[str, str]) -> str:
+    found = catalogue.entry(name)
+    title = name if found is None else found.title
+    number = f'<span class="number">{escape(found.number)}</span>' if found is not None and found.number else ""
+    claim = ""
+    if found is not None:
+        who = "The paper" if found.number else "What to look for"
+        claim = f'<blockquote><p class="soft">{who}</p><p>{escape(found.claim)}</p></blockquote>'
+    names = [table for table in (found.tables if found is not None else ()) if table in files]
+    links = ", ".join(f'<a href="{escape(file)}">{escape(file)}</a>' for file in _beside(name, names))
+    source = base64.b64encode(svg).decode()
+    alt = f"{title}, drawn" + (f" from the numbers of {' and '.join(f'{t}.csv' for t in names)}" if names else "")
+    numbers = "".join(_numbers(table, files[table]) for table in names)
+    return (
+        f'<article id="figure-{escape(name)}"><h3>{number}{escape(title)}</h3>{claim}'
+        f'<figure><div class="scroll"><img src="data:image/svg+xml;base64,{source}" alt="{escape(alt)}"></div>'
+        f"<figcaption>Files: {links}</figcaption></figure>{numbers}</article>\n"
+    )
+
+
+def _beside(name: str, tables: Sequence[str]) -> list[str]:
+    return [f"{name}.svg", f"{name}.png", *(f"{table}.csv" for table in tables)]
+
+
+def _numbers(name: str, text: str) -> str:
+    """Return a CSV file as a table to be unfolded: budgets side by side where it has them."""
+    lines = list(csv.reader(io.StringIO(text)))
+    header, rows = pivot(lines[0], lines[1:])
+    more = ""
+    if len(rows) > _MOST_ROWS:
+        more = f'<p class="soft">The first {_MOST_ROWS} of {len(rows)} rows; all in {escape(name)}.csv.</p>'
+    table = _table([escape(cell) for cell in header], [[_split(cell) for cell in row] for row in rows[:_MOST_ROWS]])
+    return f"<details><summary>Numbers of {escape(name)}.csv</summary>{table}{more}</details>"
+
+
+def pivot(header: Sequence[str], rows: Iterable[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Return a table with estimates and their intervals in one cell each, and one column a budget.
+
+    Args:
+        header: Names of columns; `mean`, `low` and `high`, or `value`, are numbers, `budget` is spread out.
+        rows: As many cells each.
+
+    Returns:
+        The new header and rows, in the order in which their keys first stand; `a (b to c)` is an interval.
+    """
+    place = {name: i for i, name in enumerate(header)}
+    numbers = [name for name in ("mean", "low", "high", "value") if name in place]
+    keys = [name for name in header if name not in numbers and name != "budget"]
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    budgets: dict[str, None] = {}
+    for row in rows:
+        cell = _short_number(row[place[numbers[0]]]) if numbers else ""
+        ends = [_short_number(row[place[name]]) for name in ("low", "high") if name in place]
+        if cell and len(ends) == 2 and all(ends):
+            cell += f" ({ends[0]} to {ends[1]})"
+        budget = row[place["budget"]] if "budget" in place else "estimate"
+        budgets[budget] = None
+        found.setdefault(tuple(row[place[name]] for name in keys), {})[budget] = cell
+    spread = [f"N = {b}" if "budget" in place else b for b in budgets] if numbers else []
+    return [*keys, *spread], [[*key, *(cells.get(b, "") for b in budgets if numbers)] for key, cells in found.items()]
+
+
+def _short_number(text: str) -> str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def _split(cell: str) -> str:
+    value, _, interval = cell.partition(" (")
+    return escape(value) + (f"<small>{escape(interval.rstrip(')'))}</small>" if interval else "")
+
+
+def _not_made(drawn: Mapping[str, bytes]) -> str:
+    rows = [
+        [escape(found.number or "of our own"), escape(found.title), escape(found.switch)]
+        for found in catalogue.FIGURES
+        if found.name not in drawn
+    ]
+    others = [[escape(number), escape(what), "not a figure of reports"] for number, what in catalogue.OTHERS]
+    return _table(["figure", "what it shows", "given by"], rows + others, words=True)
+
+
+def _diagnostics(
+    summary: Mapping[str, Any], own: Sequence[str], drawn: Mapping[str, bytes], files: Mapping[str, str]
+) -> str:
+    prm = summary["prm"]
+    rows = [
+        ["answers of the policy that cannot be read", f"{100 * summary['unparsable']:.1f}%"],
+        ["verifier: step AUROC against the truth of steps", _number(prm["step_auroc"])],
+        ["verifier: F1 of the first wrong step", _number(prm["first_error_f1"])],
+        [
+            "verifier: threshold of a wrong step",
+            f"{prm['first_error_threshold']:.2f} ({escape(prm['first_error_threshold_source'])})",
+        ],
+        ["verifier: expected calibration error", _number(prm["ece"])],
+        ["verifier: Brier score", _number(prm["brier"])],
+        ["results that should exist and do not", str(summary["missing"])],
+    ]
+    parts = [_table(["measure", "value"], rows)]
+    levels = summary["per_level"]
+    if levels:
+        names = list(next(iter(levels.values()))["accuracy"])
+        lines = [["questions", *(str(level["count"]) for level in levels.values())]]
+        lines.append(["pass@1", *(_cell(level["pass_at_1"]) for level in levels.values())])
+        lines += [
+            [escape(figures.label(name)), *(_cell(level["accuracy"][name]) for level in levels.values())]
+            for name in names
+        ]
+        parts.append("<h3>By level of the data set</h3>")
+        parts.append(_table(["level", *levels], lines, "Accuracy in % at the largest budget"))
+    parts += [_figure(name, drawn[name], files) for name in own]
+    parts.append(_examples(summary.get("over_optimisation", {}).get("examples", [])))
+    return "".join(parts)
+
+
+def _examples(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return the wrong answers that the verifier likes best, step by step; the text is a model's."""
+    if not found:
+        return ""
+    parts = []
+    for example in found:
+        title = f"{figures.label(example['strategy'])}, N = {example['n']}, question {example['question']}"
+        rows = [[escape(text), f"{score:.3f}"] for text, score in example["steps"]]
+        table = _table(["step", "score"], rows, escape(title))
+        parts.append(f'<div>{table}<p class="caption">right: {escape(example["gold"])}</p></div>')
+    return f'<h3>Wrong answers that the verifier likes best</h3><div class="side">{"".join(parts)}</div>'
+
+
+def _costs(summary: Mapping[str, Any]) -> str:
+    seconds = summary.get("seconds", {})
+    rows = [[escape(stage), f"{value:.1f}"] for stage, value in seconds.items()]
+    rows.append(["all stages", f"{sum(seconds.values()):.1f}"])
+    rows.append(["of it compiling", f"{summary.get('compile_seconds', 0.0):.1f}"])
+    parts = [_table(["stage", "seconds"], rows, "Time of each stage of this run")]
+    if summary.get("peak_rss_bytes"):
+        parts.append(f"<p>Peak memory: {summary['peak_rss_bytes'] / 1e9:.2f} GB.</p>")
+    compute = summary.get("compute")
+    if compute is not None:
+        cells = compute["per_question"]
+        budgets = list(next(iter(cells.values())))
+        lines = [
+            [escape(figures.label(name)), *(f"{cell['flops']:.3g}" for cell in by_budget.values())]
+            for name, by_budget in cells.items()
+        ]
+        caption = "FLOPs of a question: two a parameter and token, the verifier's included"
+        parts.append(_table(["N =", *budgets], lines, caption))
+        lines = [
+            [escape(name), f"{model['params']:,}", f"{model['tokens']:,}", f"{model['flops']:.3g}"]
+            for name, model in compute["training"].items()
+        ]
+        parts.append(_table(["model", "parameters", "tokens", "FLOPs"], lines, "Training: six a parameter and token"))
+    return "".join(parts)
+
+
+def _settings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    text = escape(json.dumps(settings, indent=2))
+    return (
+        f"<p>Config {escape(str(summary['name']))}, hash <code>{escape(str(summary['config_hash']))}</code>.</p>"
+        f"<details><summary>The resolved config</summary><pre>{text}</pre></details>"
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", *, words: bool = False) -> str:
+    """Return a table that scrolls sideways where it is too wide.
+
+    Args:
+        header: HTML of the head's cells.
+        rows: HTML of the others.
+        caption: HTML above it.
+        words: Whether cells hold text that may be broken into lines.
+    """
+    kind = ' class="words"' if words else ""
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
+    # Not a caption of HTML's own, which is as narrow as its table.
+    title = f'<p class="caption">{caption}</p>' if caption else ""
+    label = caption or "table"
+    return (
+        f'{title}<div class="scroll" role="region" tabindex="0" aria-label="{label}"><table{kind}>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _cell(point: Mapping[str, Any]) -> str:
+    return f"{100 * point['mean']:.1f}<small>{100 * point['low']:.0f}-{100 * point['high']:.0f}</small>"
+
+
+def _range(cell: Mapping[str, Any] | None) -> str:
+    return "" if cell is None else f", {100 * cell['low']:.1f} to {100 * cell['high']:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
