@@ -216,9 +216,8 @@ def _saving(saved: dict[str, Any], baseline: str, notion: str, source: str, wher
     cell = {"mean": saved[n]["times"], "low": saved[n]["low"], "high": saved[n]["high"]}
     # What the baseline does not reach within its largest budget stands at that budget: `SAVED` itself is enough.
     held: Held = "yes" if cell["low"] >= SAVED else "no" if cell["high"] < SAVED else "undecided"
-    text = (
-        f"Choosing by {notion} difficulty is as good as {baseline} with up to {SAVED:.0f} times the compute (N = {n})"
-    )
+    ends = "" if saved[n]["reached"] else f"; it does not get there by {largest}"
+    text = f"{baseline} needs up to {SAVED:.0f} times the compute of choosing by {notion} difficulty (N = {n}{ends})"
     yield _claim(text, source, cell, held, f"{where}.{notion}.compute_saved", unit="times", by=1.0)
 
 

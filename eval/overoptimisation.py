@@ -293,7 +293,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _cell(point: dict[str, float]) -> str:
+def _cell(point: dict[str, Any]) -> str:
     if point["mean"] is None:
         return "n/a"
     return f"{100 * point['mean']:.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"

@@ -50,6 +50,8 @@ table.words td, table.words th { text-align: left; white-space: normal; overflow
 table.words td small, table.words td b { white-space: nowrap; }
 table.words b { font-weight: 400; }
 .side { display: flex; flex-wrap: wrap; gap: .4rem 2.5rem; }
+.side > div { min-width: 0; max-width: 100%; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem; }
 .yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
 .undecided { color: var(--soft); }
 figure { margin: .8rem 0; }
@@ -334,7 +336,7 @@ def _examples(found: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for example in found:
         title = f"{figures.label(example['strategy'])}, N = {example['n']}, question {example['question']}"
-        rows = [[escape(text), f"{score:.3f}"] for text, score in example["steps"]]
+        rows = [[f'<span class="text">{escape(text)}</span>', f"{score:.3f}"] for text, score in example["steps"]]
         table = _table(["step", "score"], rows, escape(title))
         parts.append(f'<div>{table}<p class="caption">right: {escape(example["gold"])}</p></div>')
     return f'<h3>Wrong answers that the verifier likes best</h3><div class="side">{"".join(parts)}</div>'

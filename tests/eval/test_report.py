@@ -2,6 +2,8 @@ import csv
 import dataclasses
 import io
 import json
+import pathlib
+import re
 import xml.etree.ElementTree
 
 import numpy as np
@@ -13,7 +15,7 @@ from rich.console import Console
 from ttcjax import parquet
 from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import figures, report, rows
+from ttcjax.eval import catalogue, figures, overoptimisation, report, rows, tables, weak
 from ttcjax.select import choose_one
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
@@ -143,12 +145,19 @@ def test_the_summary_holds_what_the_rows_say(workdir):
     assert summary["missing"] == 0
 
 
+def files_without_times(workdir):
+    found = {path.name: path.read_bytes() for path in (workdir / "report.partial").iterdir()}
+    page, costs = re.subn(rb'<section id="costs">.*?</section>', b"", found["index.html"], flags=re.DOTALL)
+    assert costs == 1
+    return found | {"index.html": page}
+
+
 def test_a_second_run_differs_in_its_times_only(workdir):
     first = run(workdir)
-    files = {path.name: path.read_bytes() for path in (workdir / "report.partial").iterdir()}
+    files = files_without_times(workdir)
     second = run(workdir)
     assert without_times(first) == without_times(second)
-    assert files == {path.name: path.read_bytes() for path in (workdir / "report.partial").iterdir()}
+    assert files == files_without_times(workdir)
     assert set(first["seconds"]) == {"report"}
     assert first["peak_rss_bytes"] > 1 << 20
 
@@ -262,6 +271,60 @@ def test_the_terminal_table_fits_80_columns(workdir):
         assert figures.label(strategy) in text
     assert f"{100 * summary['accuracy']['majority']['8']['mean']:.1f}" in text
     assert "missing" not in text
+
+
+def test_titles_of_tables_stand_on_one_line():
+    table = tables.table("a title that is wider than the whole of the table below it", ["N =", "1"])
+    table.add_row("a", "2")
+    console = Console(file=io.StringIO(), width=80)
+    console.print(table)
+    assert "wider than the whole of the table below it" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_legends_cover_no_lines(workdir):
+    summary = run(workdir)
+    orm = {"orm": {"accuracy": {"orm": {"weighted": summary["accuracy"]["majority"]}}}}
+    drawn = {
+        "aggregation": figures.aggregation(summary | orm),
+        "quality": figures.quality(summary),
+        "weak_verifiers": weak.figure(summary["weak_verifiers"]),
+        "over_optimisation": overoptimisation.figure(summary["over_optimisation"]),
+    }
+    for name, figure in drawn.items():
+        figure.canvas.draw()
+        assert not any(axes.get_legend() for axes in figure.axes), name
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes), name
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"the legend of {name} is cut off"
+    (legend,) = drawn["aggregation"].legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *(f"PRM, {how}" for how in ("last", "min", "product", "mean")),
+        "ORM",
+        "majority",
+    ]
+
+
+def test_the_readme_lists_the_figures_of_the_catalogue():
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", readme, flags=re.MULTILINE)
+    assert listed == [(e.name, e.number or "our own", e.title) for e in catalogue.FIGURES]
+
+
+def test_figures_are_ordered_and_called_by_the_numbers_of_the_paper():
+    assert len({e.name for e in catalogue.FIGURES}) == len(catalogue.FIGURES)
+    assert catalogue.in_order(["zz", "aa", "verifiers", "accuracy_vs_budget"]) == [
+        "accuracy_vs_budget",
+        "verifiers",
+        "aa",
+        "zz",
+    ]
+    numbers = [int(re.match(r"\d+", e.paper)[0]) for e in catalogue.FIGURES if e.paper]  # type: ignore[index]
+    assert numbers == sorted(numbers)
+    assert catalogue.line("accuracy_vs_budget") == "Fig. 3 left: Accuracy by strategy and generation budget"
+    assert catalogue.line("weak_verifiers").startswith("ICLR Fig. 17: ")
+    assert catalogue.line("quality") == "Difficulty of the questions, and calibration of the verifier"
+    assert catalogue.line("aa") == "figure"
 
 
 def test_labels_are_words():

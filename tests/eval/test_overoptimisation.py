@@ -1,0 +1,196 @@
+"""What strong searches choose: counted by hand, by loops, and on rows where the verifier is exploited on purpose."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from etils import epath
+from rich.console import Console
+
+from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, STRATEGIES, make_rows, write
+from ttcjax.errors import UserError
+from ttcjax.eval import overoptimisation as over
+from ttcjax.eval import rows
+from ttcjax.eval.estimators import Samples
+from ttcjax.parquet import shard_path
+from ttcjax.select import choose_one
+from ttcjax.verify.metrics import auroc
+
+TEXTS = ("1+1=2\n2+2=4\nAnswer: 4", "1+1=2\n1+1=2\nAnswer: 2", "Answer: 7")
+"""Three steps; three with a repeated one; one."""
+
+
+def with_texts(found, seed=0):
+    rng = np.random.default_rng(seed)
+    return [row | {"text": TEXTS[rng.integers(3)]} for row in found]
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """The bank and the search as the report reads them, and their rows."""
+    workdir = epath.Path(tmp_path)
+    bank, search = make_rows()
+    bank, search = with_texts(bank), {key: with_texts(found, i) for i, (key, found) in enumerate(search.items())}
+    write(workdir, bank, search)
+    read = [over.with_lines(rows.read_folder(workdir / name), workdir / name) for name in ("bank", "search")]
+    return workdir, bank, search, *read
+
+
+def test_steps_are_counted_by_hand():
+    assert over.lines_of("a\nb\nc") == (3, False)
+    assert over.lines_of("a\n\n a \nb\n") == (3, True), "blanks around a step do not make it another, blank lines none"
+    assert over.lines_of("") == (0, False)
+    assert over.lines_of("a\n\n\n") == (1, False), "blank lines repeat nothing"
+
+
+def test_lines_stand_beside_their_rows(tables):
+    workdir, _, _, bank, search = tables
+    for table, name in ((bank, "bank"), (search, "search")):
+        texts = rows.read_folder(workdir / name, ("text",))["text"].to_pylist()
+        assert list(zip(table["lines"].to_pylist(), table["repeated"].to_pylist(), strict=True)) == [
+            over.lines_of(text) for text in texts
+        ]
+        places = [table.num_rows - 1, 0, table.num_rows // 2, 0]
+        assert over.texts_at(workdir / name, places) == [texts[i] for i in places]
+    shard_path(workdir / "bank", 0).unlink()
+    with pytest.raises(UserError, match="is missing"):
+        over.with_lines(bank, workdir / "bank")
+
+
+def naive(found, n, rule, median):
+    """Each measure over blocks by loops: sums over questions of a question's mean, chosen ones alone."""
+    runs = {}
+    for row in sorted(found, key=lambda row: row["sample"]):
+        runs.setdefault((row["question"], row["seed"], row["sample"] // n), []).append(row)
+    sums = {}
+    for (question, _, _), block in runs.items():
+        place = choose_one(
+            [r["answer"] for r in block], np.array([r["step_scores"][-1] for r in block], np.float32), rule
+        )
+        values = np.zeros(7)
+        if place is not None:
+            row = block[place]
+            lines, repeated = over.lines_of(row["text"])
+            score, right = row["step_scores"][-1], row["correct"]
+            values[:] = (repeated, lines <= 2, lines / median[question], score, right, score - right, 1)
+        sums.setdefault(question, []).append(values)
+    total = np.sum([np.mean(found, axis=0) for found in sums.values()], axis=0)
+    return dict(zip(over.MEASURES, total[:-1] / total[-1], strict=True))
+
+
+def test_measures_agree_with_loops(tables):
+    _, bank_rows, search_rows, bank, search = tables
+    found = over.summarise(CONFIG, bank, search)
+    median = {}
+    for q in range(QUESTIONS):
+        name = f"test-{q:03d}"
+        median[name] = np.median([over.lines_of(r["text"])[0] for r in bank_rows if r["question"] == name])
+    assert list(found["chosen"]) == list(STRATEGIES)
+    for strategy in STRATEGIES:
+        for n in BUDGETS:
+            rule = "majority" if strategy == "majority" else "weighted"
+            expected = naive(search_rows.get((strategy, n), bank_rows), n, rule, median)
+            for measure, value in expected.items():
+                cell = found["chosen"][strategy][str(n)][measure]
+                assert cell["mean"] == pytest.approx(value, abs=1e-6), (strategy, n, measure)
+                assert cell["low"] <= cell["mean"] + 1e-12
+                assert cell["mean"] <= cell["high"] + 1e-12
+        for measure in over.MEASURES:
+            ends = [found["chosen"][strategy][str(n)][measure]["mean"] for n in (max(BUDGETS), min(BUDGETS))]
+            growth = found["growth"][strategy][measure]
+            assert growth["mean"] == pytest.approx(ends[0] - ends[1], abs=1e-9)
+            assert growth["low"] <= growth["mean"] <= growth["high"]
+
+
+def test_an_exploited_verifier_shows(tables):
+    """A search whose every candidate repeats itself, scores 1 and is wrong, beside a bank that is what it was."""
+    _, _, search_rows, bank, _ = tables
+    bad = [
+        row | {"text": TEXTS[1], "answer": "8", "correct": False, "step_scores": [0.1, 1.0]}
+        for (strategy, n), found in search_rows.items()
+        for row in found
+        if n == max(BUDGETS)
+    ]
+    good = [row for (_, n), found in search_rows.items() for row in found if n < max(BUDGETS)]
+    search = pa.Table.from_pylist(good + bad, schema=rows.SCHEMA)
+    counted = [over.lines_of(row["text"]) for row in good + bad]
+    for name, values in zip(("lines", "repeated"), zip(*counted, strict=True), strict=True):
+        search = search.append_column(name, pa.array(values))
+    found = over.summarise(CONFIG, bank, search)
+    cell = found["chosen"]["beam:width=4"]["8"]
+    assert (cell["repeated"]["mean"], cell["gap"]["mean"], cell["right"]["mean"]) == (1.0, 1.0, 0.0)
+    assert found["growth"]["beam:width=4"]["repeated"]["low"] > 0
+    assert found["growth"]["beam:width=4"]["gap"]["low"] > 0
+    assert len(found["exploited"]) == over.EXAMPLES
+    for item in found["exploited"]:
+        row = search.slice(item["row"], 1).to_pylist()[0]
+        assert (row["strategy"], row["n"], row["correct"]) == (item["strategy"], max(BUDGETS), False)
+
+
+def test_examples_are_the_texts_of_their_rows(tables):
+    workdir, _, _, bank, search = tables
+    found = over.summarise(CONFIG, bank, search)
+    shown = over.examples(found, search, workdir / "search")
+    assert shown
+    scores = []
+    for item, example in zip(found["exploited"], shown, strict=True):
+        row = search.slice(item["row"], 1).to_pylist()[0]
+        assert example["question"] == row["question"]
+        assert example["gold"] == "7" != example["answer"]
+        assert [text for text, _ in example["steps"]] == row["text"].split("\n")[: len(row["step_scores"])]
+        assert [score for _, score in example["steps"]] == row["step_scores"][: len(example["steps"])]
+        scores.append(row["step_scores"][-1])
+    assert len(scores) == over.EXAMPLES
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_auroc_is_that_of_each_bin(tables):
+    _, bank_rows, _, bank, search = tables
+    found = over.summarise(CONFIG, bank, search)["auroc"]
+    assert list(found) == ["1", "2", "3", "4", "5"]
+    ease = {q: np.mean([r["correct"] for r in bank_rows if r["question"] == q]) for q in bank["question"].to_pylist()}
+    order = sorted(sorted(ease), key=lambda q: -ease[q])
+    for number, cell in found.items():
+        names = order[4 * (int(number) - 1) : 4 * int(number)]
+        inside = [r for r in bank_rows if r["question"] in names]
+        pooled = auroc(
+            np.array([r["step_scores"][-1] for r in inside], np.float32), np.array([r["correct"] for r in inside])
+        )
+        assert cell["pooled"] == pytest.approx(pooled, nan_ok=True) if cell["pooled"] is not None else np.isnan(pooled)
+        mixed = [q for q in names if 0 < ease[q] < 1]
+        assert cell["questions"] == len(mixed)
+        if mixed:
+            assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1
+        else:
+            assert cell["mean"] is None
+
+
+def test_nothing_readable_is_no_number(tables):
+    """Without a readable answer nothing is chosen, and no share of it is made up."""
+    _, _, _, bank, _ = tables
+    nothing = pa.array([None] * bank.num_rows, pa.string())
+    bank = bank.set_column(bank.schema.get_field_index("answer"), "answer", nothing)
+    samples = Samples.from_table(bank, [f"test-{q:03d}" for q in range(QUESTIONS)], SAMPLES)
+    assert (over.chosen_rows(samples, "weighted", "last", 2) == -1).all()
+    found = over.summarise(CONFIG, bank, bank.slice(0, 0))
+    assert found["chosen"]["majority"]["8"]["gap"] == {"mean": None, "low": None, "high": None}
+    assert found["growth"]["majority"]["gap"]["mean"] is None
+    assert found["exploited"] == []
+    over.figure(found).canvas.draw()
+    console = Console(file=io.StringIO(), width=80)
+    over.render(found, console)
+    assert "n/a" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_it_is_printed_drawn_and_written(tables):
+    *_, bank, search = tables
+    found = over.summarise(CONFIG, bank, search)
+    assert len(over.csv_rows(found)) == len(STRATEGIES) * len(BUDGETS) * len(over.MEASURES)
+    assert len(over.auroc_rows(found)) == 5
+    over.figure(found).canvas.draw()
+    console = Console(file=io.StringIO(), width=80)
+    over.render(found, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert "score minus share right" in text
