@@ -65,13 +65,13 @@ pre { overflow-x: auto; background: var(--card); border-radius: .4rem; padding: 
   line-height: 1.4; }
 @media (max-width: 40rem) { body { padding: 1rem .9rem 3rem; font-size: 15px; } nav ol { columns: 1; }
   .keys { grid-template-columns: 1fr 1fr; } .keys li { padding: .55rem .7rem; }
-  figure .scroll img { width: 38rem; max-width: none; } }
+  figure .scroll img { width: 38rem; max-width: none; } table.words { min-width: 34rem; } }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --back: #fff; --card: #f3f3f3; --link: #000;
     --yes: #000; --no: #000; }
   body { max-width: none; font-size: 10pt; padding: 0; } nav, details:not([open]) { display: none; }
   figure, tr, li, h2, h3 { break-inside: avoid; } h2, h3 { break-after: avoid; }
   .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding-right: .4rem; }
-  figure .scroll img { width: auto; max-width: 100%; } }
+  figure .scroll img { width: auto; max-width: 100%; } table.words { min-width: 0; } }
 """
 
 

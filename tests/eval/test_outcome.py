@@ -63,6 +63,29 @@ def test_a_verifier_that_knows_finds_every_right_answer(judged):
         assert row["low"] <= row["mean"] <= row["high"]
 
 
+def test_what_the_largest_budget_brings_is_the_difference_of_the_means(judged):
+    workdir, _ = judged
+    found = run(workdir, WITH_ORM)["orm"]
+    mean = {
+        (name, rule, int(n)): cell["mean"]
+        for name, rules in found["accuracy"].items()
+        for rule, cells in rules.items()
+        for n, cell in cells.items()
+    }
+    gap = {n: mean["prm", "weighted", n] - mean["orm", "weighted", n] for n in (2, 8)}
+    assert found["gap_growth"]["from"] == 2, "one sample leaves nothing to select"
+    assert found["gap_growth"]["mean"] == pytest.approx(gap[8] - gap[2], abs=3e-6)
+    for name in ("prm", "orm"):
+        for rule in outcome.RULES:
+            late = found["late_gain"][name][rule]
+            assert late["from"] == 2
+            assert late["mean"] == pytest.approx(mean[name, rule, 8] - mean[name, rule, 2], abs=3e-6)
+            assert late["low"] <= late["mean"] <= late["high"]
+        for n, cell in found["weighted_minus_best"][name].items():
+            expected = mean[name, "weighted", int(n)] - mean[name, "best", int(n)]
+            assert cell["mean"] == pytest.approx(expected, abs=3e-6)
+
+
 def test_the_comparison_is_written_and_printed(judged):
     workdir, _ = judged
     summary = run(workdir, WITH_ORM)

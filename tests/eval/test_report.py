@@ -145,6 +145,31 @@ def test_the_summary_holds_what_the_rows_say(workdir):
     assert summary["missing"] == 0
 
 
+def test_differences_behind_claims_are_those_of_the_means(workdir):
+    summary = run(workdir)
+    accuracy, found = summary["accuracy"], summary["paired"]
+    for row in found["aggregation"]:
+        means = (
+            (accuracy["majority"] if name == "majority" else summary["aggregation"][name])[str(row["n"])]["mean"]
+            for name in (row["a"], row["b"])
+        )
+        assert row["mean"] == pytest.approx(np.subtract(*means), abs=2e-6)
+        assert row["low"] <= row["mean"] <= row["high"]
+    assert len(found["aggregation"]) == 4 * len(BUDGETS)
+    assert {(row["a"], row["b"]) for row in found["strategies"]} == {("beam:width=4", "beam:width=sqrt")}
+    for row in found["strategies"]:
+        a, b = (accuracy[row[key]][str(row["n"])]["mean"] for key in "ab")
+        assert row["mean"] == pytest.approx(a - b, abs=2e-6)
+    per_bin = summary["compute_optimal"]["per_bin"]
+    for strategy in STRATEGIES:
+        for name, numbers in (("all", "12345"), ("1-2", "12"), ("3-4", "34"), ("5", "5")):
+            cell = found["growth"][strategy][name]
+            assert (cell["from"], cell["to"]) == (4, 8)
+            expected = np.mean([per_bin[b][strategy]["8"]["mean"] - per_bin[b][strategy]["4"]["mean"] for b in numbers])
+            assert cell["mean"] == pytest.approx(expected, abs=2e-6), (strategy, name)
+            assert cell["low"] <= cell["mean"] <= cell["high"]
+
+
 def files_without_times(workdir):
     found = {path.name: path.read_bytes() for path in (workdir / "report.partial").iterdir()}
     page, costs = re.subn(rb'<section id="costs">.*?</section>', b"", found["index.html"], flags=re.DOTALL)

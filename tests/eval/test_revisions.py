@@ -199,8 +199,19 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
         assert difference["mean"] == pytest.approx(one - other)
         assert difference["low"] <= difference["mean"] <= difference["high"]
     made = {"distance": {"0": 1, "1": 2, "3": 4}, "context": [1, 2, 3], "trajectories": 7, "questions": 5}
-    for draw in revision_figures.ALL.values():
-        draw(revision | {"trajectories": made}, accuracy).canvas.draw()
+    for name, draw in revision_figures.ALL.items():
+        figure = draw(revision | {"trajectories": made}, accuracy)
+        figure.canvas.draw()
+        legends = [legend for part in (figure, *figure.subfigs) for legend in part.legends]
+        assert bool(legends) == (name != "revision_trajectories")
+        for legend in legends:
+            box = legend.get_window_extent()
+            assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes), f"{name}: a legend on lines"
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"{name}: a legend is cut off"
+    verifiers = revision_figures.verifiers(revision, accuracy).axes[0]
+    assert len(verifiers.lines) == len(revision["verifiers"]) + 1, "every verifier of one chain, and parallel answers"
+    assert len(revision_report.bin_rows(revision)) == 2 * 5 * 2 * len(pairs(8))
+    assert len(revision_report.verifier_rows(revision)) == 2 * 4
     from rich.console import Console
 
     revision_report.render(revision, accuracy, Console(width=120))
@@ -209,6 +220,47 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
         revisions.summarise(config, table, {})
     with pytest.raises(UserError, match="the chains hold 20 of 21 test questions"):
         revisions.summarise(config, table, ease | {"a question whose shard was lost": 0.5})
+
+
+def test_what_claims_rest_on_agrees_with_the_chains():
+    config = ExperimentConfig(
+        revision=RevisionConfig(enabled=True),
+        chains=ChainsConfig(budgets=(1, 2, 4, 8), answers=8, chains=2),
+        sweep=SweepConfig(bootstrap=200),
+    )
+    table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
+    ease = {f"q{q:03d}": q / 20 for q in range(20)}
+    contrary = {name: -value for name, value in ease.items()}
+    revision, _ = revisions.summarise(config, table, ease, contrary)
+    steps = {step["step"]: step["mean"] for step in revision["pass_at_1_by_step"]}
+    late = revision["late_steps"]
+    assert (late["from"], late["to"], late["trained"]) == (6, 8, 4)
+    mean = np.mean([steps[step] for step in (6, 7, 8)])
+    assert late["minus_first"]["mean"] == pytest.approx(mean - steps[1])
+    assert late["minus_trained"]["mean"] == pytest.approx(mean - steps[4])
+    # Predicted bins in the contrary order are the same bins from the other end.
+    for number in range(1, 6):
+        for rule in revisions.SELECTORS:
+            one, other = revision["per_bin"][str(number)], revision["per_bin_predicted"][str(6 - number)]
+            assert one[rule]["accuracy"] == other[rule]["accuracy"]
+    easy = revision["by_ease"]["hierarchical"]["easy"]["sequential_minus_parallel"]
+    cells = [revision["per_bin"][number]["hierarchical"]["accuracy"] for number in ("1", "2")]
+    expected = np.mean([c["revise:s=8,p=1"]["mean"] - c["revise:s=1,p=8"]["mean"] for c in cells])
+    assert easy["mean"] == pytest.approx(expected)
+    hard = revision["by_ease"]["majority"]["hard"]
+    cells = [revision["per_bin"][number]["majority"]["accuracy"] for number in ("3", "4", "5")]
+    one, many = (np.mean([c[f"revise:s={s},p={8 // s}"]["mean"] for c in cells]) for s in (8, 1))
+    between = hard["between_minus_parallel"]["mean"] + many
+    assert between == pytest.approx(hard["between_minus_sequential"]["mean"] + one), "one choice, against both ends"
+    splits = [[c[f"revise:s={s},p={8 // s}"]["mean"] for s in (2, 4)] for c in cells]
+    assert np.mean(np.min(splits, axis=1)) - 1e-9 <= between <= np.mean(np.max(splits, axis=1)) + 1e-9
+    short, _ = revisions.summarise(
+        dataclasses.replace(config, chains=ChainsConfig(budgets=(1, 2), answers=2, chains=2)),
+        markov_chains(np.random.default_rng(3), 20, ChainsConfig(budgets=(1, 2), answers=2, chains=2).lengths),
+        ease,
+    )
+    assert short["late_steps"] is None
+    assert "hard" not in short["by_ease"]["majority"], "two answers have no split in between"
 
 
 def test_the_first_verifier_named_selects():
