@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,7 +108,7 @@ def paper():
     }
 
 
-def mirrored(value):
+def mirrored(value: Any) -> Any:
     """The same summary with every difference, and every number, on the other side of what claims ask for."""
     if isinstance(value, dict):
         if {"low", "high"} <= set(value):
@@ -118,7 +119,7 @@ def mirrored(value):
     return [mirrored(item) for item in value] if isinstance(value, list) else value
 
 
-def vague(value):
+def vague(value: Any) -> Any:
     if isinstance(value, dict):
         if {"low", "high"} <= set(value):
             return value | {"low": -50.0, "high": 50.0}
