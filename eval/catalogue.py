@@ -6,6 +6,7 @@ at ICLR 2025 beside it where that is another.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -38,6 +39,12 @@ class Entry:
         if not self.paper:
             return f"ICLR {_figures(self.iclr)}" if self.iclr else ""
         return _figures(self.paper) + (f" (ICLR {self.iclr})" if self.iclr else "")
+
+    def answers(self, source: str) -> bool:
+        """Tell whether this is the figure that a source names, e.g. `Fig. 3 right` or `ICLR Fig. 13`."""
+        place, _, number = source.partition(". ")
+        known = self.iclr if place.startswith("ICLR") else self.paper
+        return any(number == part or number.startswith(f"{part} ") for part in re.split(", | and ", known) if part)
 
 
 def _figures(numbers: str) -> str:
@@ -189,9 +196,12 @@ FIGURES = (
 """In the order of the page: the paper's figures, then our own."""
 
 OTHERS = (
+    ("Fig. 1", "the paper in short: lines of other figures again, and bars from those of Fig. 9"),
     ("Figs. 2 and 5", "drawings of the methods"),
+    ("Fig. 8 (ICLR 6)", "the ratio chosen by difficulty: best_split and per_bin of summary.json"),
+    ("Fig. 9 (ICLR 8)", "test-time compute against a larger model: the module eval.exchange"),
     ("Fig. 16 (ICLR 19)", "ReST^EM: the figure of Fig. 10 in a run with revision.rest_em.chains of 1 or more"),
-    ("Figs. 17 to 23 (ICLR 20 to 26)", "examples of revisions: ttcjax solve with revise:s=8,p=2 shows such chains"),
+    ("Figs. 17 to 23 (ICLR 20 to 26)", "examples of revisions: at the end of the diagnostics, with revision.enabled"),
     ("ICLR Fig. 16", "other base models: Fig. 3 right in a run with another model"),
 )
 """Figures of the paper that no file of a report is, and where to find the like."""
@@ -200,6 +210,12 @@ OTHERS = (
 def entry(name: str) -> Entry | None:
     """Return the entry of a figure's files, or `None` for one that is not listed."""
     return next((found for found in FIGURES if found.name == name), None)
+
+
+def of_source(source: str, names: Iterable[str]) -> str | None:
+    """Return which of the figures `names` a source means, see `Entry.answers`; `None` if it means none."""
+    named = set(names)
+    return next((found.name for found in FIGURES if found.name in named and found.answers(source)), None)
 
 
 def line(name: str) -> str:

@@ -92,7 +92,7 @@ def html(
     papers = [name for name in made if (found := catalogue.entry(name)) is not None and found.number]
     own = [name for name in made if name not in papers]
     sections = [
-        ("claims", "Claims of the paper", _claims(summary)),
+        ("claims", "Claims of the paper", _claims(summary, made)),
         ("figures", "Figures of the paper", "".join(_figure(name, drawn[name], files) for name in papers)),
         ("missing-figures", "Figures that this run does not make", _not_made(drawn)),
         ("diagnostics", "Diagnostics", _diagnostics(summary, own, drawn, files)),
@@ -186,14 +186,14 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     return f'<p>{text}</p>{lost}<ul class="keys">{items}</ul>{table}'
 
 
-def _claims(summary: Mapping[str, Any]) -> str:
+def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
     found = summary.get("claims", [])
     if not found:
         return "<p>No claim can be judged from this run.</p>"
     rows = [
         [
             escape(claim["claim"]),
-            escape(claim["source"]),
+            _source(claim["source"], made),
             _seen(claim),
             f'<span class="{claim["held"]}">{claim["held"]}</span>',
         ]
@@ -204,6 +204,13 @@ def _claims(summary: Mapping[str, Any]) -> str:
         f'<p class="soft">{escape(claims.RULE)} A claim on which this run has no numbers is left out. '
         f'All in <a href="claims.csv">claims.csv</a>.</p>{table}'
     )
+
+
+def _source(source: str, made: Sequence[str]) -> str:
+    """Return the name of a figure of the paper, as a link to ours where there is one."""
+    name = catalogue.of_source(source, made)
+    text = escape(source)
+    return text if name is None else f'<a href="#figure-{escape(name)}">{text}</a>'
 
 
 def _seen(claim: Mapping[str, Any]) -> str:
@@ -326,6 +333,7 @@ def _diagnostics(
         parts.append(_table(["level", *levels], lines, "Accuracy in % at the largest budget"))
     parts += [_figure(name, drawn[name], files) for name in own]
     parts.append(_examples(summary.get("over_optimisation", {}).get("examples", [])))
+    parts.append(_revised(summary.get("revision", {}).get("examples", [])))
     return "".join(parts)
 
 
@@ -340,6 +348,26 @@ def _examples(found: Sequence[Mapping[str, Any]]) -> str:
         table = _table(["step", "score"], rows, escape(title))
         parts.append(f'<div>{table}<p class="caption">right: {escape(example["gold"])}</p></div>')
     return f'<h3>Wrong answers that the verifier likes best</h3><div class="side">{"".join(parts)}</div>'
+
+
+def _revised(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return chains of answers in which a right one follows a wrong one, or the other way round."""
+    if not found:
+        return ""
+    parts = []
+    for example in found:
+        rows = [
+            [
+                str(number),
+                f'<span class="text">{escape(answer["text"])}</span>',
+                '<span class="yes">right</span>' if answer["correct"] else '<span class="no">wrong</span>',
+                _number(answer["score"]),
+            ]
+            for number, answer in enumerate(example["answers"], 1)
+        ]
+        table = _table(["", "answer", "", "score"], rows, f"question {escape(example['question'])}", words=True)
+        parts.append(f'<div>{table}<p class="caption">right: {escape(example["gold"])}</p></div>')
+    return f'<h3>Revisions that turn an answer</h3><div class="side">{"".join(parts)}</div>'
 
 
 def _costs(summary: Mapping[str, Any]) -> str:

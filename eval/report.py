@@ -104,14 +104,13 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if config.orm.base:
         summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
     if config.revision.enabled:
-        found, accuracy = revisions.summarise(
-            config,
-            chains.read(workdir / "chains"),
-            ease_of_questions(bank),
-            predicted_ease(bank, config.prm.aggregate),
-        )
+        answers = chains.read(workdir / "chains")
+        guessed = predicted_ease(bank, config.prm.aggregate)
+        found, accuracy = revisions.summarise(config, answers, ease_of_questions(bank), guessed)
+        found |= {"rest_em": config.revision.rest_em.chains > 0}
+        found |= {"examples": revision_report.examples(answers, found["verifier"])}
         made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
-        summary["revision"] = _plain(found | {"trajectories": made, "rest_em": config.revision.rest_em.chains > 0})
+        summary["revision"] = _plain(found | {"trajectories": made})
         summary["accuracy"] |= _plain(accuracy)
     summary["claims"] = claims.summarise(summary)
     if missing:

@@ -4,9 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from ttcjax.eval import figures, revisions, tables
+
+EXAMPLES = (2, 1)
+"""Chains that are shown: in which a wrong answer becomes right, and the other way round."""
+_SHOWN = 3
+"""Most answers of a chain that are shown."""
+
+
+def examples(table: pa.Table, verifier: str) -> list[dict[str, Any]]:
+    """Return the heads of some chains whose second answer is right where the first is not, or the other way round.
+
+    The first such questions in the order of their ids, each with its first chain, so that nobody picked them.
+
+    Args:
+        table: Rows of the chains stage.
+        verifier: Whose scores are shown.
+
+    Returns:
+        `question`, `gold` and `answers`, each with `text`, `correct` and `score`.
+    """
+    first = table.filter(
+        (pc.field("strategy") == "revise") & (pc.field("chain") == 0) & (pc.field("place") < _SHOWN)
+    ).sort_by([("question", "ascending"), ("place", "ascending")])
+    chains: dict[str, list[dict[str, Any]]] = {}
+    for row in first.select(["question", "gold", "text", "correct", f"score_{verifier}"]).to_pylist():
+        chains.setdefault(row["question"], []).append(row)
+    found = []
+    for turned, count in zip(((False, True), (True, False)), EXAMPLES, strict=True):
+        some = [rows for rows in chains.values() if tuple(row["correct"] for row in rows[:2]) == turned]
+        found += some[:count]
+    return [
+        {
+            "question": rows[0]["question"],
+            "gold": rows[0]["gold"],
+            "answers": [
+                {"text": row["text"], "correct": row["correct"], "score": row[f"score_{verifier}"]} for row in rows
+            ],
+        }
+        for rows in found
+    ]
 
 
 def render(revision: dict[str, Any], accuracy: dict[str, Any], console: Console) -> None:

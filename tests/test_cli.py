@@ -237,7 +237,7 @@ def test_a_run_ends_with_its_tables_and_the_place_of_its_figures(capsys, monkeyp
     path.write_text(REPORT_CONFIG)
     workdir = tmp_path / "a_long_name_that_the_terminal_must_not_break_into_lines" / "[bold]"
     (workdir / "report").mkdir(parents=True)
-    for name in ("b.png", "a.png", "a.svg", "verifiers.png"):
+    for name in ("b.png", "a.png", "a.svg", "verifiers.png", "index.html"):
         (workdir / "report" / name).touch()
     monkeypatch.setattr(pipeline, "run", lambda config, **_: {"report": {"result": made_up_summary(config)}})
     assert cli.main([command, str(path), "--workdir", str(workdir)]) == 0

@@ -379,10 +379,12 @@ def _print_report(summary: dict[str, Any], workdir: str) -> None:
     console = Console()
     render(summary, console)
     folder = epath.Path(workdir)
-    figures = catalogue.in_order(path.stem for path in (folder / "report").iterdir() if path.suffix == ".png")
-    lines = [f"{catalogue.line(name)}: {folder / 'report' / f'{name}.png'}" for name in figures]
-    places = (f"all of it on one page: {folder / 'report' / 'index.html'}", f"every number: {folder / 'summary.json'}")
-    for line in ("", *lines, *places):
+    report = folder / "report"
+    figures = catalogue.in_order(path.stem for path in report.iterdir() if path.suffix == ".png")
+    lines = [f"{catalogue.line(name)}: {report / f'{name}.png'}" for name in figures]
+    if (report / "index.html").exists():  # reports made before there was a page have none
+        lines.append(f"all of it on one page: {report / 'index.html'}")
+    for line in ("", *lines, f"every number: {folder / 'summary.json'}"):
         console.print(Text(line), soft_wrap=True)
 
 

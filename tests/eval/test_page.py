@@ -20,6 +20,7 @@ from ttcjax.eval import catalogue, page
 
 HOSTILE = '</td><script>document.title="bad"</script><img src="http://example.com/x.png" onerror="x">&amp;'
 """A step of every solution, as a model might write it."""
+PASS_AT_1 = {"mean": 0.5, "low": 0.4, "high": 0.6}
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -162,6 +163,29 @@ def test_budgets_stand_side_by_side():
         [["1", "0.1 (0 to 0.2)"]],
     )
     assert page.pivot(["a", "b"], [["1", "2"]]) == (["a", "b"], [["1", "2"]])
+
+
+def test_revisions_are_shown_as_text(reported):
+    summary, _, _ = reported
+    answers = [{"text": HOSTILE, "correct": False, "score": None}, {"text": "2", "correct": True, "score": 0.5}]
+    example = {"question": "q<1>", "gold": "2", "answers": answers}
+    text = page.html(summary | {"revision": {"examples": [example], "pass_at_1_by_step": [PASS_AT_1]}}, {}, {}, {})
+    assert "<script" not in text
+    found = Page(text)
+    assert {HOSTILE, "question q<1>", "wrong", "right", "n/a", "0.500"} <= set(found.text)
+
+
+def test_claims_lead_to_their_figures(reported):
+    summary, _, text = reported
+    assert catalogue.of_source("Fig. 3 right", ["accuracy_vs_budget", "by_difficulty"]) == "by_difficulty"
+    assert catalogue.of_source("Fig. 4", ["by_difficulty"]) == "by_difficulty"
+    assert catalogue.of_source("Fig. 7 right", ["revision_ratios"]) == "revision_ratios"
+    assert catalogue.of_source("ICLR Fig. 13", ["aggregation", "verifiers"]) == "verifiers"
+    assert catalogue.of_source("Fig. 13", ["aggregation", "verifiers"]) == "aggregation"
+    assert catalogue.of_source("Fig. 1", ["aggregation", "verifiers", "revision_ratios_majority"]) is None
+    assert catalogue.of_source("Section 6.1", [entry.name for entry in catalogue.FIGURES]) is None
+    (claim, *_) = (claim for claim in summary["claims"] if claim["source"] == "Fig. 3 left")
+    assert f'{claim["claim"]}</td><td><a href="#figure-accuracy_vs_budget">Fig. 3 left</a>' in text
 
 
 def test_a_long_table_is_cut_and_says_so(reported):

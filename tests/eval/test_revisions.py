@@ -263,6 +263,25 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     assert "hard" not in short["by_ease"]["majority"], "two answers have no split in between"
 
 
+def test_examples_are_chains_that_turn():
+    lengths = [4, 2]
+    table = markov_chains(np.random.default_rng(1), 99, lengths)
+    texts = [f"{r['question']}/{r['chain']}/{r['place']}" for r in table.to_pylist()]
+    table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
+    shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
+    found = revision_report.examples(shuffled, "history")
+    right = {(r["question"], r["place"]): r["correct"] for r in table.to_pylist() if r["chain"] == 0}
+    turns = [[answer["correct"] for answer in example["answers"][:2]] for example in found]
+    assert turns == [[False, True], [False, True], [True, False]]
+    for example in found:
+        q = example["question"]
+        assert [answer["text"] for answer in example["answers"]] == [f"{q}/0/{place}" for place in range(3)]
+        assert [answer["correct"] for answer in example["answers"]] == [right[q, place] for place in range(3)]
+        assert all(0 <= answer["score"] <= 1 for answer in example["answers"])
+    first = min(q for q, place in right if not right[q, 0] and right[q, 1])
+    assert found[0]["question"] == first
+
+
 def test_the_first_verifier_named_selects():
     table = markov_chains(np.random.default_rng(3), 20, ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2).lengths)
     scores = pa.array(np.random.default_rng(0).random(table.num_rows), pa.float32())
