@@ -193,13 +193,13 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
     rows = [
         [
             escape(claim["claim"]),
-            _source(claim["source"], made),
-            _seen(claim),
             f'<span class="{claim["held"]}">{claim["held"]}</span>',
+            _seen(claim),
+            _source(claim["source"], made),
         ]
         for claim in found
     ]
-    table = _table(["claim", "in the paper", "seen here", "held?"], rows, words=True)
+    table = _table(["claim", "held?", "seen here", "in the paper"], rows, words=True)
     return (
         f'<p class="soft">{escape(claims.RULE)} A claim on which this run has no numbers is left out. '
         f'All in <a href="claims.csv">claims.csv</a>.</p>{table}'
@@ -346,7 +346,7 @@ def _examples(found: Sequence[Mapping[str, Any]]) -> str:
         title = f"{figures.label(example['strategy'])}, N = {example['n']}, question {example['question']}"
         rows = [[f'<span class="text">{escape(text)}</span>', f"{score:.3f}"] for text, score in example["steps"]]
         table = _table(["step", "score"], rows, escape(title))
-        parts.append(f'<div>{table}<p class="caption">right: {escape(example["gold"])}</p></div>')
+        parts.append(f'<div>{table}<p class="caption">The right answer is {escape(example["gold"])}.</p></div>')
     return f'<h3>Wrong answers that the verifier likes best</h3><div class="side">{"".join(parts)}</div>'
 
 
@@ -366,7 +366,7 @@ def _revised(found: Sequence[Mapping[str, Any]]) -> str:
             for number, answer in enumerate(example["answers"], 1)
         ]
         table = _table(["", "answer", "", "score"], rows, f"question {escape(example['question'])}", words=True)
-        parts.append(f'<div>{table}<p class="caption">right: {escape(example["gold"])}</p></div>')
+        parts.append(f'<div>{table}<p class="caption">The right answer is {escape(example["gold"])}.</p></div>')
     return f'<h3>Revisions that turn an answer</h3><div class="side">{"".join(parts)}</div>'
 
 

@@ -185,7 +185,9 @@ def test_claims_lead_to_their_figures(reported):
     assert catalogue.of_source("Fig. 1", ["aggregation", "verifiers", "revision_ratios_majority"]) is None
     assert catalogue.of_source("Section 6.1", [entry.name for entry in catalogue.FIGURES]) is None
     (claim, *_) = (claim for claim in summary["claims"] if claim["source"] == "Fig. 3 left")
-    assert f'{claim["claim"]}</td><td><a href="#figure-accuracy_vs_budget">Fig. 3 left</a>' in text
+    row = text[text.index(f"<td>{claim['claim']}</td>") :].partition("</tr>")[0]
+    assert '<a href="#figure-accuracy_vs_budget">Fig. 3 left</a>' in row
+    assert f">{claim['held']}<" in row
 
 
 def test_a_long_table_is_cut_and_says_so(reported):
