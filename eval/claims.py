@@ -252,7 +252,9 @@ def _outcome(summary: dict[str, Any]) -> Iterator[Claim]:
         plain, weighted = orm["late_gain"]["orm"]["best"], orm["late_gain"]["orm"]["weighted"]
         text = f"Plain best-of-N by the ORM turns down at high budgets (N = {plain['from']} to {n})"
         yield _lower(text, "ICLR Fig. 13", plain, "orm.late_gain.orm.best")
-        text = f"Weighted by the ORM it does not: it loses a point at most (N = {weighted['from']} to {n})"
+        text = (
+            f"Best-of-N weighted by the ORM does not turn down, or by a point at most (N = {weighted['from']} to {n})"
+        )
         held = above(weighted["low"], weighted["high"], _KEPT)
         yield _claim(text, "ICLR Fig. 13", weighted, held, "orm.late_gain.orm.weighted")
 
@@ -261,11 +263,10 @@ def _revising(summary: dict[str, Any]) -> Iterator[Claim]:
     revision = summary.get("revision", {})
     late = revision.get("late_steps")
     if late is not None:
-        text = f"Revising raises pass@1 (steps {late['from']} to {late['to']} less the first)"
+        steps = f"steps {late['from']} to {late['to']} less"
+        text = f"Revising raises pass@1 ({steps} the first)"
         yield _higher(text, "Fig. 6 left", late["minus_first"], "revision.late_steps.minus_first")
-        text = (
-            f"It goes on past the steps that training had (steps {late['from']} to {late['to']} less {late['trained']})"
-        )
+        text = f"Revising raises pass@1 past the steps that training had ({steps} step {late['trained']})"
         yield _higher(text, "Fig. 6 left", late["minus_trained"], "revision.late_steps.minus_trained")
     turned = revision.get("right_to_wrong")
     if turned is not None and _known(turned):
