@@ -93,7 +93,9 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if config.orm.base:
         summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
     if config.revision.enabled:
-        found, accuracy = revisions.summarise(config, chains.read(workdir / "chains"), ease_of_questions(bank))
+        ease = ease_of_questions(bank)
+        splits = revisions.splits(config, chains.read(workdir / "chains"), ease)
+        found, accuracy = revisions.summarise(config, splits, ease)
         made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
         summary["revision"] = _plain(found | {"trajectories": made})
         summary["accuracy"] |= _plain(accuracy)
