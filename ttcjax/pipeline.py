@@ -181,7 +181,11 @@ STAGES = (
         "ttcjax.train.larger",
         "train a larger policy on the same data",
         ("data",),
-        ("larger.model", "larger.optimizer", "policy"),
+        (
+            "larger.model",
+            "larger.optimizer",
+            *(f"policy.{f.name}" for f in dataclasses.fields(config_lib.TrainConfig) if f.name != "optimizer"),
+        ),
         ("best",),
         switch="larger.enabled",
     ),
