@@ -57,7 +57,8 @@ def caches(config):
 
 
 def as_caches(prefix, suffix, length):
-    return cache.PrefixCache(*prefix, length), cache.SuffixCache(*suffix)
+    shared = cache.PrefixCache(k=prefix[0], v=prefix[1], length_Q=length)
+    return shared, cache.SuffixCache(k=suffix[0], v=suffix[1])
 
 
 @pytest.mark.parametrize("config", MODELS.values(), ids=MODELS)
