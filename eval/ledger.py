@@ -175,7 +175,7 @@ def summarise(
         }
         if prefills:
             asked = 1 + verified  # The policy, and the verifier after it.
-            own = sum(table[name].to_numpy().sum() for name in EXECUTED[:asked])
+            own = sum(float(table[name].to_numpy().sum()) for name in EXECUTED[:asked])
             found["executed_flops"] = sum(prefills[:asked]) + own / runs
             found["executed_ratio"] = found["executed_flops"] / found["flops"]
         return found
