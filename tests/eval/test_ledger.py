@@ -113,6 +113,13 @@ def test_no_shape_no_executed_flops():
     assert "executed_flops" not in counted(part)["per_question"][ALONE]["1"]
 
 
+def test_a_sweep_without_searches_is_counted_too():
+    bank, _ = made_up(true_lengths=True)
+    alone = counted(SHAPED, (bank, {}))["per_question"]
+    for name in (ALONE, *STRATEGIES[:2]):
+        assert alone[name] == counted(SHAPED, made_up(true_lengths=True))["per_question"][name]
+
+
 def beams(rng, n, width, rounds):
     """A search with steps of 1 to 6 tokens in which chance decides what is kept: the tokens that each place draws,
     and how many keys of their own rows they see in all."""
