@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import matplotlib as mpl
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 from matplotlib.figure import Figure
 
 from ttcjax import compute
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import figures
@@ -24,28 +25,50 @@ COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
 """Columns of result rows that are counted."""
 
 
-def models(workdir: epath.Path) -> dict[str, dict[str, int]] | None:
-    """Return `params` and `tokens_seen` of every model that a run trained, by the path of its stage.
+class Trained(TypedDict):
+    """A model that a run trained."""
+
+    params: int
+    tokens_seen: int
+    model: NotRequired[ModelConfig]
+    """Its shape; not there where the checkpoint has been deleted."""
+
+
+def models(workdir: epath.Path) -> dict[str, Trained] | None:
+    """Return every model that a run trained, by the path of its stage.
 
     Returns:
         The models; `None` where the policy or its verifier was not trained here.
 
     Raises:
-        UserError: A stage's record is corrupt.
+        UserError: A stage's record is corrupt, or a checkpoint's.
     """
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, Trained] = {}
     for path in sorted(workdir.glob("*/stage.json"), key=str):
-        if path.parent.suffix:  # .partial and .old-* folders
+        stage = path.parent
+        if stage.suffix:  # .partial and .old-* folders
             continue
-        try:
-            result = json.loads(path.read_text()).get("result") or {}
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is corrupt: delete {path.parent} and run again") from error
+        result = _entry(path, "result", stage) or {}
         nested = {f"/{key}": value for key, value in result.items() if isinstance(value, dict)}
         for name, value in {"": result, **nested}.items():
             if "params" in value and "tokens_seen" in value:
-                found[path.parent.name + name] = {key: value[key] for key in ("params", "tokens_seen")}
+                record = Trained(params=value["params"], tokens_seen=value["tokens_seen"])
+                metadata = workdir / f"{stage.name}{name}" / "best" / "metadata.json"
+                if metadata.exists():
+                    record["model"] = from_dict(ModelConfig, _entry(metadata, "model", stage))
+                found[stage.name + name] = record
     return found if "policy" in found and "prm" in found else None
+
+
+def _entry(path: epath.Path, key: str, stage: epath.Path) -> Any:
+    """Return one entry, a table, of a stage's JSON file."""
+    try:
+        entry = json.loads(path.read_text()).get(key)
+        if isinstance(entry, dict | None):
+            return entry
+        raise ValueError(f"{key} is no table")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is corrupt: delete {stage} and run again") from error
 
 
 def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, int]:
@@ -57,39 +80,92 @@ def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, in
     return {e.id: 1 + len(ids) for e, ids in zip(examples, encoded, strict=True)}
 
 
+EXECUTED = ("policy_flops", "verifier_flops")
+"""Columns that `with_executed` adds."""
+
+
+def with_executed(table: pa.Table, prompts: Mapping[str, int], policy: ModelConfig, verifier: ModelConfig) -> pa.Table:
+    """Add the executed FLOPs of each row by policy and verifier, the reading of its prompt apart.
+
+    Samples of the bank, and searches that come to best-of-N, are rows whose tokens stand where they are counted. Other
+    searches count the tokens of a place of the batch, those of dropped beams too, and not where each stood. They are
+    taken for one row, written one after the other: all beams of a question have taken as many steps, so what a place
+    has drawn itself is about as long as what it goes on from. Tokens of rollouts are taken to stand where the row's
+    own do, on average.
+
+    Only how many of a row's own keys a token sees depends on this: 4 L H E FLOPs a key for a model of L layers with H
+    heads of size E. For the models of `configs/procmath_tiny.py` the total could be 9% higher if every token were the
+    last of the longest row, and 3% lower if every one were the first. Counted with the true places there, it differs
+    by less than 0.01% for beam search and DVTS; with rollouts of one and three steps, which stand rather late in their
+    rows, it is 0.2% and 0.5% higher.
+
+    Args:
+        table: Rows with `question` and `COLUMNS`.
+        prompts: Tokens of each question's prompt.
+        policy: Shape of the policy.
+        verifier: Shape of the verifier.
+
+    Returns:
+        The table with the columns `EXECUTED`.
+    """
+    before = np.array([prompts[question] - 1 for question in table["question"].to_pylist()], np.int64)
+    tokens, lookahead, read = (table[name].to_numpy().astype(np.int64) for name in COLUMNS)
+    # A row holds the prompt's last token too, which stands before its own and is read with them.
+    written = _each(compute.decode, policy, tokens, before) * (1 + lookahead / np.maximum(tokens, 1))
+    scored = _each(compute.score, verifier, tokens + 1, before) * (read / (tokens + 1))
+    for name, values in zip(EXECUTED, (written, scored), strict=True):
+        table = table.append_column(name, pa.array(values, pa.float64()))
+    return table
+
+
+def _each(cost: Callable[..., float], config: ModelConfig, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return the cost of each row; rows of the same lengths cost the same."""
+    lengths, row = np.unique(np.stack([tokens, before]), axis=1, return_inverse=True)
+    return np.array([cost(config, t, before=b) for t, b in lengths.T.tolist()], np.float64)[row.reshape(-1)]
+
+
 def summarise(
     config: ExperimentConfig,
     bank: pa.Table,
     search: pa.Table,
     prompts: Mapping[str, int],
-    trained: Mapping[str, Mapping[str, int]],
+    trained: Mapping[str, Trained],
 ) -> dict[str, Any]:
     """Count what a question costs on average.
 
     A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier.
     Majority asks it too, for ties, unless told otherwise (`majority:ties=first`). FLOPs are logical
-    (`compute.inference`), with all parameters of each model.
+    (`compute.inference`), with all parameters of each model, and executed (`compute.prefill`, `with_executed`), where
+    the shapes of the models are known.
 
     Args:
         config: The experiment.
-        bank: Rows of the bank, with `COLUMNS`.
+        bank: Rows of the bank, with `question` and `COLUMNS`.
         search: Rows of all search strategies.
         prompts: Tokens of each question's prompt.
         trained: What `models` returns.
 
     Returns:
         `per_question[strategy][n]` with `generations`, `prompt_tokens`, `policy_tokens` (rollouts not included),
-        `lookahead_tokens`, `verifier_tokens` (prompt not included) and `flops`; and `training[model]` with `params`,
-        `tokens` and `flops`.
+        `lookahead_tokens`, `verifier_tokens` (prompt not included), `flops`, and where shapes are known
+        `executed_flops` and `executed_ratio` (of those to `flops`); and `training[model]` with `params`, `tokens` and
+        `flops`.
     """
     parameters = {name: trained[name]["params"] for name in ("policy", "prm")}
-    prompt = sum(prompts[q] for q in set(bank["question"].to_pylist())) / len(set(bank["question"].to_pylist()))
+    questions = set(bank["question"].to_pylist())
+    prompt = sum(prompts[q] for q in questions) / len(questions)
+    policy, verifier = (trained[name].get("model") for name in ("policy", "prm"))
+    prefills: list[float] = []
+    if policy is not None and verifier is not None:
+        bank, search = (with_executed(table, prompts, policy, verifier) for table in (bank, search))
+        for shape in (policy, verifier):
+            prefills.append(sum(compute.prefill(shape, prompts[q] - 1) for q in questions) / len(questions))
 
     def cost(table: pa.Table, runs: float, generations: float, verified: bool) -> dict[str, float]:
         policy, lookahead, verifier = ((pc.sum(table[name]).as_py() or 0) / runs for name in COLUMNS)
         verifier *= verified
         read = compute.inference(parameters["prm"], verifier + prompt) if verified else 0.0
-        return {
+        found = {
             "generations": generations,
             "prompt_tokens": prompt,
             "policy_tokens": policy,
@@ -97,6 +173,12 @@ def summarise(
             "verifier_tokens": verifier,
             "flops": compute.inference(parameters["policy"], prompt + policy + lookahead) + read,
         }
+        if prefills:
+            asked = 1 + verified  # The policy, and the verifier after it.
+            own = sum(float(table[name].to_numpy().sum()) for name in EXECUTED[:asked])
+            found["executed_flops"] = sum(prefills[:asked]) + own / runs
+            found["executed_ratio"] = found["executed_flops"] / found["flops"]
+        return found
 
     per_question: dict[str, dict[str, dict[str, float]]] = {}
     for strategy in config.sweep.strategies:
