@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -24,6 +24,7 @@ from ttcjax.config import SweepConfig
 from ttcjax.eval import exchange, figures, optimal, tables
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.ledger import Trained
 
 GROUPS = {"easy": (1, 2), "medium": (3,), "hard": (4, 5), "all": (1, 2, 3, 4, 5)}
 """Difficulty bins under one name; the paper does not say which bins its three names stand for."""
@@ -43,10 +44,14 @@ class Source:
     Attributes:
         questions: Question ids, `[Q]`.
         candidates: Each question's accuracy `[Q]`, by budget and strategy; budgets rising from 1.
+        flops: What a question costs, by budget and strategy, where it is known.
+        models: Those that answer and judge, by their stages; all had to be trained.
     """
 
     questions: Sequence[str]
     candidates: Mapping[int, Mapping[str, np.ndarray]]
+    flops: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
 
 
 def joined(a: Source, b: Source) -> Source:
@@ -59,7 +64,9 @@ def joined(a: Source, b: Source) -> Source:
         at = [place[question] for question in shared]
         for n in budgets:
             candidates[n] |= {name: values[at] for name, values in source.candidates[n].items()}
-    return Source(shared, candidates)
+    known = [n for n in budgets if n in a.flops and n in b.flops]
+    flops = {n: {**a.flops[n], **b.flops[n]} for n in known}
+    return Source(shared, candidates, flops, tuple(dict.fromkeys(a.models + b.models)))
 
 
 def summarise(
@@ -67,7 +74,8 @@ def summarise(
     sources: Mapping[str, Source],
     ease: Mapping[str, float],
     greedy: Mapping[str, Mapping[str, bool]],
-    size_ratio: float,
+    trained: Mapping[str, Trained],
+    larger_tokens: float,
 ) -> dict[str, Any]:
     """Compare the smaller model with the larger one at equal FLOPs.
 
@@ -76,15 +84,17 @@ def summarise(
         sources: Ways to spend the smaller model's budget.
         ease: Share of right base samples of each question; bins are quantiles of it (`oracle`).
         greedy: Whether `policy` and `larger` are right about each question when they answer once, greedily.
-        size_ratio: Parameters of the larger model for each of the smaller.
+        trained: Every model of the run, `policy` and `larger` among them.
+        larger_tokens: Tokens of prompt and answer that the larger model reads and writes a question.
 
     Returns:
         `size_ratio`, `conventions`, `r_marked[convention]`, `greedy[model]`, and of each source `questions`,
         `larger[bin]`, `curve[bin][n]`, `break_even[group][convention]` (see `_break_even`), `bars[group]`, a row for
         each convention and marked R with `kappa`, `spent`, and `relative` and `difference`, what the smaller model
         is better by (as a share of the larger one's accuracy, and in absolute terms), and `grid[group]`, the same
-        by `v1` for R from 1/16 to 64.
+        by `v1` for R from 1/16 to 64, and `true_flops`, see `in_true_flops`.
     """
+    size_ratio = trained["larger"]["params"] / trained["policy"]["params"]
     everyone = sorted(ease)
     bootstrap = Bootstrap(len(everyone), settings.bootstrap, settings.seed)
     return {
@@ -97,7 +107,9 @@ def summarise(
             for model, right in greedy.items()
         },
         "sources": {
-            name: _of_source(settings, source, ease, greedy["larger"], size_ratio) for name, source in sources.items()
+            name: _of_source(settings, source, ease, greedy["larger"], size_ratio)
+            | {"true_flops": in_true_flops(source, trained, larger_tokens)}
+            for name, source in sources.items()
         },
     }
 
@@ -177,35 +189,32 @@ def _break_even(
     return {"wins": wins, "r": r if wins == "below" else None}
 
 
-def in_true_flops(
-    trained: Mapping[str, Mapping[str, int]],
-    per_question: Mapping[str, float],
-    larger_tokens: float,
-    beside: Sequence[str],
-) -> dict[str, Any]:
+def in_true_flops(source: Source, trained: Mapping[str, Trained], larger_tokens: float) -> dict[str, Any]:
     """Return how many questions both sides may answer for the same FLOPs, training as it was included.
 
+    Logical FLOPs (`ttcjax.compute`). A budget of the smaller model costs what its dearest strategy does. Sampling that
+    training took, for step labels or trajectories, is not counted.
+
     Args:
+        source: Its `flops` and `models` are used.
         trained: `params` and `tokens_seen` of each model.
-        per_question: FLOPs of a question with the smaller model, by budget.
-        larger_tokens: Tokens of prompt and answer that the larger model reads and writes a question.
-        beside: Models that the smaller one needs, such as its verifier. What was sampled to train them is not
-            counted.
+        larger_tokens: As for `summarise`.
 
     Returns:
-        `training[side]` and `inference` in FLOPs, and `questions[n]`: up to so many questions the smaller model with n
-        generations takes fewer FLOPs in sum; `None` where it does for any number.
+        `training[side]` and `inference[side]` in FLOPs, of the smaller one by budget, and `questions[n]`: up to so many
+        questions the smaller model with n generations takes fewer FLOPs in sum; `None` where it does for any number.
     """
+    once = compute.inference(trained["larger"]["params"], larger_tokens)
     training = {
-        "smaller": sum(compute.training(trained[m]["params"], trained[m]["tokens_seen"]) for m in ("policy", *beside)),
+        "smaller": sum(compute.training(trained[m]["params"], trained[m]["tokens_seen"]) for m in source.models),
         "larger": compute.training(trained["larger"]["params"], trained["larger"]["tokens_seen"]),
     }
-    once = compute.inference(trained["larger"]["params"], larger_tokens)
     spare = training["larger"] - training["smaller"]
+    each = {str(n): max(costs.values()) for n, costs in source.flops.items()}
     return {
         "training": training,
-        "inference": {"larger": once, "smaller": dict(per_question)},
-        "questions": {n: max(0.0, spare / (f - once)) if f > once else None for n, f in per_question.items()},
+        "inference": {"larger": once, "smaller": each},
+        "questions": {n: max(0.0, spare / (f - once)) if f > once else None for n, f in each.items()},
     }
 
 

@@ -19,6 +19,7 @@ from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
+from ttcjax.eval.revisions import pairs, strategy_name
 from ttcjax.text import tokenizer as tokenizers
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
@@ -206,6 +207,67 @@ def summarise(
     }
 
 
+def revisions(
+    config: ExperimentConfig, table: pa.Table, prompts: Mapping[str, int], trained: Mapping[str, Trained]
+) -> dict[str, dict[str, float]]:
+    """Count what a question costs on average under every split of every budget.
+
+    The prompt is read once a question by the revision model and by the verifier that selects. What stands between it
+    and an answer (the answers in view, and the question again where it is restated) is read anew for every answer,
+    by the verifier too where it is shown it.
+
+    Args:
+        config: The experiment.
+        table: Rows of the chains stage.
+        prompts: Tokens of each question's prompt.
+        trained: What `models` returns.
+
+    Returns:
+        By split, as `summarise` for a strategy and budget, and `context_tokens`: those in view that the revision
+        model reads. `verifier_tokens` counts them too where the verifier reads them.
+    """
+    verifier = f"orm/{config.orm.variants[0]}"
+    table = table.filter(pc.field("strategy") == "revise").sort_by([(k, "ascending") for k in ("question", "chain")])
+    lengths = np.asarray(config.chains.lengths)
+    shape = (-1, len(lengths), int(max(lengths)))
+    names = sorted(set(table["question"].to_pylist()))
+    at = np.searchsorted(names, table["question"].to_pylist()), *(table[k].to_numpy() for k in ("chain", "place"))
+
+    def laid_out(column: str) -> np.ndarray:
+        values = np.zeros((len(names), *shape[1:]), np.int64)
+        values[at] = table[column].to_numpy()
+        return values
+
+    tokens_QCS, shown_QCS = laid_out("tokens"), laid_out("shown")
+    before_QCS = np.concatenate([np.zeros_like(tokens_QCS[..., :1]), np.cumsum(tokens_QCS, axis=2)], axis=2)
+    places = np.arange(shape[2])
+    context_QCS = before_QCS[..., :-1] - np.take_along_axis(before_QCS, places - shown_QCS, axis=2)
+    prompt_Q = np.array([prompts[name] for name in names])
+    if config.revision.restate:
+        context_QCS = context_QCS + np.where(shown_QCS > 0, prompt_Q[:, None, None] - 1, 0)
+    seen_QCS = context_QCS if config.orm.variants[0] == "history" else np.zeros_like(context_QCS)
+    prompt = float(prompt_Q.mean())
+    parameters = trained["revision"]["params"], trained[verifier]["params"]
+
+    def of_one_chain(values_QCS: np.ndarray, s: int) -> float:
+        return float(values_QCS[:, lengths >= s, :s].sum(axis=2).mean())
+
+    found: dict[str, dict[str, float]] = {}
+    for n in config.chains.budgets:
+        for s, p in pairs(n):
+            written, context, seen = (p * of_one_chain(x, s) for x in (tokens_QCS, context_QCS, seen_QCS))
+            policy = compute.inference(parameters[0], prompt + written + context)
+            found[strategy_name(s, p)] = {
+                "generations": n,
+                "prompt_tokens": prompt,
+                "policy_tokens": written,
+                "context_tokens": context,
+                "verifier_tokens": written + seen,
+                "flops": policy + compute.inference(parameters[1], prompt + written + seen),
+            }
+    return found
+
+
 def figure(summary: dict[str, Any]) -> Figure:
     """Draw accuracy against the FLOPs of a question, one line a strategy.
 
@@ -218,6 +280,17 @@ def figure(summary: dict[str, Any]) -> Figure:
         for i, (strategy, cells) in enumerate(summary["compute"]["per_question"].items()):
             flops = [cell["flops"] for cell in cells.values()]
             figures.band(axes, flops, summary["accuracy"][strategy].values(), i, figures.label(strategy))
+        for i, (name, split) in enumerate((("revisions, parallel", "p"), ("revisions, one chain", "s"))):
+            # Splits of which the other number is 1, budgets rising.
+            splits = {
+                revise: cell
+                for revise, cell in summary["compute"].get("revisions", {}).items()
+                if f"{split}={cell['generations']}" in revise.partition(":")[2].split(",")
+            }
+            if splits:
+                points = [summary["accuracy"][revise]["hierarchical"] for revise in splits]
+                flops = [cell["flops"] for cell in splits.values()]
+                figures.band(axes, flops, points, len(summary["compute"]["per_question"]) + i, name)
         axes.set_xscale("log")
         axes.set(
             xlabel="FLOPs of a question (2 a parameter and token, the verifier's included)",
@@ -230,9 +303,13 @@ def figure(summary: dict[str, Any]) -> Figure:
 
 def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return (strategy, budget, measure, value)."""
+    by_strategy = {name: list(cells.items()) for name, cells in summary["compute"]["per_question"].items()}
+    by_strategy |= {
+        name: [(cell["generations"], cell)] for name, cell in summary["compute"].get("revisions", {}).items()
+    }
     return [
         (strategy, n, measure, value)
-        for strategy, cells in summary["compute"]["per_question"].items()
-        for n, cell in cells.items()
+        for strategy, cells in by_strategy.items()
+        for n, cell in cells
         for measure, value in cell.items()
     ]

@@ -10,11 +10,17 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval import exchange, exchange_report
 from ttcjax.eval.exchange_report import Source
+from ttcjax.eval.ledger import Trained
 
 SETTINGS = SweepConfig(samples=64, budgets=(1, 16, 64), bootstrap=200)
 QUESTIONS = [f"q{i:03d}" for i in range(100)]
 EASE = {q: 1 - i / 100 for i, q in enumerate(QUESTIONS)}
 SIZE = 14.0
+TRAINED: dict[str, Trained] = {
+    "policy": {"params": 10, "tokens_seen": 1000},
+    "prm": {"params": 10, "tokens_seen": 500},
+    "larger": {"params": 140, "tokens_seen": 1000},
+}
 
 
 def source(easy=(0.7, 0.9, 0.95), hard=(0.1, 0.2, 0.25)):
@@ -28,7 +34,7 @@ def source(easy=(0.7, 0.9, 0.95), hard=(0.1, 0.2, 0.25)):
 
 def summary(larger, **sources):
     greedy = {"policy": dict.fromkeys(QUESTIONS, True), "larger": dict(zip(QUESTIONS, larger, strict=True))}
-    return exchange_report.summarise(SETTINGS, sources or {"search": source()}, EASE, greedy, SIZE)
+    return exchange_report.summarise(SETTINGS, sources or {"search": source()}, EASE, greedy, TRAINED, 20.0)
 
 
 def test_a_smaller_model_wins_where_questions_are_easy_and_not_where_they_are_hard():
@@ -87,12 +93,10 @@ def test_sources_are_joined_on_what_they_share():
 
 
 def test_both_sides_take_the_same_true_flops_at_the_stated_number_of_questions():
-    trained = {
-        "policy": {"params": 10, "tokens_seen": 1000},
-        "prm": {"params": 10, "tokens_seen": 500},
-        "larger": {"params": 140, "tokens_seen": 1000},
-    }
-    found = exchange_report.in_true_flops(trained, {"1": 100.0, "64": 64_000.0}, 20.0, ["prm"])
+    flops = {1: {"majority": 100.0, "beam:width=4": 90.0}, 64: {"majority": 64_000.0}}
+    one = Source(QUESTIONS, source().candidates, flops, ("policy", "prm"))
+    found = exchange_report.in_true_flops(one, TRAINED, 20.0)
+    assert found["inference"]["smaller"] == {"1": 100.0, "64": 64_000.0}
     assert found["questions"]["1"] is None, "with one generation the smaller model takes less on any number"
     n = found["questions"]["64"]
     assert 6 * 10 * 1500 + n * 64_000 == pytest.approx(6 * 140 * 1000 + n * 2 * 140 * 20)

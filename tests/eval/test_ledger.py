@@ -9,9 +9,10 @@ import pytest
 from etils import epath
 
 from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, STRATEGIES, make_rows
-from ttcjax.config import ModelConfig, to_dict
+from tests.eval.test_revisions import markov_chains
+from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, ORMConfig, RevisionConfig, to_dict
 from ttcjax.errors import UserError
-from ttcjax.eval import ledger
+from ttcjax.eval import chains, ledger
 from ttcjax.eval.rows import SCHEMA
 
 ALONE = "majority:ties=first"
@@ -187,3 +188,44 @@ def test_it_is_drawn_and_written():
     }
     ledger.figure(summary).canvas.draw()
     assert len(ledger.csv_rows(summary)) == (1 + len(STRATEGIES)) * len(BUDGETS) * 8
+
+
+@pytest.mark.parametrize(("variant", "restate"), [("history", False), ("history", True), ("no_history", True)])
+def test_revisions_pay_for_what_is_in_view(variant, restate):
+    """By loops over the answers of every chain: three of four answers are in view at most, read anew each time."""
+    config = ExperimentConfig(
+        revision=RevisionConfig(enabled=True, restate=restate),
+        orm=ORMConfig(variants=(variant,)),
+        chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
+    )
+    rng = np.random.default_rng(0)
+    rows = markov_chains(rng, 4, config.chains.lengths).to_pylist()
+    for row in rows:
+        row |= {"tokens": int(rng.integers(1, 20)), "shown": min(row["place"], int(rng.integers(1, 4)))}
+    rng.shuffle(rows)
+    prompts = {f"q{q:03d}": 5 + q for q in range(4)}
+    trained: dict[str, ledger.Trained] = {
+        "revision": {"params": 100, "tokens_seen": 1},
+        f"orm/{variant}": {"params": 7, "tokens_seen": 1},
+    }
+    found = ledger.revisions(config, pa.Table.from_pylist(rows, schema=chains.SCHEMA), prompts, trained)
+    at = {(row["question"], row["chain"], row["place"]): row for row in rows}
+    lengths = config.chains.lengths
+    for s, p in ((1, 1), (2, 1), (1, 8), (2, 4), (8, 1)):
+        policy, verifier, count = 0, 0, 0
+        for question, prompt in prompts.items():
+            for chain in (c for c, length in enumerate(lengths) if length >= s):
+                count += 1
+                for place in range(s):
+                    row = at[question, chain, place]
+                    shown = [at[question, chain, k]["tokens"] for k in range(place - row["shown"], place)]
+                    view = sum(shown) + (prompt - 1 if restate and shown else 0)
+                    policy += view + row["tokens"]
+                    verifier += row["tokens"] + (view if variant == "history" else 0)
+        cell = found[f"revise:s={s},p={p}"]
+        prompt = np.mean(list(prompts.values()))
+        assert cell["policy_tokens"] + cell["context_tokens"] == pytest.approx(p * policy / count)
+        assert cell["verifier_tokens"] == pytest.approx(p * verifier / count)
+        flops = 2 * 100 * (prompt + p * policy / count) + 2 * 7 * (prompt + p * verifier / count)
+        assert cell["flops"] == pytest.approx(flops)
+        assert cell["generations"] == s * p
