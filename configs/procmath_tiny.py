@@ -13,6 +13,7 @@ from ttcjax.config import (
     DataConfig,
     ExperimentConfig,
     LabelConfig,
+    LargerConfig,
     ModelConfig,
     OptimizerConfig,
     ORMConfig,
@@ -73,6 +74,7 @@ def get_config() -> ExperimentConfig:
             restate=True,
         ),
         orm=ORMConfig(
+            base=True,
             questions=600,
             likelihood=True,
             imitation=1.0,
@@ -84,6 +86,14 @@ def get_config() -> ExperimentConfig:
                 validate_every=40,
                 patience=4,
             ),
+        ),
+        larger=LargerConfig(
+            enabled=True,
+            # 14.0 times the parameters.
+            model=ModelConfig(
+                num_layers=6, d_model=288, num_heads=8, num_kv_heads=8, head_dim=36, d_ff=672, max_seq_len=256
+            ),
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30, final_fraction=0.02),
         ),
         sweep=SweepConfig(
             samples=64,

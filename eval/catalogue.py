@@ -66,12 +66,20 @@ FIGURES = (
     ),
     Entry(
         "by_difficulty",
-        "Strategies by difficulty, and the strategy chosen by difficulty",
+        "Strategies by difficulty",
         "On easy questions (bins 1 and 2) beam search loses accuracy as the budget grows: it exploits the verifier. On "
-        "harder ones (3 and 4) it is better throughout, and on the hardest nothing works. Choosing by difficulty "
-        "reaches best-of-N's accuracy with up to 4 times fewer generations, with bins that need no labels too.",
+        "harder ones (3 and 4) it is better throughout, and on the hardest nothing works.",
         _BINS,
-        paper="3 right, 4 and 12",
+        paper="3 right",
+        tables=("by_difficulty",),
+    ),
+    Entry(
+        "compute_optimal",
+        "The strategy chosen by difficulty",
+        "Choosing by difficulty reaches best-of-N's accuracy with up to 4 times fewer generations, with bins that need "
+        "no labels too; at high budgets these gain less.",
+        _BINS,
+        paper="4",
         tables=("by_difficulty",),
     ),
     Entry(
@@ -103,6 +111,27 @@ FIGURES = (
         tables=("revision_accuracy", "revision_bins"),
     ),
     Entry(
+        "revision_by_difficulty",
+        "The ratio of sequential to parallel chosen by difficulty",
+        "Choosing the ratio by difficulty beats parallel answers with up to 4 times fewer generations, and goes on "
+        "rising where they level off, with predicted bins too.",
+        _REVISIONS,
+        paper="8",
+        iclr="6",
+        tables=("revision_by_difficulty",),
+    ),
+    Entry(
+        "exchange",
+        "Test-time compute against a larger model",
+        "At equal FLOPs the small model with test-time compute beats one about 14 times as large on easy and medium "
+        "questions, or where little inference is expected (R below 1). On hard ones, and where much is, the larger "
+        "model wins: the two are not exchanged one for one.",
+        "larger.enabled True",
+        paper="9 and 1 right",
+        iclr="8 and 1 right",
+        tables=("exchange",),
+    ),
+    Entry(
         "revision_ratios_majority",
         "Sequential against parallel, selected by majority",
         "With majority in place of the verifier the ratio hardly matters on easy questions, and one in between is "
@@ -119,6 +148,14 @@ FIGURES = (
         _REVISIONS,
         paper="11",
         tables=("revision_bins",),
+    ),
+    Entry(
+        "by_difficulty_predicted",
+        "Strategies by predicted difficulty",
+        "Bins of difficulty as the verifier predicts it, without labels, show the same as those of the truth.",
+        _BINS,
+        paper="12",
+        tables=("by_difficulty",),
     ),
     Entry(
         "aggregation",
@@ -196,10 +233,8 @@ FIGURES = (
 """In the order of the page: the paper's figures, then our own."""
 
 OTHERS = (
-    ("Fig. 1", "the paper in short: lines of other figures again, and bars from those of Fig. 9"),
+    ("Fig. 1 left", "the paper in short: lines of Figs. 4 and 8 again"),
     ("Figs. 2 and 5", "drawings of the methods"),
-    ("Fig. 8 (ICLR 6)", "the ratio chosen by difficulty: best_split and per_bin of summary.json"),
-    ("Fig. 9 (ICLR 8)", "test-time compute against a larger model: the module eval.exchange"),
     ("Fig. 16 (ICLR 19)", "ReST^EM: the figure of Fig. 10 in a run with revision.rest_em.chains of 1 or more"),
     ("Figs. 17 to 23 (ICLR 20 to 26)", "examples of revisions: at the end of the diagnostics, with revision.enabled"),
     ("ICLR Fig. 16", "other base models: Fig. 3 right in a run with another model"),

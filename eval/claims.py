@@ -14,6 +14,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ttcjax.eval import figures, tables
+from ttcjax.eval.optimal import CHOSEN
 
 WEIGHTED = "best_of_n:select=weighted"
 RULE = (
@@ -89,6 +90,7 @@ def summarise(summary: dict[str, Any]) -> list[dict[str, Any]]:
         _choosing,
         _revising,
         _splitting,
+        _choosing_ratios,
         _exchanging,
         _aggregating,
         _voting,
@@ -178,16 +180,17 @@ def _by_difficulty(summary: dict[str, Any]) -> Iterator[Claim]:
         which, at = "easy" if side is _lower else "harder", f"N = {cell['from']} to {cell['to']}"
         text = f"On {which} questions (bins {bins}) {figures.label(beam)} {verb} accuracy with budget ({at})"
         yield side(text, "Fig. 3 right", cell, f"paired.growth[{beam}][{bins}]")
-    hardest = summary.get("compute_optimal", {}).get("per_bin", {}).get("5")
+    hardest = summary.get("compute_optimal", {}).get("per_bin", {}).get("oracle", {}).get("5")
     if hardest is None:
         return
     n = max(map(int, hardest[beam]))
+    hardest = {name: cells for name, cells in hardest.items() if name != CHOSEN}
     best = max(hardest, key=lambda name: hardest[name][str(n)]["mean"])
     cell = hardest[best][str(n)]
     what = f"{figures.label(best)}, the best, under {_NOTHING:.0%}"
     text = f"On the hardest questions (bin 5) nothing works: {what} (N = {n})"
     held = below(cell["low"], cell["high"], _NOTHING)
-    yield _claim(text, "Fig. 3 right", cell, held, "compute_optimal.per_bin[5]", unit="%")
+    yield _claim(text, "Fig. 3 right", cell, held, "compute_optimal.per_bin.oracle[5]", unit="%")
 
 
 def _choosing(summary: dict[str, Any]) -> Iterator[Claim]:
@@ -195,13 +198,15 @@ def _choosing(summary: dict[str, Any]) -> Iterator[Claim]:
         cells = summary.get("compute_optimal", {}).get(notion)
         if cells is None:
             continue
-        yield from _saving(cells.get("compute_saved", {}), "Best-of-N weighted", notion, "Fig. 4", "compute_optimal")
+        where = f"compute_optimal.{notion}.compute_saved"
+        what = f"Best-of-N weighted needs up to {SAVED:.0f} times the compute of choosing by {notion} difficulty"
+        yield from _saving(what, cells.get("compute_saved", {}), "Fig. 4", where)
         n = max(cells["minus_best"], key=int)
         text = f"Choosing by {notion} difficulty beats the best single strategy (N = {n})"
         yield _higher(text, "Fig. 4", cells["minus_best"][n], f"compute_optimal.{notion}.minus_best")
 
 
-def _saving(saved: dict[str, Any], baseline: str, notion: str, source: str, where: str) -> Iterator[Claim]:
+def _saving(what: str, saved: dict[str, Any], source: str, where: str) -> Iterator[Claim]:
     """Claim that the baseline needs so many times the budget, at the budget where it needs most.
 
     Only budgets at which so much could be seen count: elsewhere the baseline's largest one ends the comparison.
@@ -217,8 +222,8 @@ def _saving(saved: dict[str, Any], baseline: str, notion: str, source: str, wher
     # What the baseline does not reach within its largest budget stands at that budget: `SAVED` itself is enough.
     held: Held = "yes" if cell["low"] >= SAVED else "no" if cell["high"] < SAVED else "undecided"
     ends = "" if saved[n]["reached"] else f"; it does not get there by {largest}"
-    text = f"{baseline} needs up to {SAVED:.0f} times the compute of choosing by {notion} difficulty (N = {n}{ends})"
-    yield _claim(text, source, cell, held, f"{where}.{notion}.compute_saved", unit="times", by=1.0)
+    text = f"{what} (N = {n}{ends})"
+    yield _claim(text, source, cell, held, where, unit="times", by=1.0)
 
 
 def _aggregating(summary: dict[str, Any]) -> Iterator[Claim]:
@@ -301,6 +306,17 @@ def _splitting(summary: dict[str, Any]) -> Iterator[Claim]:
             for other, key in (("parallel answers", "parallel"), ("one chain", "sequential")):
                 text = f"On hard questions (bins 3-5) a ratio in between beats {other} ({at})"
                 yield _higher(text, source, cells["hard"][f"between_minus_{key}"], "revision.by_ease.hard")
+
+
+def _choosing_ratios(summary: dict[str, Any]) -> Iterator[Claim]:
+    chosen = summary.get("revision", {}).get("compute_optimal", {}).get("hierarchical", {}).get("chosen", {})
+    for notion, cells in chosen.items():
+        where = f"revision.compute_optimal.hierarchical.{notion}"
+        what = f"Parallel answers need up to {SAVED:.0f} times the compute of ratios chosen by {notion} difficulty"
+        yield from _saving(what, cells["compute_saved"], "Fig. 8", f"{where}.compute_saved")
+        n = max(cells["minus_parallel"], key=int)
+        text = f"Ratios chosen by {notion} difficulty beat parallel answers (the verifier, N = {n})"
+        yield _higher(text, "Fig. 8", cells["minus_parallel"][n], f"{where}.minus_parallel")
 
 
 def _verifying_revisions(summary: dict[str, Any]) -> Iterator[Claim]:

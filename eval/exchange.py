@@ -7,9 +7,12 @@ inference: how large that is depends on R, the tokens of inference that are expe
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
+
+import numpy as np
 
 from ttcjax.errors import UserError
 
@@ -61,33 +64,26 @@ def ratio_of_budget(size_ratio: float, budget: float, convention: Convention = "
     return 6 * (size_ratio - 1) / (inference * (budget - least))
 
 
-def accuracy_at(budgets: Sequence[float], accuracy: Sequence[float], budget: float) -> float | None:
-    """Return the smaller model's accuracy at any budget: linear in the logarithm between the budgets measured.
+def at_budget(curve: Mapping[int, np.ndarray], budget: float) -> np.ndarray:
+    """Return the smaller model's accuracies `[Q]` at any budget from the least measured one on.
+
+    Linear in the logarithm between measured budgets. Above the largest one its own: a budget is an upper limit.
 
     Args:
-        budgets: Positive and rising.
-        accuracy: One a budget.
+        curve: Accuracies by budget; budgets positive and rising.
         budget: Where to look.
 
-    Returns:
-        The accuracy; `None` outside the budgets measured, where nothing is known.
+    Raises:
+        UserError: The budget is below all that were measured.
     """
-    if not budgets[0] <= budget <= budgets[-1]:
-        return None
-    for (low, a), (high, b) in zip(
-        zip(budgets, accuracy, strict=True), zip(budgets[1:], accuracy[1:], strict=True), strict=False
-    ):
-        if low <= budget <= high:
-            return a + (b - a) * math.log(budget / low) / math.log(high / low)
-    return accuracy[-1]
-
-
-def relative_difference(small: float, large: float) -> float | None:
-    """Return how much better the smaller model with test-time compute is, as a share of the larger one's accuracy.
-
-    The bars of Snell et al. 2024, Fig. 1 right; `None` where the larger model is never right.
-    """
-    return (small - large) / large if large else None
+    budgets = list(curve)
+    if budget < budgets[0]:
+        raise UserError(f"nothing is known at {budget:g} generations: add smaller budgets than {budgets[0]}")
+    for low, high in itertools.pairwise(budgets):
+        if budget <= high:
+            part = math.log(budget / low) / math.log(high / low)
+            return curve[low] + part * (curve[high] - curve[low])
+    return curve[budgets[-1]]
 
 
 def break_even(

@@ -3,49 +3,73 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
 
 import matplotlib as mpl
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
 from matplotlib.figure import Figure
 
 from ttcjax import compute
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
+from ttcjax.eval.revisions import pairs, strategy_name
 from ttcjax.text import tokenizer as tokenizers
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
 """Columns of result rows that are counted."""
 
 
-def models(workdir: epath.Path) -> dict[str, dict[str, int]] | None:
-    """Return `params` and `tokens_seen` of every model that a run trained, by the path of its stage.
+class Trained(TypedDict):
+    """A model that a run trained."""
+
+    params: int
+    tokens_seen: int
+    model: NotRequired[ModelConfig]
+    """Its shape; not there where the checkpoint has been deleted."""
+
+
+def models(workdir: epath.Path) -> dict[str, Trained] | None:
+    """Return every model that a run trained, by the path of its stage.
 
     Returns:
         The models; `None` where the policy or its verifier was not trained here.
 
     Raises:
-        UserError: A stage's record is corrupt.
+        UserError: A stage's record is corrupt, or a checkpoint's.
     """
-    found: dict[str, dict[str, int]] = {}
+    found: dict[str, Trained] = {}
     for path in sorted(workdir.glob("*/stage.json"), key=str):
-        if path.parent.suffix:  # .partial and .old-* folders
+        stage = path.parent
+        if stage.suffix:  # .partial and .old-* folders
             continue
-        try:
-            result = json.loads(path.read_text()).get("result") or {}
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is corrupt: delete {path.parent} and run again") from error
+        result = _entry(path, "result", stage) or {}
         nested = {f"/{key}": value for key, value in result.items() if isinstance(value, dict)}
         for name, value in {"": result, **nested}.items():
             if "params" in value and "tokens_seen" in value:
-                found[path.parent.name + name] = {key: value[key] for key in ("params", "tokens_seen")}
+                record = Trained(params=value["params"], tokens_seen=value["tokens_seen"])
+                metadata = workdir / f"{stage.name}{name}" / "best" / "metadata.json"
+                if metadata.exists():
+                    record["model"] = from_dict(ModelConfig, _entry(metadata, "model", stage))
+                found[stage.name + name] = record
     return found if "policy" in found and "prm" in found else None
+
+
+def _entry(path: epath.Path, key: str, stage: epath.Path) -> Any:
+    """Return one entry, a table, of a stage's JSON file."""
+    try:
+        entry = json.loads(path.read_text()).get(key)
+        if isinstance(entry, dict | None):
+            return entry
+        raise ValueError(f"{key} is no table")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is corrupt: delete {stage} and run again") from error
 
 
 def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, int]:
@@ -57,39 +81,92 @@ def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, in
     return {e.id: 1 + len(ids) for e, ids in zip(examples, encoded, strict=True)}
 
 
+EXECUTED = ("policy_flops", "verifier_flops")
+"""Columns that `with_executed` adds."""
+
+
+def with_executed(table: pa.Table, prompts: Mapping[str, int], policy: ModelConfig, verifier: ModelConfig) -> pa.Table:
+    """Add the executed FLOPs of each row by policy and verifier, the reading of its prompt apart.
+
+    Samples of the bank, and searches that come to best-of-N, are rows whose tokens stand where they are counted. Other
+    searches count the tokens of a place of the batch, those of dropped beams too, and not where each stood. They are
+    taken for one row, written one after the other: all beams of a question have taken as many steps, so what a place
+    has drawn itself is about as long as what it goes on from. Tokens of rollouts are taken to stand where the row's
+    own do, on average.
+
+    Only how many of a row's own keys a token sees depends on this: 4 L H E FLOPs a key for a model of L layers with H
+    heads of size E. For the models of `configs/procmath_tiny.py` the total could be 9% higher if every token were the
+    last of the longest row, and 3% lower if every one were the first. Counted with the true places there, it differs
+    by less than 0.01% for beam search and DVTS; with rollouts of one and three steps, which stand rather late in their
+    rows, it is 0.2% and 0.5% higher.
+
+    Args:
+        table: Rows with `question` and `COLUMNS`.
+        prompts: Tokens of each question's prompt.
+        policy: Shape of the policy.
+        verifier: Shape of the verifier.
+
+    Returns:
+        The table with the columns `EXECUTED`.
+    """
+    before = np.array([prompts[question] - 1 for question in table["question"].to_pylist()], np.int64)
+    tokens, lookahead, read = (table[name].to_numpy().astype(np.int64) for name in COLUMNS)
+    # A row holds the prompt's last token too, which stands before its own and is read with them.
+    written = _each(compute.decode, policy, tokens, before) * (1 + lookahead / np.maximum(tokens, 1))
+    scored = _each(compute.score, verifier, tokens + 1, before) * (read / (tokens + 1))
+    for name, values in zip(EXECUTED, (written, scored), strict=True):
+        table = table.append_column(name, pa.array(values, pa.float64()))
+    return table
+
+
+def _each(cost: Callable[..., float], config: ModelConfig, tokens: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Return the cost of each row; rows of the same lengths cost the same."""
+    lengths, row = np.unique(np.stack([tokens, before]), axis=1, return_inverse=True)
+    return np.array([cost(config, t, before=b) for t, b in lengths.T.tolist()], np.float64)[row.reshape(-1)]
+
+
 def summarise(
     config: ExperimentConfig,
     bank: pa.Table,
     search: pa.Table,
     prompts: Mapping[str, int],
-    trained: Mapping[str, Mapping[str, int]],
+    trained: Mapping[str, Trained],
 ) -> dict[str, Any]:
     """Count what a question costs on average.
 
     A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier.
     Majority asks it too, for ties, unless told otherwise (`majority:ties=first`). FLOPs are logical
-    (`compute.inference`), with all parameters of each model.
+    (`compute.inference`), with all parameters of each model, and executed (`compute.prefill`, `with_executed`), where
+    the shapes of the models are known.
 
     Args:
         config: The experiment.
-        bank: Rows of the bank, with `COLUMNS`.
+        bank: Rows of the bank, with `question` and `COLUMNS`.
         search: Rows of all search strategies.
         prompts: Tokens of each question's prompt.
         trained: What `models` returns.
 
     Returns:
         `per_question[strategy][n]` with `generations`, `prompt_tokens`, `policy_tokens` (rollouts not included),
-        `lookahead_tokens`, `verifier_tokens` (prompt not included) and `flops`; and `training[model]` with `params`,
-        `tokens` and `flops`.
+        `lookahead_tokens`, `verifier_tokens` (prompt not included), `flops`, and where shapes are known
+        `executed_flops` and `executed_ratio` (of those to `flops`); and `training[model]` with `params`, `tokens` and
+        `flops`.
     """
     parameters = {name: trained[name]["params"] for name in ("policy", "prm")}
-    prompt = sum(prompts[q] for q in set(bank["question"].to_pylist())) / len(set(bank["question"].to_pylist()))
+    questions = set(bank["question"].to_pylist())
+    prompt = sum(prompts[q] for q in questions) / len(questions)
+    policy, verifier = (trained[name].get("model") for name in ("policy", "prm"))
+    prefills: list[float] = []
+    if policy is not None and verifier is not None:
+        bank, search = (with_executed(table, prompts, policy, verifier) for table in (bank, search))
+        for shape in (policy, verifier):
+            prefills.append(sum(compute.prefill(shape, prompts[q] - 1) for q in questions) / len(questions))
 
     def cost(table: pa.Table, runs: float, generations: float, verified: bool) -> dict[str, float]:
         policy, lookahead, verifier = ((pc.sum(table[name]).as_py() or 0) / runs for name in COLUMNS)
         verifier *= verified
         read = compute.inference(parameters["prm"], verifier + prompt) if verified else 0.0
-        return {
+        found = {
             "generations": generations,
             "prompt_tokens": prompt,
             "policy_tokens": policy,
@@ -97,6 +174,12 @@ def summarise(
             "verifier_tokens": verifier,
             "flops": compute.inference(parameters["policy"], prompt + policy + lookahead) + read,
         }
+        if prefills:
+            asked = 1 + verified  # The policy, and the verifier after it.
+            own = sum(float(table[name].to_numpy().sum()) for name in EXECUTED[:asked])
+            found["executed_flops"] = sum(prefills[:asked]) + own / runs
+            found["executed_ratio"] = found["executed_flops"] / found["flops"]
+        return found
 
     per_question: dict[str, dict[str, dict[str, float]]] = {}
     for strategy in config.sweep.strategies:
@@ -124,6 +207,67 @@ def summarise(
     }
 
 
+def revisions(
+    config: ExperimentConfig, table: pa.Table, prompts: Mapping[str, int], trained: Mapping[str, Trained]
+) -> dict[str, dict[str, float]]:
+    """Count what a question costs on average under every split of every budget.
+
+    The prompt is read once a question by the revision model and by the verifier that selects. What stands between it
+    and an answer (the answers in view, and the question again where it is restated) is read anew for every answer,
+    by the verifier too where it is shown it.
+
+    Args:
+        config: The experiment.
+        table: Rows of the chains stage.
+        prompts: Tokens of each question's prompt.
+        trained: What `models` returns.
+
+    Returns:
+        By split, as `summarise` for a strategy and budget, and `context_tokens`: those in view that the revision
+        model reads. `verifier_tokens` counts them too where the verifier reads them.
+    """
+    verifier = f"orm/{config.orm.variants[0]}"
+    table = table.filter(pc.field("strategy") == "revise").sort_by([(k, "ascending") for k in ("question", "chain")])
+    lengths = np.asarray(config.chains.lengths)
+    shape = (-1, len(lengths), int(max(lengths)))
+    names = sorted(set(table["question"].to_pylist()))
+    at = np.searchsorted(names, table["question"].to_pylist()), *(table[k].to_numpy() for k in ("chain", "place"))
+
+    def laid_out(column: str) -> np.ndarray:
+        values = np.zeros((len(names), *shape[1:]), np.int64)
+        values[at] = table[column].to_numpy()
+        return values
+
+    tokens_QCS, shown_QCS = laid_out("tokens"), laid_out("shown")
+    before_QCS = np.concatenate([np.zeros_like(tokens_QCS[..., :1]), np.cumsum(tokens_QCS, axis=2)], axis=2)
+    places = np.arange(shape[2])
+    context_QCS = before_QCS[..., :-1] - np.take_along_axis(before_QCS, places - shown_QCS, axis=2)
+    prompt_Q = np.array([prompts[name] for name in names])
+    if config.revision.restate:
+        context_QCS = context_QCS + np.where(shown_QCS > 0, prompt_Q[:, None, None] - 1, 0)
+    seen_QCS = context_QCS if config.orm.variants[0] == "history" else np.zeros_like(context_QCS)
+    prompt = float(prompt_Q.mean())
+    parameters = trained["revision"]["params"], trained[verifier]["params"]
+
+    def of_one_chain(values_QCS: np.ndarray, s: int) -> float:
+        return float(values_QCS[:, lengths >= s, :s].sum(axis=2).mean())
+
+    found: dict[str, dict[str, float]] = {}
+    for n in config.chains.budgets:
+        for s, p in pairs(n):
+            written, context, seen = (p * of_one_chain(x, s) for x in (tokens_QCS, context_QCS, seen_QCS))
+            policy = compute.inference(parameters[0], prompt + written + context)
+            found[strategy_name(s, p)] = {
+                "generations": n,
+                "prompt_tokens": prompt,
+                "policy_tokens": written,
+                "context_tokens": context,
+                "verifier_tokens": written + seen,
+                "flops": policy + compute.inference(parameters[1], prompt + written + seen),
+            }
+    return found
+
+
 def figure(summary: dict[str, Any]) -> Figure:
     """Draw accuracy against the FLOPs of a question, one line a strategy.
 
@@ -136,21 +280,36 @@ def figure(summary: dict[str, Any]) -> Figure:
         for i, (strategy, cells) in enumerate(summary["compute"]["per_question"].items()):
             flops = [cell["flops"] for cell in cells.values()]
             figures.band(axes, flops, summary["accuracy"][strategy].values(), i, figures.label(strategy))
+        for i, (name, split) in enumerate((("revisions, parallel", "p"), ("revisions, one chain", "s"))):
+            # Splits of which the other number is 1, budgets rising.
+            splits = {
+                revise: cell
+                for revise, cell in summary["compute"].get("revisions", {}).items()
+                if f"{split}={cell['generations']}" in revise.partition(":")[2].split(",")
+            }
+            if splits:
+                points = [summary["accuracy"][revise]["hierarchical"] for revise in splits]
+                flops = [cell["flops"] for cell in splits.values()]
+                figures.band(axes, flops, points, len(summary["compute"]["per_question"]) + i, name)
         axes.set_xscale("log")
         axes.set(
             xlabel="FLOPs of a question (2 a parameter and token, the verifier's included)",
             ylabel="accuracy (% of questions)",
             title=f"{summary['name']}: accuracy by compute",
         )
-        axes.legend(frameon=False, fontsize=9, loc="lower right")
+        figures.legend_below(drawn)
         return drawn
 
 
 def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
     """Return (strategy, budget, measure, value)."""
+    by_strategy = {name: list(cells.items()) for name, cells in summary["compute"]["per_question"].items()}
+    by_strategy |= {
+        name: [(cell["generations"], cell)] for name, cell in summary["compute"].get("revisions", {}).items()
+    }
     return [
         (strategy, n, measure, value)
-        for strategy, cells in summary["compute"]["per_question"].items()
-        for n, cell in cells.items()
+        for strategy, cells in by_strategy.items()
+        for n, cell in cells
         for measure, value in cell.items()
     ]

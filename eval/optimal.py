@@ -13,12 +13,14 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.allocate import REPEATS, compute_optimal, regret
+from ttcjax.eval.allocate import REPEATS, Choice, compute_optimal, regret
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap
 
 BINS = 5
 FOLDS = 2
+CHOSEN = "chosen"
+"""Stands among the strategies of a bin for what is chosen there."""
 
 
 def budget_for(budgets: Sequence[int], curve_BR: np.ndarray, target_R: np.ndarray) -> np.ndarray:
@@ -75,6 +77,28 @@ def compute_saved(
     }
 
 
+def choices(
+    settings: SweepConfig, candidates: Mapping[int, Mapping[str, np.ndarray]], bins_Q: np.ndarray
+) -> dict[int, Choice]:
+    """Choose a strategy for each bin at every budget, on one fold for the other.
+
+    Args:
+        settings: `seed` is used.
+        candidates: Each question's accuracy `[Q]`, by budget and strategy.
+        bins_Q: The bin of each question.
+    """
+    return {
+        n: compute_optimal(np.stack(list(accuracy.values())), bins_Q, folds=FOLDS, repeats=REPEATS, seed=settings.seed)
+        for n, accuracy in candidates.items()
+    }
+
+
+def by_budget(accuracy: Mapping[str, Mapping[int, np.ndarray]]) -> dict[int, dict[str, np.ndarray]]:
+    """Turn accuracies by strategy and budget into those by budget and strategy."""
+    budgets = next(iter(accuracy.values()))
+    return {n: {strategy: values[n] for strategy, values in accuracy.items()} for n in budgets}
+
+
 def summarise(
     settings: SweepConfig,
     accuracy: Mapping[str, Mapping[int, np.ndarray]],
@@ -93,19 +117,20 @@ def summarise(
         For each notion `accuracy[n]`, `regret[n]`, `shares[n][bin][strategy]` (how often each is chosen) and
         `minus_best[n]` (less the strategy that is best over all questions, paired), with intervals, and
         `compute_saved[n]`, see `compute_saved`; `agreement`, the share of questions that both notions put into the
-        same bin; and `per_bin[bin][strategy][n]` for the bins of the first notion.
+        same bin; and `per_bin[notion][bin][strategy][n]`, `chosen` among the strategies.
     """
     strategies = list(accuracy)
-    budgets = list(next(iter(accuracy.values())))
     questions = len(next(iter(ease.values())))
     bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
     bins = {name: quantile_bins(values, BINS) for name, values in ease.items()}
+    candidates = by_budget(accuracy)
     found: dict[str, Any] = {}
+    per_bin: dict[str, Any] = {}
     for name, bins_Q in bins.items():
         cells: dict[str, Any] = {"accuracy": {}, "regret": {}, "minus_best": {}, "shares": {}}
-        for n in budgets:
+        chosen = choices(settings, candidates, bins_Q)
+        for n, choice in chosen.items():
             accuracy_SQ = np.stack([accuracy[strategy][n] for strategy in strategies])
-            choice = compute_optimal(accuracy_SQ, bins_Q, folds=FOLDS, repeats=REPEATS, seed=settings.seed)
             single = accuracy_SQ[np.argmax(accuracy_SQ.mean(axis=1))]
             cells["accuracy"][str(n)] = dataclasses.asdict(bootstrap(choice.accuracy))
             cells["regret"][str(n)] = dataclasses.asdict(bootstrap(regret(accuracy_SQ, choice.accuracy)))
@@ -117,37 +142,41 @@ def summarise(
                 str(number + 1): dict(zip(strategies, row, strict=True)) for number, row in enumerate(choice.shares)
             }
         found[name] = cells
+        curves = {**accuracy, CHOSEN: {n: choice.accuracy for n, choice in chosen.items()}}
+        per_bin[name] = {
+            str(number): _curves_within(settings, curves, bins_Q == number) for number in range(1, BINS + 1)
+        }
     first, *others = bins.values()
     if others:
         found["agreement"] = float((first == others[0]).mean())
-    found["per_bin"] = {}
-    for number in range(1, BINS + 1):
-        inside = first == number
-        within = Bootstrap(int(inside.sum()), settings.bootstrap, settings.seed)
-        found["per_bin"][str(number)] = {
-            strategy: {str(n): dataclasses.asdict(within(values[inside])) for n, values in by_budget.items()}
-            for strategy, by_budget in accuracy.items()
-        }
-    return found
+    return {**found, "per_bin": per_bin}
+
+
+def _curves_within(
+    settings: SweepConfig, curves: Mapping[str, Mapping[int, np.ndarray]], inside_Q: np.ndarray
+) -> dict[str, dict[str, dict[str, float]]]:
+    bootstrap = Bootstrap(int(inside_Q.sum()), settings.bootstrap, settings.seed)
+    return {
+        strategy: {str(n): dataclasses.asdict(bootstrap(values[inside_Q])) for n, values in by_budget.items()}
+        for strategy, by_budget in curves.items()
+    }
 
 
 def figure(summary: dict[str, Any]) -> Figure:
-    """Draw what is gained by choosing, and how each strategy does by difficulty.
+    """Draw what is gained by choosing, and the compute that best-of-N needs for as much (Fig. 4).
 
     Args:
         summary: The whole summary, with JSON's own types.
     """
     found, accuracy = summary["compute_optimal"], figures.by_budget(summary["accuracy"])
     with mpl.rc_context(figures.STYLE):
-        drawn = figures.new_figure(13.0, 4.2)
-        left, *others = drawn.subplots(1, 1 + BINS, gridspec_kw={"width_ratios": [2.4, *[1] * BINS]})
+        drawn = figures.new_figure(7.5, 4.6)
+        axes = drawn.add_subplot()
         for i, (strategy, cells) in enumerate(accuracy.items()):
-            figures.band(left, [int(n) for n in cells], cells.values(), i, figures.label(strategy))
-            for where, strategies in zip(others, found["per_bin"].values(), strict=True):
-                figures.band(where, [int(n) for n in strategies[strategy]], strategies[strategy].values(), i)
+            figures.band(axes, [int(n) for n in cells], cells.values(), i, figures.label(strategy))
         for i, (notion, cells) in enumerate(_notions(found).items()):
             points = cells["accuracy"]
-            left.plot(
+            axes.plot(
                 [int(n) for n in points],
                 [100 * point["mean"] for point in points.values()],
                 color=figures.MUTED,
@@ -155,13 +184,28 @@ def figure(summary: dict[str, Any]) -> Figure:
                 linestyle=("-", (0, (4, 2)))[i % 2],
                 label=f"chosen by difficulty, {notion}",
             )
-        budgets = [int(n) for n in next(iter(accuracy.values()))]
-        figures.powers_of_two(left, budgets)
-        left.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Strategy by difficulty")
-        left.legend(frameon=False, fontsize=8, loc="lower right")
-        for number, where in enumerate(others, 1):
-            figures.powers_of_two(where, budgets[::-2])
-            where.set(title=f"bin {number}" + (" (easiest)" if number == 1 else ""), xlabel="N")
+        figures.powers_of_two(axes, [int(n) for n in next(iter(accuracy.values()))])
+        axes.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Strategy chosen by difficulty")
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return drawn
+
+
+def figure_of_bins(summary: dict[str, Any], notion: str) -> Figure:
+    """Draw each strategy by difficulty (Fig. 3 right with oracle bins, Fig. 12 with predicted ones)."""
+    found = summary["compute_optimal"]["per_bin"][notion]
+    with mpl.rc_context(figures.STYLE):
+        drawn = figures.new_figure(13.0, 3.9)
+        axes = drawn.subplots(1, BINS, sharey=True)
+        for where, (number, strategies) in zip(axes, found.items(), strict=True):
+            shown = {name: cells for name, cells in strategies.items() if name != CHOSEN}
+            for i, (strategy, cells) in enumerate(shown.items()):
+                figures.band(where, [int(n) for n in cells], cells.values(), i, figures.label(strategy))
+            figures.powers_of_two(where, [int(n) for n in next(iter(shown.values()))][::-2])
+            where.set(title=f"bin {number}" + (" (easiest)" if number == "1" else ""), xlabel="N")
+        axes[0].set_ylabel("accuracy (%)")
+        handles, labels = axes[0].get_legend_handles_labels()
+        drawn.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+        drawn.suptitle(f"Accuracy by difficulty, {notion} bins", x=0.01, ha="left", fontsize=11)
         return drawn
 
 
@@ -174,18 +218,13 @@ def render(summary: dict[str, Any], console: Console) -> None:
         table.add_row(notion, *map(tables.cell, cells["accuracy"].values()))
         table.add_row("- best single", *map(tables.difference_cell, cells["minus_best"].values()), style="dim")
         if "compute_saved" in cells:
-            table.add_row("x best-of-N", *(_saved_cell(cell) for cell in cells["compute_saved"].values()), style="dim")
+            table.add_row("x best-of-N", *map(tables.saved_cell, cells["compute_saved"].values()), style="dim")
     console.print(table)
 
 
 def _notions(found: dict[str, Any]) -> dict[str, Any]:
     """Return what was found for each notion of difficulty, without what stands beside them."""
     return {name: cells for name, cells in found.items() if name not in ("agreement", "per_bin")}
-
-
-def _saved_cell(cell: dict[str, Any]) -> str:
-    sign = "" if cell["reached"] else "> "
-    return f"{sign}{cell['times']:.1f}\n{cell['low']:.1f}-{cell['high']:.1f}"
 
 
 def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -203,10 +242,10 @@ def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
                 for number, shares in by_bin.items()
                 for strategy, share in shares.items()
             ]
-    first = next(iter(notions))
     return rows + [
-        (first, "accuracy", number, strategy, n, c["mean"], c["low"], c["high"])
-        for number, strategies in summary["compute_optimal"]["per_bin"].items()
+        (notion, "accuracy", number, strategy, n, c["mean"], c["low"], c["high"])
+        for notion, bins in summary["compute_optimal"]["per_bin"].items()
+        for number, strategies in bins.items()
         for strategy, by_budget in strategies.items()
         for n, c in by_budget.items()
     ]

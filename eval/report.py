@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from etils import epath
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, config_hash, to_dict
@@ -24,15 +21,18 @@ from ttcjax.errors import UserError
 from ttcjax.eval import (
     chains,
     claims,
+    exchange_report,
     figures,
+    greedy,
     ledger,
     optimal,
     outcome,
     overoptimisation,
     page,
     paired,
+    report_files,
     rescore,
-    revision_figures,
+    revision_optimal,
     revision_report,
     revisions,
     rows,
@@ -49,6 +49,7 @@ from ttcjax.eval.estimators import (
     step_scores,
     with_step_truth,
 )
+from ttcjax.eval.exchange_report import Source
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.parquet import read_shard
@@ -69,8 +70,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """Write the report of an experiment.
 
     Reads `bank/`, `search/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what the
-    config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV), figures (PNG and SVG) and the page
-    with all of them (`index.html`) under `out`, and `summary.json` under `workdir`.
+    config turns on: `rescore/`, `trajectories/`, `chains/`, `greedy/`. Writes tables (CSV), figures (PNG and SVG) and
+    the page with all of them (`index.html`) under `out`, and `summary.json` under `workdir`.
 
     Args:
         config: The experiment.
@@ -84,7 +85,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         UserError: Results are missing, corrupt, or of another config.
     """
     began = time.perf_counter()
-    workdir, files = epath.Path(workdir), _Files(epath.Path(out))
+    workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
     columns = (*COLUMNS, *ledger.COLUMNS, "gold")
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = [name for name in config.sweep.strategies if not StrategyName.parse(name).from_bank]
@@ -92,8 +93,10 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if searches:
         search = overoptimisation.with_lines(rows.read_folder(workdir / "search", columns), workdir / "search")
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
-    summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source)
-    trained = ledger.models(workdir)
+    measured = measure(config, bank, search)
+    summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source, measured=measured)
+    ease = {"oracle": ease_of_questions(bank), "predicted": predicted_ease(bank, config.prm.aggregate)}
+    trained, prompts = ledger.models(workdir), {}
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)
         summary["compute"] = _plain(ledger.summarise(config, bank, search, prompts, trained))
@@ -103,22 +106,29 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     summary["over_optimisation"] = _plain(exploited)
     if config.orm.base:
         summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
+    splits = None
     if config.revision.enabled:
         answers = chains.read(workdir / "chains")
-        guessed = predicted_ease(bank, config.prm.aggregate)
-        found, accuracy = revisions.summarise(config, answers, ease_of_questions(bank), guessed)
+        splits = revisions.splits(config, answers, ease["oracle"])
+        found, accuracy = revisions.summarise(config, splits, ease["oracle"], ease["predicted"])
         found |= {"rest_em": config.revision.rest_em.chains > 0}
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
+        found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
         made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
         summary["revision"] = _plain(found | {"trajectories": made})
         summary["accuracy"] |= _plain(accuracy)
+        if trained is not None:
+            summary["compute"]["revisions"] = _plain(ledger.revisions(config, answers, prompts, trained))
+    if config.larger.enabled and trained is not None:
+        found = _exchange(config, workdir, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
+        summary["exchange"] = _plain(found)
     summary["claims"] = claims.summarise(summary)
     if missing:
         logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(missing))
 
     files.table("missing", "strategy budget question seed sample", missing)
-    _write_tables(summary, files)
-    _draw(summary, files)
+    report_files.write_tables(summary, files)
+    report_files.draw(summary, files)
     summary |= _timing(workdir, began)
     text = page.html(summary, files.figures, files.tables, to_dict(config))
     write_bytes(epath.Path(out) / "index.html", text.encode())
@@ -126,109 +136,64 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     return summary
 
 
-class _Files:
-    """Writes the tables and figures of a report, and keeps them for its page.
+def _exchange(
+    config: ExperimentConfig,
+    workdir: epath.Path,
+    costs: dict[str, Any],
+    measured: Measured,
+    splits: revisions.Splits | None,
+    ease: Mapping[str, float],
+    prompts: Mapping[str, int],
+    trained: Mapping[str, ledger.Trained],
+) -> dict[str, Any]:
+    """Compare what searches, revisions and both together make of the policy with a larger model that answers once."""
+    flops = {
+        n: {name: cells[str(n)]["flops"] for name, cells in costs["per_question"].items()} for n in config.sweep.budgets
+    }
+    candidates = optimal.by_budget(measured.accuracy)
+    sources = {"search": Source(measured.samples.questions, candidates, flops, ("policy", "prm"))}
+    if splits is not None:
+        ratios = splits.by_ratio("hierarchical")
+        flops = {n: {name: costs["revisions"][name]["flops"] for name in names} for n, names in ratios.items()}
+        models = ("policy", "prm", "revision", f"orm/{config.orm.variants[0]}")
+        sources["revisions"] = Source(splits.chains.questions, ratios, flops, models)
+        sources["both"] = exchange_report.joined(sources["search"], sources["revisions"])
+    tables = greedy.read(workdir / "greedy")
+    right = {
+        model: dict(zip(table["question"].to_pylist(), table["correct"].to_pylist(), strict=True))
+        for model, table in tables.items()
+    }
+    tokens = np.mean([prompts[q] for q in ease]) + np.mean(tables["larger"]["tokens"].to_numpy())
+    return exchange_report.summarise(config.sweep, sources, ease, right, trained, float(tokens))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+    """What rows say of each question.
 
     Attributes:
-        tables: Text of the CSV files, by name.
-        figures: SVG of the figures, by name.
+        levels: Of each question, `[Q]`.
+        samples: Of the bank, with the ids of all questions.
+        accuracy: Each question's chance of a right answer `[Q]`, by strategy and budget.
+        missing: (strategy, budget, question, seed, sample) of every result that should exist and does not.
     """
 
-    def __init__(self, out: epath.Path):
-        self._out = out
-        self.tables: dict[str, str] = {}
-        self.figures: dict[str, bytes] = {}
-
-    def table(self, name: str, header: str, lines: Iterable[Sequence[Any]]) -> None:
-        """Write `name.csv`; the names of its columns stand in `header`, with blanks between."""
-        sink = io.StringIO()
-        writer = csv.writer(sink, lineterminator="\n")
-        writer.writerow(header.split())
-        writer.writerows(lines)
-        self.tables[name] = sink.getvalue()
-        write_bytes(self._out / f"{name}.csv", self.tables[name].encode())
-
-    def figure(self, name: str, drawn: Figure) -> None:
-        """Write `name.png` and `name.svg`."""
-        self.figures[name] = figures.save(drawn, self._out, name)
+    levels: np.ndarray
+    samples: Samples
+    accuracy: dict[str, dict[int, np.ndarray]]
+    missing: list[tuple[Any, ...]]
 
 
-def _write_tables(summary: dict[str, Any], files: _Files) -> None:
-    estimate = "mean low high"
-    files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
-    files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))
-    files.table("claims", "claim source seen low high unit held measure", claims.csv_rows(summary["claims"]))
-    files.table("aggregation", f"selector budget {estimate}", _aggregation_rows(summary))
-    files.table("weak_verifiers", f"verifier measure budget {estimate}", weak.csv_rows(summary["weak_verifiers"]))
-    exploited = summary["over_optimisation"]
-    files.table("over_optimisation", f"strategy measure budget {estimate}", overoptimisation.csv_rows(exploited))
-    files.table("verifier_by_difficulty", f"bin questions pooled {estimate}", overoptimisation.auroc_rows(exploited))
-    if "compute" in summary:
-        files.table("compute", "strategy budget measure value", ledger.csv_rows(summary))
-    if "compute_optimal" in summary:
-        files.table("by_difficulty", f"bins measure bin strategy budget {estimate}", optimal.csv_rows(summary))
-    if "orm" in summary:
-        files.table("verifiers", f"verifier selector budget {estimate}", outcome.csv_rows(summary["orm"]))
-    if "revision" in summary:
-        revision = summary["revision"]
-        files.table("revision_steps", f"step chains measure {estimate}", revision_report.step_rows(revision))
-        accuracy = revision_report.accuracy_rows(summary["accuracy"])
-        files.table("revision_accuracy", f"strategy selector {estimate}", accuracy)
-        files.table("revision_bins", f"bins bin selector strategy {estimate}", revision_report.bin_rows(revision))
-        files.table("revision_verifiers", f"verifier budget {estimate}", revision_report.verifier_rows(revision))
-
-
-def _draw(summary: dict[str, Any], files: _Files) -> None:
-    files.figure("accuracy_vs_budget", figures.accuracy_vs_budget(summary))
-    files.figure("aggregation", figures.aggregation(summary))
-    files.figure("quality", figures.quality(summary))
-    files.figure("weak_verifiers", weak.figure(summary["weak_verifiers"]))
-    files.figure("over_optimisation", overoptimisation.figure(summary["over_optimisation"]))
-    if "compute" in summary:
-        files.figure("accuracy_vs_flops", ledger.figure(summary))
-    if "compute_optimal" in summary:
-        files.figure("by_difficulty", optimal.figure(summary))
-    if "orm" in summary:
-        files.figure("verifiers", outcome.figure(summary["orm"], summary["accuracy"].get("majority")))
-    if "revision" in summary:
-        for name, draw in revision_figures.ALL.items():
-            files.figure(name, draw(summary["revision"], summary["accuracy"]))
-
-
-def summarise(
+def measure(
     config: ExperimentConfig,
     bank: pa.Table,
     search: pa.Table,
-    *,
-    threshold: float = DEFAULT_THRESHOLD,
-    threshold_source: str = "default",
     grade_equal: Callable[[str, str], bool] | None = None,
-) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-    """Compute every number of the report that does not depend on time.
-
-    Args:
-        config: The experiment.
-        bank: Rows of the sample bank, with the columns the estimators read.
-        search: Rows of all search strategies and budgets.
-        threshold: Steps that score below it are called wrong.
-        threshold_source: Where it comes from; goes into the summary.
-        grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
-
-    Returns:
-        The summary, and (strategy, budget, question, seed, sample) of every result that should exist and
-        does not.
-
-    Raises:
-        UserError: Results are missing as a whole or of another config.
-    """
+) -> Measured:
+    """Select answers from rows, by every strategy at every budget; arguments and errors as for `summarise`."""
     questions, levels = _questions(config, bank, search)
     samples = Samples.from_table(bank, questions, config.sweep.samples, grade_equal=grade_equal)
     missing: list[tuple[Any, ...]] = [("sample", 0, *place) for place in samples.missing]
-    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
-
-    def interval(values: np.ndarray) -> dict[str, float]:
-        return dataclasses.asdict(bootstrap(values))
-
     accuracy: dict[str, dict[int, np.ndarray]] = {}
     for strategy in config.sweep.strategies:
         name = StrategyName.parse(strategy)
@@ -245,6 +210,45 @@ def summarise(
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
             accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties)
             missing += [(strategy, n, *place) for place in found.missing]
+    return Measured(levels, samples, accuracy, missing)
+
+
+def summarise(
+    config: ExperimentConfig,
+    bank: pa.Table,
+    search: pa.Table,
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    threshold_source: str = "default",
+    grade_equal: Callable[[str, str], bool] | None = None,
+    measured: Measured | None = None,
+) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """Compute every number of the report that does not depend on time.
+
+    Args:
+        config: The experiment.
+        bank: Rows of the sample bank, with the columns the estimators read.
+        search: Rows of all search strategies and budgets.
+        threshold: Steps that score below it are called wrong.
+        threshold_source: Where it comes from; goes into the summary.
+        grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
+        measured: What `measure` returns, where that is known already.
+
+    Returns:
+        The summary, and (strategy, budget, question, seed, sample) of every result that should exist and
+        does not.
+
+    Raises:
+        UserError: Results are missing as a whole or of another config.
+    """
+    if measured is None:
+        measured = measure(config, bank, search, grade_equal)
+    samples, accuracy, missing, levels = measured.samples, measured.accuracy, measured.missing, measured.levels
+    questions = samples.questions
+    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
+
+    def interval(values: np.ndarray) -> dict[str, float]:
+        return dataclasses.asdict(bootstrap(values))
 
     pass_at_1 = samples.pass_at_1()
     largest = max(config.sweep.budgets)
@@ -392,6 +396,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
         outcome.render(summary["orm"], console)
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
+        revision_optimal.render(summary["revision"]["compute_optimal"], console)
+    if "exchange" in summary:
+        exchange_report.render(summary["exchange"], console)
     if summary.get("claims"):
         claims.render(summary["claims"], console)
 
@@ -499,24 +506,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
-
-
-def _accuracy_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for strategy, points in figures.by_budget(summary["accuracy"]).items():
-        for n, point in points.items():
-            yield strategy, n, point["mean"], point["low"], point["high"], summary["questions"]
-
-
-def _level_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for level, values in summary["per_level"].items():
-        for measure, point in {"pass_at_1": values["pass_at_1"], **values["accuracy"]}.items():
-            yield level, values["count"], measure, point["mean"], point["low"], point["high"]
-
-
-def _aggregation_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for how, points in summary["aggregation"].items():
-        for n, point in points.items():
-            yield how, n, point["mean"], point["low"], point["high"]
 
 
 def _number(value: float | None) -> str:

@@ -8,7 +8,7 @@ beforehand, whatever the answers, so the estimates are unbiased.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,51 +161,88 @@ def pairs(budget: int) -> list[tuple[int, int]]:
     return [(1 << i, budget >> i) for i in range(budget.bit_length())]
 
 
-def summarise(
-    config: ExperimentConfig, table: pa.Table, ease: Mapping[str, float], predicted: Mapping[str, float] | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compute every number on revisions.
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What every split of every budget gives.
+
+    Attributes:
+        chains: The answers.
+        refined: Those of `refine`, a chain a question, where the config asks for them.
+        accuracy: Each question's chance of a right answer `[Q]`, by s, p and rule.
+    """
+
+    chains: AnswerChains
+    refined: AnswerChains | None
+    accuracy: dict[tuple[int, int, str], np.ndarray]
+
+    def by_ratio(self, rule: str) -> dict[int, dict[str, np.ndarray]]:
+        """Return each question's accuracy under a rule, by budget N and split."""
+        found: dict[int, dict[str, np.ndarray]] = {}
+        for (s, p, name), values in self.accuracy.items():
+            if name == rule:
+                found.setdefault(s * p, {})[strategy_name(s, p)] = values
+        return found
+
+
+def splits(config: ExperimentConfig, table: pa.Table, questions: Collection[str]) -> Splits:
+    """Answer with every split of every budget.
 
     Args:
         config: The experiment.
         table: Rows of the chains stage.
-        ease: Share of right base samples of each question, for the bins.
-        predicted: How easy the verifier of base samples takes each question to be; `ease` if not given.
-
-    Returns:
-        The table `revision` of the summary, and accuracies by strategy and selector.
+        questions: Those of the bank.
 
     Raises:
         UserError: A question of the chains has no base samples, or one of the test has no chains.
     """
     settings = config.chains
     chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), settings.lengths)
-    missing = [question for question in chains.questions if question not in ease]
+    missing = [question for question in chains.questions if question not in questions]
     if missing:
         raise UserError(f"the bank has no samples of {missing[0]}: delete the bank and chains folders and run again")
-    expected = min(settings.questions or len(ease), len(ease))
+    expected = min(settings.questions or len(questions), len(questions))
     if len(chains.questions) != expected:
         raise UserError(
             f"the chains hold {len(chains.questions)} of {expected} test questions: delete their folder and run again"
         )
-    bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.seed)
-    verifier = config.orm.variants[0]
-    values = {
-        (s, p, rule): chains.accuracy(s, p, rule, verifier)
+    refined = None
+    if settings.refine:
+        refined = AnswerChains.from_table(table.filter(pc.field("strategy") == "refine"), [1 + settings.refine])
+    accuracy = {
+        (s, p, rule): chains.accuracy(s, p, rule, config.orm.variants[0])
         for n in settings.budgets
         for s, p in pairs(n)
         for rule in CHAIN_RULES
     }
+    return Splits(chains, refined, accuracy)
+
+
+def summarise(
+    config: ExperimentConfig, found: Splits, ease: Mapping[str, float], predicted: Mapping[str, float] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compute every number on revisions.
+
+    Args:
+        config: The experiment.
+        found: What `splits` returns.
+        ease: Share of right base samples of each question, for the bins.
+        predicted: How easy the verifier of base samples takes each question to be; `ease` if not given.
+
+    Returns:
+        The table `revision` of the summary, and accuracies by strategy and selector.
+    """
+    settings, chains, values = config.chains, found.chains, found.accuracy
+    bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.seed)
+    verifier = config.orm.variants[0]
     accuracy = {
         strategy_name(s, p): {rule: _plain(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
         for n in settings.budgets
         for s, p in pairs(n)
     }
     refined = []
-    if settings.refine:
-        tries = AnswerChains.from_table(table.filter(pc.field("strategy") == "refine"), [1 + settings.refine])
+    if found.refined is not None:
         for count in range(1 + settings.refine):
-            estimate = _plain(bootstrap(tries.standing(count)))
+            estimate = _plain(bootstrap(found.refined.standing(count)))
             refined.append({"tries": count, **estimate})
             if count:
                 accuracy[Refine(count).name] = {"accepted": estimate}

@@ -30,3 +30,9 @@ def difference_cell(point: dict[str, Any]) -> str:
     text = f"{100 * point['mean']:+.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
     clear = point["low"] > 0 or point["high"] < 0
     return f"[bold]{text}[/]" if clear else text
+
+
+def saved_cell(point: dict[str, Any]) -> str:
+    """Return how many times the compute another needs, with its interval below it; see `optimal.compute_saved`."""
+    sign = "" if point["reached"] else "> "
+    return f"{sign}{point['times']:.1f}\n[dim]{point['low']:.1f}-{point['high']:.1f}[/]"

@@ -31,6 +31,8 @@ SMALL = """
     --orm.questions 35 --orm.chains 1 --orm.answers 3 --orm.shard-questions 5 --orm.train.steps 16
     --orm.train.batch-size 8 --orm.train.checkpoint-every 5 --orm.train.validate-every 8 --orm.train.seq-len 256
     --orm.base True
+    --larger.enabled True --larger.model.d-model 64 --larger.model.num-layers 2 --larger.model.num-heads 2
+    --larger.model.num-kv-heads 2 --larger.model.head-dim 32
     --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
 """
 
@@ -44,6 +46,7 @@ SIGNS_OF_WORK = (
     "revision.partial/metrics.jsonl",
     "attempts.partial/shard-00000.parquet",
     "orm.partial/history/metrics.jsonl",
+    "larger.partial/metrics.jsonl",
     "bank.partial/shard-00000.parquet",
     "rescore.partial/shard-00000.parquet",
     "search.partial/*/shard-00000.parquet",

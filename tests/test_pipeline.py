@@ -19,6 +19,9 @@ from ttcjax import pipeline
 from ttcjax.config import (
     ChainsConfig,
     ExperimentConfig,
+    LargerConfig,
+    ModelConfig,
+    OptimizerConfig,
     ORMConfig,
     PRMConfig,
     ReSTConfig,
@@ -192,6 +195,7 @@ def test_what_a_stage_must_write_is_what_it_writes():
         "trajectories": ("trajectories.parquet",),
         "revision": ("best",),
         "base_orm": ("best",),
+        "larger": ("best",),
         "report": ("../summary.json",),
     }
 
@@ -304,7 +308,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 # ---- the real stages
 
 
-BASE = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(base=True))
+BASE = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(base=True), larger=LargerConfig(True))
 
 
 def changed(**changes) -> set[str]:
@@ -314,8 +318,9 @@ def changed(**changes) -> set[str]:
 
 ALL = [
     *("data", "policy", "labels", "prm", "trajectories", "revision"),
-    *("attempts", "orm", "base_orm", "bank", "rescore", "search", "chains", "report"),
+    *("attempts", "orm", "base_orm", "larger", "bank", "rescore", "search", "chains", "greedy", "report"),
 ]
+SMALLER = [name for name in ALL if name != "larger"]
 JUDGED = {"bank", "rescore", "search", "chains", "report"}
 REVISED = {"revision", "attempts", "orm", "chains", "report"}
 
@@ -332,9 +337,12 @@ def test_stages_are_in_the_order_of_what_they_read():
     [
         ({"data": dataclasses.replace(BASE.data, seed=1)}, ALL),
         ({"tokenizer": dataclasses.replace(BASE.tokenizer, vocab_size=600)}, ALL),
-        ({"model": dataclasses.replace(BASE.model, d_ff=128)}, ALL[1:]),
+        ({"model": dataclasses.replace(BASE.model, d_ff=128)}, SMALLER[1:]),
         ({"policy": TrainConfig(steps=9)}, ALL[1:]),
-        ({"sampler": SamplerConfig(temperature=0.5)}, ALL[2:]),
+        ({"policy": TrainConfig(optimizer=OptimizerConfig(b1=0.8))}, SMALLER[1:]),
+        ({"larger": LargerConfig(True, ModelConfig(d_ff=128))}, {"larger", "greedy", "report"}),
+        ({"larger": LargerConfig(True, optimizer=OptimizerConfig(b1=0.8))}, {"larger", "greedy", "report"}),
+        ({"sampler": SamplerConfig(temperature=0.5)}, SMALLER[2:]),
         ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, {"labels", "prm", "base_orm", *JUDGED}),
         ({"prm": PRMConfig(valid_fraction=0.2)}, {"prm", *JUDGED}),
         ({"prm": PRMConfig(train=TrainConfig(steps=9))}, {"prm", *JUDGED}),
@@ -362,7 +370,7 @@ def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
 def test_stages_that_are_off_are_neither_run_nor_read():
     off, other = ExperimentConfig(), ExperimentConfig(revision=RevisionConfig(max_seq_len=512))
     assert {s.name for s in pipeline.STAGES if not s.wanted(off)} == {
-        *("trajectories", "base_orm", "rescore"),
+        *("trajectories", "base_orm", "rescore", "larger", "greedy"),
         *(REVISED - {"report"}),
     }
     for stage in pipeline.STAGES:
@@ -395,6 +403,6 @@ def test_every_setting_belongs_to_a_stage():
         for leaf in leaves(config_lib.to_dict(BASE), "")
         if not any(leaf == path or leaf.startswith(path + ".") for path in claimed)
     }
-    assert free == {"name", "workdir", "sweep.bootstrap", "revision.enabled", "orm.base"}, (
+    assert free == {"name", "workdir", "sweep.bootstrap", "revision.enabled", "orm.base", "larger.enabled"}, (
         "these decide the report alone, or nothing"
     )

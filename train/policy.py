@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, ModelConfig, to_dict
+from ttcjax.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.model import heads, transformer
@@ -74,11 +74,26 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Returns:
         `steps`, `best_step`, `train_loss`, `valid_loss`, `valid_metrics`, `tokens_seen`, `params` (their number).
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    return fit_policy("policy", config.data, config.model, config.policy, workdir, out)
+
+
+def fit_policy(
+    kind: str, data: DataConfig, shape: ModelConfig, train: TrainConfig, workdir: epath.Path, out: epath.Path
+) -> dict[str, Any]:
+    """Train a language model on the reference solutions; see `run`.
+
+    Args:
+        kind: The stage that it is for; stands in the checkpoint.
+        data: Where the solutions come from.
+        shape: Of the model.
+        train: The training run; equal seeds and batches mean equal data in equal order, whatever the model.
+        workdir: As for `run`.
+        out: As for `run`.
+    """
+    task, splits = loader.load(data, workdir / "data")
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
-    model = resolve_model(config.model, tokenizer)
-    train = config.policy
-    shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
+    model = resolve_model(shape, tokenizer)
+    rows = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
     train_examples, valid_examples = (
         policy_examples(((task.prompt(e.question), e.solution) for e in split), tokenizer)
@@ -88,10 +103,10 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         train,
         make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout)),
         model_params.init(jax.random.key(train.seed), model),
-        train_batches(train_examples, **shape, seed=train.seed),
-        valid_batches(valid_examples, **shape),
+        train_batches(train_examples, **rows, seed=train.seed),
+        valid_batches(valid_examples, **rows),
         out,
-        name="policy",
-        metadata={"kind": "policy", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+        name=kind,
+        metadata={"kind": kind, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
     return result.summary()

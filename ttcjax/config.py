@@ -441,6 +441,19 @@ class ChainsConfig:
 
 
 @dataclass(frozen=True)
+class LargerConfig:
+    """A policy with more parameters that answers once: what test-time compute is exchanged for (Snell et al. 2024,
+    section 7)."""
+
+    enabled: bool = False
+    """Whether an experiment trains and tests one."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """About 14 times the parameters of `model` in the paper."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Everything else of its training is the policy's (`policy`), the data and their order included."""
+
+
+@dataclass(frozen=True)
 class SweepConfig:
     """Which strategies are compared, at which generation budgets, with which statistics."""
 
@@ -485,6 +498,7 @@ class ExperimentConfig:
     prm: PRMConfig = field(default_factory=PRMConfig)
     revision: RevisionConfig = field(default_factory=RevisionConfig)
     orm: ORMConfig = field(default_factory=ORMConfig)
+    larger: LargerConfig = field(default_factory=LargerConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
@@ -501,6 +515,12 @@ class ExperimentConfig:
         )
         if self.revision.enabled:
             self._check_revision()
+        if self.larger.enabled:
+            require(
+                self.larger.model.max_seq_len >= self.model.max_seq_len,
+                f"larger.model.max_seq_len ({self.larger.model.max_seq_len}) must be model.max_seq_len "
+                f"({self.model.max_seq_len}) or more: the larger model reads what the policy reads",
+            )
 
     def _check_revision(self) -> None:
         longest = self.revision.max_seq_len or self.model.max_seq_len

@@ -1,11 +1,13 @@
 """The benchmarks on a toy shape, through the command line; the other side only where it is installed."""
 
+import dataclasses
 import importlib.util
 import json
 
 import pytest
 
-from ttcjax import cli
+from ttcjax import cli, compute
+from ttcjax.bench import flops, shapes
 from ttcjax.bench.protocol import Side
 from ttcjax.errors import UserError
 
@@ -76,6 +78,9 @@ def test_a_missing_peer_is_named_before_anything_runs(capsys):
         (["sample", "--shape", "huge"], "unknown shape"),
         (["search", "--n", "6"], "divide"),
         (["search", "--width", "1"], "at least 2"),
+        (["flops", "--n", "6"], "divide"),
+        (["flops", "--prompt", "1"], "at least 2 tokens"),
+        (["flops", "--shape", "tiny", "--prompt", "4000"], "lower --prompt 4000"),
         (["sample", "--seed", "-1"], "--seed"),
         (["verify", "--prompt", "1"], "at least 2 tokens"),
         (["sample", "--json", "/nowhere/rows.json"], "make its folder first"),
@@ -119,3 +124,37 @@ def test_a_second_sweep_compiles_nothing(tmp_path, capsys):
     assert len(listed["first"]) == 2 * 3 * len(listed["prompt_buckets"])
     printed = capsys.readouterr().out
     assert all(entry["name"] in printed for entry in listed["first"])
+
+
+def test_flops_are_counted_by_shape_and_by_xla(tmp_path, capsys):
+    """2 rows of 3 tokens after a prompt of 6, with steps of 2 tokens, counted by hand."""
+    path = tmp_path / "flops.json"
+    size = ["--n", "2", "--width", "2", "--prompt", "6", "--tokens", "3", "--step", "2"]
+    assert cli.main(["bench", "flops", "--shape", "tiny", *size, "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    whole, beam = found["rows"]
+    config = shapes.shape("tiny", "float32")
+    weights = 2 * (2 * 64 * (64 + 32) + 3 * 64 * 128)  # Two layers: queries, keys, values and output; the MLP.
+    norms = 2 * 2 * 64 + 64
+    both = (512 * 64 + weights + norms) * 2 + 65  # The verifier has a value head too.
+    assert whole["logical"] == beam["logical"] == 2 * both * (6 + 2 * 3)
+    assert whole["logical_again"] == 2 * both * 2 * (6 + 3)
+    assert beam["logical_again"] == 2 * both * 2 * (6 + 2 + 6 + 3), "each step reads what stands before it"
+    rows = compute.decode(config, 3, before=5) + compute.forward(config, 4, before=5, logits=0)
+    assert whole["executed"] == beam["executed"] == pytest.approx(2 * compute.prefill(config, 5) + 2 * rows)
+    own = compute.prefill(config, 5) + compute.decode(config, 3, before=5) + compute.forward(config, 9, logits=0)
+    assert whole["executed_again"] == pytest.approx(2 * own)
+    assert beam["executed_again"] > whole["executed_again"] > whole["executed"]
+    printed = capsys.readouterr().out
+    assert all(row["name"] in printed for row in found["rows"])
+    assert f"decode step {found['xla']['decode_step']:.3f}" in printed
+
+
+def test_xla_counts_what_the_engine_is_said_to_execute():
+    """Norms, rotations and softmax, which only XLA counts, are a percent or two of a small model; a prompt of a
+    length that is read in blocks would lack three quarters of its attention, since a loop's body counts once."""
+    config = shapes.shape("qwen2-40m", "float32")
+    small = dataclasses.replace(config, num_layers=2, vocab_size=512)
+    found = flops.check(small, n=4, prompt=1025, tokens=32)
+    assert 1 < found.prefill < 1.03
+    assert 1 < found.decode_step < 1.03

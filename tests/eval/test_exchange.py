@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,26 +51,28 @@ def test_without_pretraining_a_large_model_is_worth_its_size():
     assert exchange.kappa(1, 0.5) == 1, "a model of the same size leaves nothing to spend"
 
 
+def curve(budgets, accuracy):
+    return {n: np.array([a]) for n, a in zip(budgets, accuracy, strict=True)}
+
+
 def test_between_budgets_the_logarithm_counts():
-    assert exchange.accuracy_at([1, 4, 16], [0.2, 0.4, 0.4], 2) == pytest.approx(0.3)
-    assert exchange.accuracy_at([1, 4, 16], [0.2, 0.4, 0.4], 16) == 0.4
-    assert exchange.accuracy_at([1, 4, 16], [0.2, 0.4, 0.4], 1) == 0.2
-    assert exchange.accuracy_at([1, 4, 16], [0.2, 0.4, 0.4], 17) is None
+    known = curve([1, 4, 16], [0.2, 0.4, 0.5])
+    assert exchange.at_budget(known, 2) == pytest.approx(0.3)
+    assert exchange.at_budget(known, 16) == 0.5
+    assert exchange.at_budget(known, 1) == 0.2
+    assert exchange.at_budget(known, 17) == 0.5, "who may spend more may spend less"
+    with pytest.raises(UserError, match="smaller budgets"):
+        exchange.at_budget(known, 0.5)
 
 
 def test_break_even_is_where_the_curves_meet():
     budgets, accuracy = [1, 4, 16, 64], [0.2, 0.4, 0.5, 0.6]
     r = exchange.break_even(budgets, accuracy, 0.55, 14)
     assert r is not None
-    assert exchange.accuracy_at(budgets, accuracy, exchange.kappa(14, r)) == pytest.approx(0.55)
+    assert exchange.at_budget(curve(budgets, accuracy), exchange.kappa(14, r)) == pytest.approx(0.55)
     assert exchange.break_even(budgets, accuracy, 0.7, 14) is None, "never as good"
     assert exchange.break_even(budgets, accuracy, 0.3, 14) == math.inf, "as good at 2 generations, and 14 are due"
     assert exchange.break_even(budgets, accuracy, 0.1, 14) == math.inf, "as good from the start"
-
-
-def test_the_bars_are_shares_of_the_large_models_accuracy():
-    assert exchange.relative_difference(0.6, 0.5) == pytest.approx(0.2)
-    assert exchange.relative_difference(0.1, 0.0) is None
 
 
 @pytest.mark.parametrize(("size", "r"), [(0.9, 1), (math.nan, 1), (math.inf, 1), (14, 0), (14, -1), (14, math.nan)])

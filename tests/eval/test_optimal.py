@@ -68,8 +68,8 @@ def test_choosing_pays_where_difficulty_decides_and_not_where_it_is_unknown():
     assert shares["5"] == {BASELINE: 0.0, "beam:width=4": 1.0}
     assert not found["oracle"]["compute_saved"]["1"]["reached"]
     assert found["oracle"]["compute_saved"]["1"]["times"] == 16
-    assert found["per_bin"]["1"][BASELINE]["1"]["mean"] == pytest.approx(0.9)
-    assert found["per_bin"]["5"][BASELINE]["1"]["mean"] == pytest.approx(0.1)
+    assert found["per_bin"]["oracle"]["1"][BASELINE]["1"]["mean"] == pytest.approx(0.9)
+    assert found["per_bin"]["oracle"]["5"][BASELINE]["1"]["mean"] == pytest.approx(0.1)
     assert found["agreement"] < 0.5
 
 
@@ -82,6 +82,8 @@ def test_it_is_drawn_printed_and_written():
     }
     summary = {"compute_optimal": found, "accuracy": shown}
     optimal.figure(summary).canvas.draw()
+    for notion in ("oracle", "predicted"):
+        optimal.figure_of_bins(summary, notion).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
     optimal.render(summary, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]

@@ -160,7 +160,7 @@ def test_differences_behind_claims_are_those_of_the_means(workdir):
     for row in found["strategies"]:
         a, b = (accuracy[row[key]][str(row["n"])]["mean"] for key in "ab")
         assert row["mean"] == pytest.approx(a - b, abs=2e-6)
-    per_bin = summary["compute_optimal"]["per_bin"]
+    per_bin = summary["compute_optimal"]["per_bin"]["oracle"]
     for strategy in STRATEGIES:
         for name, numbers in (("all", "12345"), ("1-2", "12"), ("3-4", "34"), ("5", "5")):
             cell = found["growth"][strategy][name]

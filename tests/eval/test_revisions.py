@@ -182,7 +182,12 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
     tries = [row(f"q{q:03d}", 0, t, "gold", True, 0.5, "refine", t == 0) for q in range(20) for t in range(3)]
     table = pa.concat_tables([table, pa.Table.from_pylist(tries, schema=chains.SCHEMA)])
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
-    revision, accuracy = revisions.summarise(config, table, ease)
+    splits = revisions.splits(config, table, ease)
+    revision, accuracy = revisions.summarise(config, splits, ease)
+    by_ratio = splits.by_ratio("majority")
+    assert [list(cells) for cells in by_ratio.values()] == [
+        [f"revise:s={s},p={p}" for s, p in pairs(n)] for n in (1, 2, 4, 8)
+    ]
     assert [step["step"] for step in revision["pass_at_1_by_step"]] == list(range(1, 9))
     assert {name for name in accuracy if name.startswith("revise")} == {
         f"revise:s={s},p={p}" for n in (1, 2, 4, 8) for s, p in pairs(n)
@@ -217,9 +222,9 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
     revision_report.render(revision, accuracy, Console(width=120))
     assert "turn wrong at the next step" in capsys.readouterr().out
     with pytest.raises(UserError, match="no samples"):
-        revisions.summarise(config, table, {})
+        revisions.splits(config, table, {})
     with pytest.raises(UserError, match="the chains hold 20 of 21 test questions"):
-        revisions.summarise(config, table, ease | {"a question whose shard was lost": 0.5})
+        revisions.splits(config, table, ease | {"a question whose shard was lost": 0.5})
 
 
 def test_what_claims_rest_on_agrees_with_the_chains():
@@ -231,7 +236,7 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
     contrary = {name: -value for name, value in ease.items()}
-    revision, _ = revisions.summarise(config, table, ease, contrary)
+    revision, _ = revisions.summarise(config, revisions.splits(config, table, ease), ease, contrary)
     steps = {step["step"]: step["mean"] for step in revision["pass_at_1_by_step"]}
     late = revision["late_steps"]
     assert (late["from"], late["to"], late["trained"]) == (6, 8, 4)
@@ -254,11 +259,9 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     assert between == pytest.approx(hard["between_minus_sequential"]["mean"] + one), "one choice, against both ends"
     splits = [[c[f"revise:s={s},p={8 // s}"]["mean"] for s in (2, 4)] for c in cells]
     assert np.mean(np.min(splits, axis=1)) - 1e-9 <= between <= np.mean(np.max(splits, axis=1)) + 1e-9
-    short, _ = revisions.summarise(
-        dataclasses.replace(config, chains=ChainsConfig(budgets=(1, 2), answers=2, chains=2)),
-        markov_chains(np.random.default_rng(3), 20, ChainsConfig(budgets=(1, 2), answers=2, chains=2).lengths),
-        ease,
-    )
+    config = dataclasses.replace(config, chains=ChainsConfig(budgets=(1, 2), answers=2, chains=2))
+    table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
+    short, _ = revisions.summarise(config, revisions.splits(config, table, ease), ease)
     assert short["late_steps"] is None
     assert "hard" not in short["by_ease"]["majority"], "two answers have no split in between"
 
@@ -296,7 +299,7 @@ def test_the_first_verifier_named_selects():
             chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
             sweep=SweepConfig(bootstrap=20),
         )
-        revision, accuracy = revisions.summarise(config, table, ease)
+        revision, accuracy = revisions.summarise(config, revisions.splits(config, table, ease), ease)
         assert revision["verifier"] == names[0]
         assert accuracy["revise:s=8,p=1"]["hierarchical"] == revision["verifiers"][names[0]]["8"]
         found[names[0]] = accuracy["revise:s=8,p=1"]["hierarchical"]["mean"]

@@ -53,6 +53,8 @@ def test_answer_line(text, answer):
         ("#### none", None),
         ("18", None),
         ("#### ", None),
+        ("so 5\nA: $18", "18"),
+        ("in the USA: 18", None),
     ],
 )
 def test_hash_number(text, answer):
@@ -209,3 +211,21 @@ def test_every_gsm8k_gold_is_a_number_equal_to_itself():
             answer = grading.extract_hash_number(solution) or ""
             assert grading.parse_number(answer) is not None, solution
             assert grading.grade_exact(solution.rsplit("####", 1)[1], answer)
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="needs ../shared/data/gsm8k beside the repository")
+def test_the_published_verdicts_on_real_models_solutions_are_reproduced():
+    """Cobbe et al. 2021 released 1,319 solutions of each of four systems with their verdicts."""
+    lines = (GSM8K / "example_model_solutions.jsonl").read_text().splitlines()
+    other, count = [], 0
+    for line in lines:
+        row = json.loads(line)
+        gold = grading.extract_hash_number(row["ground_truth"])
+        assert gold is not None, row["ground_truth"]
+        for system in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
+            found = grading.extract_hash_number(row[system]["solution"])
+            count += 1
+            if grading.grade_exact(found, gold) != row[system]["is_correct"]:
+                other.append((system, found, gold, row[system]["solution"]))
+    assert count == 4 * 1319
+    assert len(other) <= 0.005 * count, other

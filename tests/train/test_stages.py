@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,18 +16,24 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import (
     DataConfig,
     ExperimentConfig,
+    LargerConfig,
     ModelConfig,
     OptimizerConfig,
     PRMConfig,
+    SamplerConfig,
     TokenizerConfig,
     TrainConfig,
     from_dict,
 )
 from ttcjax.data import loader, prepare
 from ttcjax.errors import UserError
+from ttcjax.eval import greedy
+from ttcjax.eval.rows import SCHEMA
+from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
+from ttcjax.parquet import read_shard, shard_path
 from ttcjax.text import tokenizer as tokenizers
-from ttcjax.train import policy, prm
+from ttcjax.train import larger, policy, prm
 
 TRAIN = TrainConfig(
     steps=12,
@@ -103,6 +110,66 @@ def test_the_policy_learns_from_scratch(trained):
     assert json.loads(json.dumps(result)) == result
     assert result["steps"] == 12
     assert 0 < result["tokens_seen"] <= 12 * 8 * 96
+
+
+@pytest.fixture(scope="module")
+def with_larger(trained, config):
+    """The config and result of a larger policy in the same workdir."""
+    workdir, _, _ = trained
+    bigger = dataclasses.replace(CONFIG.model, num_layers=3, d_model=32, num_heads=4)
+    larger_config = LargerConfig(True, bigger, OptimizerConfig(learning_rate=5e-3, warmup_steps=2))
+    config = dataclasses.replace(config, larger=larger_config, sampler=SamplerConfig(max_tokens=32, rows=8))
+    return config, larger.run(config, workdir, workdir / "larger")
+
+
+def test_the_larger_policy_sees_the_same_data(trained, with_larger):
+    workdir, small, _ = trained
+    config, result = with_larger
+    assert result["tokens_seen"] == small["tokens_seen"]
+    assert result["params"] > 2 * small["params"]
+    params, metadata = load_params(workdir / "larger" / "best")
+    assert metadata["kind"] == "larger"
+    assert result["params"] == model_params.count(params)
+    rates = [
+        json.loads(line)["lr"]
+        for line in (workdir / "larger" / "metrics.jsonl").read_text().splitlines()
+        if "lr" in line
+    ]
+    assert max(rates) <= config.larger.optimizer.learning_rate < TRAIN.optimizer.learning_rate
+
+
+def test_greedy_answers_are_the_likeliest_token_each_time(trained, with_larger):
+    workdir, _, _ = trained
+    config, _ = with_larger
+    found = greedy.run(config, workdir, workdir / "greedy")
+    assert found == {"questions": 20, "shards": 2}
+    task, splits = loader.load(config.data, workdir / "data")
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    for number, stage in enumerate(greedy.MODELS):
+        rows = read_shard(shard_path(workdir / "greedy", number), SCHEMA).to_pylist()
+        assert [row["question"] for row in rows] == [e.id for e in splits.test[:]]
+        assert {(row["strategy"], row["n"]) for row in rows} == {(f"greedy:{stage}", 1)}
+        params, metadata = load_params(workdir / stage / "best", tokenizer)
+        params, model = jax.tree.map(jnp.asarray, params), from_dict(ModelConfig, metadata["model"])
+        positions = jnp.arange(model.max_seq_len, dtype=jnp.int32)[None]
+
+        @jax.jit
+        def likeliest(tokens, params=params, model=model, positions=positions):
+            return jnp.argmax(
+                heads.logits(params, transformer.forward(params, tokens, positions, model), model)[0], axis=-1
+            )
+
+        for example, row in zip(splits.test[:3], rows, strict=False):
+            tokens = [tokenizer.bos_id, *tokenizer.encode(task.prompt(example.question))]
+            start = len(tokens)
+            while len(tokens) < start + 32 and tokens[-1] != tokenizer.eos_id:
+                # What comes after a token does not decide what is likely there.
+                row_of_tokens = jnp.asarray([tokens + [0] * (model.max_seq_len - len(tokens))], jnp.int32)
+                tokens.append(int(likeliest(row_of_tokens)[len(tokens) - 1]))
+            assert row["tokens"] == len(tokens) - start
+            assert row["finished"] == (tokens[-1] == tokenizer.eos_id)
+            assert row["text"] == tokenizer.decode([t for t in tokens[start:] if t != tokenizer.eos_id])
+    assert set(greedy.read(workdir / "greedy")) == set(greedy.MODELS)
 
 
 def test_the_policy_is_readable_with_its_config(trained):

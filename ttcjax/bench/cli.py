@@ -23,6 +23,7 @@ examples:
   ttcjax bench search --peer transformers               beam search with a verifier of the policy's size
   ttcjax bench verify --peer transformers               the verifier's reading, round by round
   ttcjax bench compile                                  every program a sweep compiles, and that no other follows
+  ttcjax bench flops --shape llama-1b                   FLOPs of a question with the prompt shared, and read again
 
 Weights are random and the same for both sides; no stop token ends a row. Rates are tokens a second, each side's best
 of runs that alternate between them after a warm-up each; loading and compiling are apart. `--peer transformers`
@@ -75,6 +76,13 @@ def add_arguments(parser: Any) -> None:
     kind.add_argument("--strategies", nargs="+", default=["best_of_n", "beam:width=4", "lookahead:width=4,k=1"])
     kind.add_argument("--prompts", type=_positive, nargs=2, default=[8, 100], metavar=("FROM", "TO"))
     kind.add_argument("--json", metavar="FILE", help="write the list there too")
+    kind = add("flops", "FLOPs of a question", n=64, width=4, prompt=1000, tokens=128, step=16)
+    kind.epilog = (
+        "logical: 2 a parameter and token. executed: by the shapes of policy and verifier, which are the same.\n"
+        "again: every sample reads the prompt anew, and in a search every step of every beam prompt and steps before."
+    )
+    kind.add_argument("--shape", default="qwen2-40m", help="of policy and verifier (%(default)s)")
+    kind.add_argument("--json", metavar="FILE", help="write the numbers there too")
 
 
 _MEANING = {
@@ -120,6 +128,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--figure draws curves: add --curves")
     if getattr(args, "prompt", 2) < 2:
         raise UserError("a prompt needs at least 2 tokens: raise --prompt")
+    if args.bench == "flops":
+        _flops(args)
+        return
     from ttcjax.bench import run as bench  # imports jax
 
     options = bench.Options(args.shape, args.dtype, args.repeats, getattr(args, "peer", None), args.devices, args.seed)
@@ -131,8 +142,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.bench == "queue":
         rows = bench.queue(options, args.requests, args.width, args.mean, args.most, args.prompt)
     elif args.bench == "search":
-        if args.width < 2 or args.n % args.width:
-            raise UserError(f"--width must be at least 2 and divide --n {args.n}, which {args.width} does not")
+        _check_width(args)
         rows = bench.search(options, args.questions, args.n, args.width, args.rounds, args.step, args.prompt)
     else:
         rows = bench.verify(options, args.n, (3, 6, 12), args.step, args.prompt)
@@ -148,6 +158,11 @@ def run(args: argparse.Namespace) -> None:
             _print(shown)
     if getattr(args, "figure", None):
         _draw(shown, args.figure)
+
+
+def _check_width(args: argparse.Namespace) -> None:
+    if args.width < 2 or args.n % args.width:
+        raise UserError(f"--width must be at least 2 and divide --n {args.n}, which {args.width} does not")
 
 
 def _draw(rows: list[Row], path: str) -> None:
@@ -231,3 +246,28 @@ def _compile(args: argparse.Namespace) -> None:
         pathlib.Path(args.json).write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")
     if found.again:
         raise UserError(f"{found.again} programs were compiled again: shapes are not bucketed as they should be")
+
+
+def _flops(args: argparse.Namespace) -> None:
+    import dataclasses
+    import json
+    import pathlib
+
+    from rich.table import Table
+
+    from ttcjax.bench import flops as bench
+
+    _check_width(args)
+    found = bench.run(args.shape, args.n, args.width, args.prompt, args.tokens, args.step)
+    table = Table("GFLOPs of a question", box=None)
+    for title in ("logical", "logical, again", "executed", "executed, again", "executed / logical", "again / executed"):
+        table.add_column(title, justify="right")
+    for row in found.rows:
+        counts = (row.logical, row.logical_again, row.executed, row.executed_again)
+        ratios = (row.executed / row.logical, row.executed_again / row.executed)
+        table.add_row(row.name, *(f"{x / 1e9:,.1f}" for x in counts), *(f"{x:.2f}" for x in ratios))
+    console = _console()
+    console.print(table)
+    console.print(f"XLA's count over ours: prefill {found.xla.prefill:.3f}, decode step {found.xla.decode_step:.3f}")
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(dataclasses.asdict(found), indent=2) + "\n")

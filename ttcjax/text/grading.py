@@ -28,7 +28,9 @@ MAX_ANSWER_CHARS = 1000
 """Longer answers are wrong unless they equal the reference as text."""
 
 _ANSWER_LINE = re.compile(r"^Answer:[ \t]*(\S.*)$", re.MULTILINE)
-_HASH_NUMBER = re.compile(r"####[ \t]*\\?\$?[ \t]*([-+\u2212]?\\?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+))", re.ASCII)
+_HASH_NUMBER = re.compile(
+    r"(?:####|^A:)[ \t]*\\?\$?[ \t]*([-+\u2212]?\\?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+))", re.ASCII | re.MULTILINE
+)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*")
 
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
@@ -46,9 +48,10 @@ def extract_answer_line(text: str) -> str | None:
 
 
 def extract_hash_number(text: str) -> str | None:
-    """Return the canonical number after the last `####` (GSM8K); `None` if there is none.
+    """Return the canonical number after the last `####`, or `A:` at the start of a line; `None` if there is none.
 
-    A currency sign and thousands commas are dropped, and so is text after the number.
+    GSM8K's references have the one mark, the models' solutions that were released with it the other. A currency sign
+    and thousands commas are dropped, and so is text after the number.
     """
     found = _HASH_NUMBER.findall(text)
     return canonical(found[-1].replace("\\", "").replace("$", "").replace(",", "")) if found else None

@@ -1,0 +1,328 @@
+"""The exchange of test-time compute for a larger model, by difficulty (Snell et al. 2024, section 7, Figs. 1 and 9).
+
+The smaller model answers with the strategies chosen for each difficulty bin, the larger one once, greedily, and both
+take the same FLOPs in sum. A budget is an upper limit: where the smaller model is due more generations than were
+measured, it is judged by the largest measured budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from ttcjax import compute
+from ttcjax.config import SweepConfig
+from ttcjax.eval import exchange, figures, optimal, tables
+from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.ledger import Trained
+
+GROUPS = {"easy": (1, 2), "medium": (3,), "hard": (4, 5), "all": (1, 2, 3, 4, 5)}
+"""Difficulty bins under one name; the paper does not say which bins its three names stand for."""
+MARKED: dict[exchange.Convention, tuple[float, float, float]] = {
+    "v1": (0.16, 0.79, 22.0),
+    "iclr": (0.08, 0.40, 11.0),
+    "strict": (0.08, 0.40, 11.0),
+}
+"""The R of the paper's two versions: much inference is expected at the last, little at the first."""
+_GRID = tuple(2.0**i for i in range(-4, 7))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Ways of the smaller model to spend a budget.
+
+    Attributes:
+        questions: Question ids, `[Q]`.
+        candidates: Each question's accuracy `[Q]`, by budget and strategy; budgets rising from 1.
+        flops: What a question costs, by budget and strategy, where it is known.
+        models: Those that answer and judge, by their stages; all had to be trained.
+    """
+
+    questions: Sequence[str]
+    candidates: Mapping[int, Mapping[str, np.ndarray]]
+    flops: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+
+
+def joined(a: Source, b: Source) -> Source:
+    """Return what both sources offer together, at the budgets and on the questions that they share."""
+    shared = sorted(set(a.questions) & set(b.questions))
+    budgets = sorted(set(a.candidates) & set(b.candidates))
+    candidates: dict[int, dict[str, np.ndarray]] = {n: {} for n in budgets}
+    for source in (a, b):
+        place = {question: i for i, question in enumerate(source.questions)}
+        at = [place[question] for question in shared]
+        for n in budgets:
+            candidates[n] |= {name: values[at] for name, values in source.candidates[n].items()}
+    known = [n for n in budgets if n in a.flops and n in b.flops]
+    flops = {n: {**a.flops[n], **b.flops[n]} for n in known}
+    return Source(shared, candidates, flops, tuple(dict.fromkeys(a.models + b.models)))
+
+
+def summarise(
+    settings: SweepConfig,
+    sources: Mapping[str, Source],
+    ease: Mapping[str, float],
+    greedy: Mapping[str, Mapping[str, bool]],
+    trained: Mapping[str, Trained],
+    larger_tokens: float,
+) -> dict[str, Any]:
+    """Compare the smaller model with the larger one at equal FLOPs.
+
+    Args:
+        settings: `seed` and `bootstrap` are used.
+        sources: Ways to spend the smaller model's budget.
+        ease: Share of right base samples of each question; bins are quantiles of it (`oracle`).
+        greedy: Whether `policy` and `larger` are right about each question when they answer once, greedily.
+        trained: Every model of the run, `policy` and `larger` among them.
+        larger_tokens: Tokens of prompt and answer that the larger model reads and writes a question.
+
+    Returns:
+        `size_ratio`, `conventions`, `r_marked[convention]`, `greedy[model]`, and of each source `questions`,
+        `larger[bin]`, `curve[bin][n]`, `break_even[group][convention]` (see `_break_even`), `bars[group]`, a row for
+        each convention and marked R with `kappa`, `spent`, and `relative` and `difference`, what the smaller model
+        is better by (as a share of the larger one's accuracy, and in absolute terms), and `grid[group]`, the same
+        by `v1` for R from 1/16 to 64, and `true_flops`, see `in_true_flops`.
+    """
+    size_ratio = trained["larger"]["params"] / trained["policy"]["params"]
+    everyone = sorted(ease)
+    bootstrap = Bootstrap(len(everyone), settings.bootstrap, settings.seed)
+    return {
+        "size_ratio": size_ratio,
+        "conventions": list(exchange.CONVENTIONS),
+        "r_marked": {convention: list(values) for convention, values in MARKED.items()},
+        "groups": {name: list(bins) for name, bins in GROUPS.items()},
+        "greedy": {
+            model: dataclasses.asdict(bootstrap(np.array([right[q] for q in everyone], np.float64)))
+            for model, right in greedy.items()
+        },
+        "sources": {
+            name: _of_source(settings, source, ease, greedy["larger"], size_ratio)
+            | {"true_flops": in_true_flops(source, trained, larger_tokens)}
+            for name, source in sources.items()
+        },
+    }
+
+
+def _of_source(
+    settings: SweepConfig,
+    source: Source,
+    ease: Mapping[str, float],
+    larger: Mapping[str, bool],
+    size_ratio: float,
+) -> dict[str, Any]:
+    bins_Q = quantile_bins(np.array([ease[q] for q in source.questions]), optimal.BINS)
+    larger_Q = np.array([larger[q] for q in source.questions], np.float64)
+    curve = {n: c.accuracy for n, c in optimal.choices(settings, source.candidates, bins_Q).items()}
+    found: dict[str, Any] = {
+        "questions": len(source.questions),
+        "larger": {},
+        "curve": {},
+        "break_even": {},
+        "bars": {},
+        "grid": {},
+    }
+    for number in range(1, optimal.BINS + 1):
+        inside = bins_Q == number
+        bootstrap = Bootstrap(int(inside.sum()), settings.bootstrap, settings.seed)
+        found["larger"][str(number)] = dataclasses.asdict(bootstrap(larger_Q[inside]))
+        found["curve"][str(number)] = {str(n): dataclasses.asdict(bootstrap(v[inside])) for n, v in curve.items()}
+    for name, bins in GROUPS.items():
+        inside = np.isin(bins_Q, bins)
+        bootstrap = Bootstrap(int(inside.sum()), settings.bootstrap, settings.seed)
+        here = {n: values[inside] for n, values in curve.items()}
+        found["break_even"][name] = {
+            convention: _break_even(here, larger_Q[inside], size_ratio, convention)
+            for convention in exchange.CONVENTIONS
+        }
+        found["bars"][name] = [
+            _compared(bootstrap, here, larger_Q[inside], size_ratio, r, convention)
+            for convention, marked in MARKED.items()
+            for r in marked
+        ]
+        found["grid"][name] = [_compared(bootstrap, here, larger_Q[inside], size_ratio, r, "v1") for r in _GRID]
+    return found
+
+
+def _compared(
+    bootstrap: Bootstrap,
+    curve: Mapping[int, np.ndarray],
+    larger_Q: np.ndarray,
+    size_ratio: float,
+    r: float,
+    convention: exchange.Convention,
+) -> dict[str, Any]:
+    kappa = exchange.kappa(size_ratio, r, convention)
+    small_Q = exchange.at_budget(curve, kappa)
+    relative = bootstrap.ratio(small_Q - larger_Q, larger_Q)
+    return {
+        "convention": convention,
+        "r": r,
+        "kappa": kappa,
+        "spent": min(kappa, max(curve)),
+        "relative": None if relative is None else dataclasses.asdict(relative),
+        "difference": dataclasses.asdict(bootstrap.paired(small_Q, larger_Q)),
+    }
+
+
+def _break_even(
+    curve: Mapping[int, np.ndarray], larger_Q: np.ndarray, size_ratio: float, convention: exchange.Convention
+) -> dict[str, Any]:
+    """Return up to which R the smaller model is as good: `wins` is `always`, `below` (that `r`) or `never`.
+
+    `never` is said of the budgets that were measured.
+    """
+    r = exchange.break_even(
+        list(curve), [float(v.mean()) for v in curve.values()], float(larger_Q.mean()), size_ratio, convention
+    )
+    wins = "never" if r is None else "always" if math.isinf(r) else "below"
+    return {"wins": wins, "r": r if wins == "below" else None}
+
+
+def in_true_flops(source: Source, trained: Mapping[str, Trained], larger_tokens: float) -> dict[str, Any]:
+    """Return how many questions both sides may answer for the same FLOPs, training as it was included.
+
+    Logical FLOPs (`ttcjax.compute`). A budget of the smaller model costs what its dearest strategy does. Sampling that
+    training took, for step labels or trajectories, is not counted.
+
+    Args:
+        source: Its `flops` and `models` are used.
+        trained: `params` and `tokens_seen` of each model.
+        larger_tokens: As for `summarise`.
+
+    Returns:
+        `training[side]` and `inference[side]` in FLOPs, of the smaller one by budget, and `questions[n]`: up to so many
+        questions the smaller model with n generations takes fewer FLOPs in sum; `None` where it does for any number.
+    """
+    once = compute.inference(trained["larger"]["params"], larger_tokens)
+    training = {
+        "smaller": sum(compute.training(trained[m]["params"], trained[m]["tokens_seen"]) for m in source.models),
+        "larger": compute.training(trained["larger"]["params"], trained["larger"]["tokens_seen"]),
+    }
+    spare = training["larger"] - training["smaller"]
+    each = {str(n): max(costs.values()) for n, costs in source.flops.items()}
+    return {
+        "training": training,
+        "inference": {"larger": once, "smaller": each},
+        "questions": {n: max(0.0, spare / (f - once)) if f > once else None for n, f in each.items()},
+    }
+
+
+def figure(found: dict[str, Any]) -> Figure:
+    """Draw the smaller model's curves with the larger one's stars by bin, and the bars of Fig. 1 right."""
+    sources = found["sources"]
+    with mpl.rc_context(figures.STYLE):
+        drawn = figures.new_figure(12.0, 3.9 * len(sources))
+        grid = drawn.subplots(len(sources), 2, squeeze=False)
+        for (left, right), (name, cells) in zip(grid, sources.items(), strict=True):
+            _curves(left, found, cells)
+            left.set_title(f"{name}: {cells['questions']} questions by difficulty; stars: {_times(found)} as large")
+            _bars(right, cells)
+            right.set_title(f"{name}: better than the larger model by")
+        return drawn
+
+
+def _times(found: dict[str, Any]) -> str:
+    return f"{found['size_ratio']:.1f} times"
+
+
+def _curves(axes: Axes, found: dict[str, Any], cells: dict[str, Any]) -> None:
+    budgets = [int(n) for n in next(iter(cells["curve"].values()))]
+    kappas = [exchange.kappa(found["size_ratio"], r, "v1") for r in found["r_marked"]["v1"]]
+    for i, (number, by_budget) in enumerate(cells["curve"].items()):
+        figures.band(axes, budgets, by_budget.values(), i, f"bin {number}")
+        colour = figures.COLOURS[i % len(figures.COLOURS)]
+        height = 100 * cells["larger"][number]["mean"]
+        axes.plot(kappas, [height] * len(kappas), "*", color=colour, markersize=11, markeredgecolor="white")
+        last = 100 * by_budget[str(budgets[-1])]["mean"]
+        axes.plot([budgets[-1], max(kappas)], [last, last], color=colour, linewidth=1, linestyle=(0, (2, 3)))
+    for r, kappa in zip(found["r_marked"]["v1"], kappas, strict=True):
+        axes.axvline(kappa, color=figures.MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.annotate(
+            f"R = {r:g}",
+            (kappa, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, -2),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="top",
+            color=figures.MUTED,
+            fontsize=8,
+        )
+    ticks = [1 << i for i in range(0, math.ceil(math.log2(max(*kappas, budgets[-1]))) + 1, 2)]
+    figures.powers_of_two(axes, ticks)
+    axes.set(xlabel="generation budget N of the smaller model", ylabel="accuracy (%)", ylim=(-3, 103))
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _bars(axes: Axes, cells: dict[str, Any]) -> None:
+    names = [name for name in GROUPS if name != "all"]
+    for i in range(len(MARKED["v1"])):
+        rows = [[row for row in cells["bars"][name] if row["convention"] == "v1"][i] for name in names]
+        known = [(j, row["relative"]) for j, row in enumerate(rows) if row["relative"] is not None]
+        at = [j + 0.27 * (i - 1) for j, _ in known]
+        means = [100 * point["mean"] for _, point in known]
+        axes.bar(at, means, width=0.25, color=figures.COLOURS[i + 1], label=f"R = {rows[0]['r']:g}", zorder=2)
+        low = [100 * (point["mean"] - point["low"]) for _, point in known]
+        high = [100 * (point["high"] - point["mean"]) for _, point in known]
+        axes.errorbar(at, means, yerr=[low, high], fmt="none", ecolor=figures.MUTED, elinewidth=1, capsize=2, zorder=3)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(names)), [f"{n} (bins {'-'.join(map(str, GROUPS[n]))})" for n in names])
+    axes.set_ylabel("% of the larger model's accuracy")
+    axes.grid(axis="x", visible=False)
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def render(found: dict[str, Any], console: Console) -> None:
+    """Print the relative differences at the paper's R, and up to which R the smaller model wins."""
+    ratio, greedy = _times(found), found["greedy"]
+    title = (
+        f"exchange with a model {ratio} as large (greedy {100 * greedy['larger']['mean']:.1f}%, the smaller "
+        f"{100 * greedy['policy']['mean']:.1f}%): % better, R = D_inference / D_pretrain"
+    )
+    table = tables.table(title, ["", *(f"R = {r:g}" for r in MARKED["v1"]), "wins"])
+    for name, cells in found["sources"].items():
+        for group in GROUPS:
+            rows = [row for row in cells["bars"][group] if row["convention"] == "v1"]
+            points = ["n/a" if row["relative"] is None else tables.difference_cell(row["relative"]) for row in rows]
+            even = cells["break_even"][group]["v1"]
+            wins = even["wins"] if even["r"] is None else f"R < {even['r']:.2g}"
+            table.add_row(f"{name}, {group}", *points, wins)
+    console.print(table)
+
+
+def csv_rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (source, measure, convention, group or bin, R or budget, kappa, mean, low, high)."""
+    rows: list[tuple[Any, ...]] = []
+    for source, cells in found["sources"].items():
+        for number, point in cells["larger"].items():
+            rows.append((source, "larger", "", number, "", "", point["mean"], point["low"], point["high"]))
+        for number, by_budget in cells["curve"].items():
+            rows += [
+                (source, "smaller", "", number, n, "", point["mean"], point["low"], point["high"])
+                for n, point in by_budget.items()
+            ]
+        for group, by_convention in cells["break_even"].items():
+            rows += [
+                (source, f"wins {even['wins']}", convention, group, "" if even["r"] is None else even["r"], *[""] * 4)
+                for convention, even in by_convention.items()
+            ]
+        for part in ("bars", "grid"):
+            for group, compared in cells[part].items():
+                for row in compared:
+                    for measure in ("relative", "difference"):
+                        point = row[measure] or dict.fromkeys(("mean", "low", "high"), "")
+                        place = (source, f"{part} {measure}", row["convention"], group, row["r"], row["kappa"])
+                        rows.append((*place, point["mean"], point["low"], point["high"]))
+    return rows

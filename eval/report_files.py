@@ -1,0 +1,125 @@
+"""The files of a report: tables and figures, from the numbers of its summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from etils import epath
+from matplotlib.figure import Figure
+
+from ttcjax.eval import (
+    claims,
+    exchange_report,
+    figures,
+    ledger,
+    optimal,
+    outcome,
+    overoptimisation,
+    revision_figures,
+    revision_optimal,
+    revision_report,
+    weak,
+)
+from ttcjax.files import write_bytes
+
+
+class Files:
+    """Writes the tables and figures of a report, and keeps them for its page.
+
+    Attributes:
+        tables: Text of the CSV files, by name.
+        figures: SVG of the figures, by name.
+    """
+
+    def __init__(self, out: epath.Path):
+        self._out = out
+        self.tables: dict[str, str] = {}
+        self.figures: dict[str, bytes] = {}
+
+    def table(self, name: str, header: str, lines: Iterable[Sequence[Any]]) -> None:
+        """Write `name.csv`; the names of its columns stand in `header`, with blanks between."""
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\n")
+        writer.writerow(header.split())
+        writer.writerows(lines)
+        self.tables[name] = sink.getvalue()
+        write_bytes(self._out / f"{name}.csv", self.tables[name].encode())
+
+    def figure(self, name: str, drawn: Figure) -> None:
+        """Write `name.png` and `name.svg`."""
+        self.figures[name] = figures.save(drawn, self._out, name)
+
+
+def write_tables(summary: dict[str, Any], files: Files) -> None:
+    """Write every table that a summary has numbers for."""
+    estimate = "mean low high"
+    files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
+    files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))
+    files.table("claims", "claim source seen low high unit held measure", claims.csv_rows(summary["claims"]))
+    files.table("aggregation", f"selector budget {estimate}", _aggregation_rows(summary))
+    files.table("weak_verifiers", f"verifier measure budget {estimate}", weak.csv_rows(summary["weak_verifiers"]))
+    exploited = summary["over_optimisation"]
+    files.table("over_optimisation", f"strategy measure budget {estimate}", overoptimisation.csv_rows(exploited))
+    files.table("verifier_by_difficulty", f"bin questions pooled {estimate}", overoptimisation.auroc_rows(exploited))
+    if "compute" in summary:
+        files.table("compute", "strategy budget measure value", ledger.csv_rows(summary))
+    if "compute_optimal" in summary:
+        files.table("by_difficulty", f"bins measure bin strategy budget {estimate}", optimal.csv_rows(summary))
+    if "orm" in summary:
+        files.table("verifiers", f"verifier selector budget {estimate}", outcome.csv_rows(summary["orm"]))
+    if "revision" in summary:
+        revision = summary["revision"]
+        files.table("revision_steps", f"step chains measure {estimate}", revision_report.step_rows(revision))
+        accuracy = revision_report.accuracy_rows(summary["accuracy"])
+        files.table("revision_accuracy", f"strategy selector {estimate}", accuracy)
+        files.table("revision_bins", f"bins bin selector strategy {estimate}", revision_report.bin_rows(revision))
+        files.table("revision_verifiers", f"verifier budget {estimate}", revision_report.verifier_rows(revision))
+        chosen = revision_optimal.csv_rows(revision["compute_optimal"])
+        files.table("revision_by_difficulty", f"selector bins measure budget {estimate}", chosen)
+    if "exchange" in summary:
+        header = f"source measure convention group at kappa {estimate}"
+        files.table("exchange", header, exchange_report.csv_rows(summary["exchange"]))
+
+
+def draw(summary: dict[str, Any], files: Files) -> None:
+    """Draw every figure that a summary has numbers for."""
+    files.figure("accuracy_vs_budget", figures.accuracy_vs_budget(summary))
+    files.figure("aggregation", figures.aggregation(summary))
+    files.figure("quality", figures.quality(summary))
+    files.figure("weak_verifiers", weak.figure(summary["weak_verifiers"]))
+    files.figure("over_optimisation", overoptimisation.figure(summary["over_optimisation"]))
+    if "compute" in summary:
+        files.figure("accuracy_vs_flops", ledger.figure(summary))
+    if "compute_optimal" in summary:
+        files.figure("by_difficulty", optimal.figure_of_bins(summary, "oracle"))
+        files.figure("by_difficulty_predicted", optimal.figure_of_bins(summary, "predicted"))
+        files.figure("compute_optimal", optimal.figure(summary))
+    if "orm" in summary:
+        files.figure("verifiers", outcome.figure(summary["orm"], summary["accuracy"].get("majority")))
+    if "revision" in summary:
+        for name, figure in revision_figures.ALL.items():
+            files.figure(name, figure(summary["revision"], summary["accuracy"]))
+        files.figure("revision_by_difficulty", revision_optimal.figure(summary["revision"]["compute_optimal"]))
+    if "exchange" in summary:
+        files.figure("exchange", exchange_report.figure(summary["exchange"]))
+
+
+def _accuracy_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
+    for strategy, points in figures.by_budget(summary["accuracy"]).items():
+        for n, point in points.items():
+            yield strategy, n, point["mean"], point["low"], point["high"], summary["questions"]
+
+
+def _level_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
+    for level, values in summary["per_level"].items():
+        for measure, point in {"pass_at_1": values["pass_at_1"], **values["accuracy"]}.items():
+            yield level, values["count"], measure, point["mean"], point["low"], point["high"]
+
+
+def _aggregation_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
+    for how, points in summary["aggregation"].items():
+        for n, point in points.items():
+            yield how, n, point["mean"], point["low"], point["high"]
