@@ -347,21 +347,22 @@ def _exchanging(summary: dict[str, Any]) -> Iterator[Claim]:
     exchange = summary.get("exchange")
     if exchange is None:
         return
-    ways = {"search": "search", "revisions": "revisions"}
     times = f"{exchange['size_ratio']:.0f} times larger model"
-    for source, way in ways.items():
+    for source in ("search", "revisions"):
         bars = exchange["sources"].get(source, {}).get("bars", {})
         for group, cells in bars.items():
             by_r = sorted((c for c in cells if c["convention"] == "v1" and c["relative"]), key=lambda c: c["r"])
             by_r = [cell for cell in by_r if _known(cell["relative"])]
             where = f"exchange.sources.{source}.bars.{group}"
             wins = [cell for cell in by_r if cell["r"] < 1][:1] if group in ("easy", "medium") else []
+            if (source, group) == ("revisions", "easy"):  # in the paper they win there at every R
+                wins += [cell for cell in by_r if cell["r"] > 1][-1:]
             loses = [cell for cell in by_r if cell["r"] > 1][-1:] if group == "hard" else []
             for cell in wins:
-                text = f"On {group} questions the small model with {way} beats the {times} (R = {cell['r']:g})"
+                text = f"On {group} questions the small model with {source} beats the {times} (R = {cell['r']:g})"
                 yield _relative(text, cell["relative"], where, above)
             for cell in loses:
-                text = f"On {group} questions the small model with {way} loses to the {times} (R = {cell['r']:g})"
+                text = f"On {group} questions the small model with {source} loses to the {times} (R = {cell['r']:g})"
                 yield _relative(text, cell["relative"], where, below)
 
 

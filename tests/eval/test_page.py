@@ -178,11 +178,11 @@ def test_revisions_are_shown_as_text(reported):
 def test_claims_lead_to_their_figures(reported):
     summary, _, text = reported
     assert catalogue.of_source("Fig. 3 right", ["accuracy_vs_budget", "by_difficulty"]) == "by_difficulty"
-    assert catalogue.of_source("Fig. 4", ["by_difficulty"]) == "by_difficulty"
+    assert catalogue.of_source("Fig. 4", ["by_difficulty", "compute_optimal"]) == "compute_optimal"
     assert catalogue.of_source("Fig. 7 right", ["revision_ratios"]) == "revision_ratios"
     assert catalogue.of_source("ICLR Fig. 13", ["aggregation", "verifiers"]) == "verifiers"
     assert catalogue.of_source("Fig. 13", ["aggregation", "verifiers"]) == "aggregation"
-    assert catalogue.of_source("Fig. 1", ["aggregation", "verifiers", "revision_ratios_majority"]) is None
+    assert catalogue.of_source("Fig. 1", ["aggregation", "verifiers", "exchange"]) is None
     assert catalogue.of_source("Section 6.1", [entry.name for entry in catalogue.FIGURES]) is None
     (claim, *_) = (claim for claim in summary["claims"] if claim["source"] == "Fig. 3 left")
     row = text[text.index(f"<td>{claim['claim']}</td>") :].partition("</tr>")[0]

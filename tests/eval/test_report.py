@@ -12,10 +12,10 @@ from etils import epath
 from matplotlib.image import imread
 from rich.console import Console
 
-from ttcjax import parquet
+from ttcjax import compute, parquet
 from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import catalogue, figures, overoptimisation, report, rows, tables, weak
+from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.select import choose_one
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
@@ -168,6 +168,35 @@ def test_differences_behind_claims_are_those_of_the_means(workdir):
             expected = np.mean([per_bin[b][strategy]["8"]["mean"] - per_bin[b][strategy]["4"]["mean"] for b in numbers])
             assert cell["mean"] == pytest.approx(expected, abs=2e-6), (strategy, name)
             assert cell["low"] <= cell["mean"] <= cell["high"]
+
+
+def test_the_exchange_is_fed_with_what_was_measured(workdir):
+    """A larger model that is right where its number is even, and answers in 10 tokens after prompts of 5."""
+    one = [row for row in make_rows()[0] if row["sample"] == 0]
+    larger = [row | {"correct": i % 2 == 0} for i, row in enumerate(one)]
+    for number, found in enumerate((one, larger)):
+        parquet.write_shard(parquet.shard_path(workdir / "greedy", number), found, rows.SCHEMA)
+    bank, search = (rows.read_folder(workdir / name) for name in ("bank", "search"))
+    measured = report.measure(CONFIG, bank, search)
+    ease = report.ease_of_questions(bank)
+    prompts = dict.fromkeys(ease, 5)
+    trained: dict[str, ledger.Trained] = {
+        name: {"params": size, "tokens_seen": 1000} for name, size in (("policy", 10), ("prm", 10), ("larger", 140))
+    }
+    costs = ledger.summarise(CONFIG, bank, search, prompts, trained)
+    found = report._exchange(CONFIG, workdir, costs, measured, None, ease, prompts, trained)
+    assert list(found["sources"]) == ["search"], "without revisions there is nothing to join"
+    assert found["size_ratio"] == 14
+    assert found["greedy"]["larger"]["mean"] == 0.5
+    judged = found["sources"]["search"]
+    assert judged["questions"] == QUESTIONS
+    order = sorted(sorted(ease), key=lambda q: -ease[q])
+    for number in range(5):
+        inside = [sorted(ease).index(q) for q in order[4 * number : 4 * number + 4]]
+        assert judged["larger"][str(number + 1)]["mean"] == np.mean([i % 2 == 0 for i in inside])
+    assert judged["true_flops"]["inference"]["larger"] == compute.inference(140, 15)
+    dearest = max(cells["8"]["flops"] for cells in costs["per_question"].values())
+    assert judged["true_flops"]["inference"]["smaller"]["8"] == dearest
 
 
 def files_without_times(workdir):
