@@ -24,8 +24,8 @@ from ttcjax.sample.engine import Solution
 from ttcjax.sample.loading import load_engine
 from ttcjax.text import steps as step_text
 
-
 SCHEMA = rows.SCHEMA
+"""Columns of the shards."""
 
 
 def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
@@ -61,8 +61,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
-    with progress(2 * samples * sum(s.questions for s in mine), "bank: solutions sampled and scored") as bar:
-        bar.skip(2 * samples * sum(s.questions for s in mine if s not in todo))
+    whole, left = (2 * samples * sum(s.questions for s in some) for some in (mine, todo))
+    with progress(whole, "bank: solutions sampled and scored") as bar:
+        bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
             begin = time.perf_counter()

@@ -97,8 +97,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     }
     lengths = settings.lengths
     per_question = sum(lengths) * (1 + len(names)) + 2 * (1 + settings.refine) * bool(settings.refine)
-    with progress(sum(s.questions for s in mine) * per_question, "chains: answers sampled and scored") as bar:
-        bar.skip(sum(s.questions for s in mine if s not in todo) * per_question)
+    whole, left = (sum(s.questions for s in some) * per_question for some in (mine, todo))
+    with progress(whole, "chains: answers sampled and scored") as bar:
+        bar.skip(whole - left)
         for engine in engines.values():
             engine.on_batch = bar.update
         for piece in todo:

@@ -66,8 +66,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler, verifier="base_orm")
-    with progress(sum(s.questions for s in mine) * samples, "rescore: solutions") as bar:
-        bar.skip(sum(s.questions for s in mine if s not in todo) * samples)
+    whole, left = (sum(s.questions for s in some) * samples for some in (mine, todo))
+    with progress(whole, "rescore: solutions") as bar:
+        bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
             piece = bank[shard.first * samples : (shard.first + shard.questions) * samples]

@@ -20,8 +20,8 @@ from ttcjax.search import registry
 from ttcjax.search.base import Strategy
 from ttcjax.search.run import search
 
-
 SCHEMA = rows.SCHEMA
+"""Columns of the shards."""
 
 
 def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int]]]:
@@ -79,8 +79,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
-    with progress(sum(s.questions * cells[s.answers].n for s in mine), "search: solutions") as bar:
-        bar.skip(sum(s.questions * cells[s.answers].n for s in mine if s not in todo))
+    whole, left = (sum(s.questions * cells[s.answers].n for s in some) for some in (mine, todo))
+    with progress(whole, "search: solutions") as bar:
+        bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
             strategy, asked = cells[shard.answers], shard.take(examples)

@@ -244,7 +244,7 @@ def test_seconds_of_a_killed_attempt_count(tmp_path):
     folder = epath.Path(tmp_path)
     (folder / "half.txt").write_text("half")
     started = (folder / "half.txt").stat().mtime - 40
-    assert pipeline._seconds_of_killed_attempt(folder, {"started": started}) == 40
+    assert pipeline._seconds_of_last_attempt(folder, {"started": started}) == 40
 
 
 def test_one_stage_needs_those_it_reads(toy):
