@@ -345,15 +345,17 @@ def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: l
 
 
 def _scoring_seconds(config: ExperimentConfig, folder: epath.Path | None, seen: list[_Seen]) -> float | None:
-    """Return the bank's seconds a question less those of sampling, which its record holds."""
-    record = folder / "stage.json" if folder is not None else None
-    if not seen or record is None or not record.exists():
+    """Return the bank's seconds a question less those of sampling, which its records hold."""
+    if not seen or folder is None:
         return None
-    result = json.loads(record.read_text()).get("result") or {}
-    if not result.get("sampled"):
-        return None
-    sampling = result["sampling_seconds"] / result["sampled"] * config.sweep.samples
-    found = _mean(seen, "seconds") - sampling
+    sampled = seconds = 0.0
+    for path in (folder / "stage.json", *folder.glob("part-*.json")):
+        result = json.loads(path.read_text()).get("result") or {}
+        sampled += result.get("sampled", 0)
+        seconds += result.get("sampling_seconds", 0.0)
+        if sampled and path.name == "stage.json":  # It sums up the parts.
+            break
+    found = _mean(seen, "seconds") - seconds / sampled * config.sweep.samples if sampled else 0.0
     return found if found > 0 else None
 
 
@@ -410,9 +412,11 @@ def _notes(plan: Plan, probe: str) -> list[str]:
         sources.append(f"{basis} for {stages}")
     notes = [f"tokens from {'; '.join(sources)}"]
     notes.append("FLOPs: 2 a parameter and token, prompts included")
+    unknown = [stage for stage in plan.unknown if stage != "rescore"]
     if plan.unknown:
         known = f"{duration(plan.known_seconds)} for the rest, and " if plan.known_seconds else ""
-        notes.append(f"time: {known}not known yet for {', '.join(plan.unknown)}; `{probe}` runs one shard and tells")
+        tells = f"; `{probe}` runs one shard of each and tells" if unknown else " before the bank is complete"
+        notes.append(f"time: {known}not known yet for {', '.join(plan.unknown)}{tells}")
     else:
         whose = "" if plan.part == WHOLE else f" for part {plan.part}"
         notes.append(f"time: about {duration(plan.known_seconds)}{whose} in one process like those so far")
