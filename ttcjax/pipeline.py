@@ -245,12 +245,19 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
 
     The report writes down the hash of the whole config, so for it every setting counts.
     """
-    tables = config_lib.to_dict(config)
-    settings = {path: _lookup(tables, path) for path in stage.settings}
-    if stage.name != "report":
-        settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
-    needs = {need.name: fingerprint(need, config) for need in needs_of(stage, config)}
-    return config_lib.config_hash({"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs})
+    tables, found = config_lib.to_dict(config), {}
+
+    def of(stage: Stage) -> str:
+        if stage.name not in found:  # Stages share what they read.
+            settings = {path: _lookup(tables, path) for path in stage.settings}
+            if stage.name != "report":
+                settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
+            needs = {need.name: of(need) for need in needs_of(stage, config)}
+            content = {"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs}
+            found[stage.name] = config_lib.config_hash(content)
+        return found[stage.name]
+
+    return of(stage)
 
 
 def needs_of(stage: Stage, config: ExperimentConfig) -> list[Stage]:
