@@ -170,6 +170,7 @@ def make(
 class _Seen:
     """What a finished shard says of a question, on average."""
 
+    questions: int
     tokens: float
     lookahead_tokens: float
     verifier_tokens: float
@@ -197,6 +198,7 @@ def _read_shards(stage: str, shards: Sequence[Shard], folder: epath.Path | None)
         except UserError:
             continue
         found[shard] = _Seen(
+            questions=shard.questions,
             **{name: float(_column(table, name).sum()) / shard.questions for name in _COUNTS},
             rows=table.num_rows / shard.questions,
             revised=float((_column(table, "shown") > 0).sum()) / shard.questions,
@@ -327,7 +329,7 @@ class _Costs:
 
 
 def _mean(own: list[_Seen], name: str) -> float:
-    return statistics.fmean(getattr(found, name) for found in own)
+    return statistics.fmean((getattr(found, name) for found in own), weights=[found.questions for found in own])
 
 
 def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: list[_Seen]) -> tuple[float, str]:

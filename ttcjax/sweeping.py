@@ -181,13 +181,13 @@ def _tell(stage: Stage, config: ExperimentConfig, part: Part) -> None:
     here = [cell for cell in found.cells if cell.stage == stage.name]
     missing, count = sum(cell.shards_left for cell in here), sum(cell.shards for cell in here)
     whose = "" if part == WHOLE else f" of part {part}"
-    time_left = f"about {duration(found.known_seconds)}" if found.known_seconds else ""
-    if found.unknown:
-        time_left = f"{time_left or 'a time'} and what {', '.join(found.unknown)} will take" if time_left else ""
+    time_left = f"about {duration(found.known_seconds)} left" if found.known_seconds else "time not known yet"
+    if found.known_seconds and found.unknown:
+        time_left += f" without {', '.join(found.unknown)}"
     words = [
-        f"sweep: {stage.name} is next, {missing} of {count} shards{whose}",
-        f"in all {sum(cell.shards_left for cell in found.cells)} shards and {found.left.generations:,.0f} generations",
-        f"{time_left} left" if time_left else "the time left shows once each stage has a shard",
+        f"sweep: {stage.name} is next, {missing} of {count} shards{whose} missing",
+        f"in all {sum(cell.shards_left for cell in found.cells)} shards, {found.left.generations:,.0f} generations",
+        time_left,
     ]
     logger.info("%s", "; ".join(words))
 
