@@ -299,6 +299,19 @@ def test_a_stage_whose_completion_was_killed_is_completed_without_work(models, m
     assert set(sweeping.run_part(config, Part(2, 2))) == {*sweeping.NAMES, "report"}
 
 
+def test_without_locks_parts_make_shards_and_a_plain_sweep_completes_the_stages(models, whole, monkeypatch):
+    """As on object stores, where two parts could rename a folder at once."""
+    monkeypatch.setattr(sweeping, "_is_remote", lambda workdir: True)
+    config = models("remote")
+    assert parts(config, 2) == [{}, {}]
+    workdir = pathlib.Path(config.workdir)
+    assert not list(workdir.glob(".lock*"))
+    assert len(files(config)) == len(whole[1]) - 3, "all but those of rescore, which reads a complete bank"
+    monkeypatch.setattr(bank, "write_shard", lambda *_: pytest.fail("a shard that was whole is made again"))
+    assert list(sweeping.run(config)) == [*sweeping.NAMES, "report"]
+    assert files(config) == whole[1]
+
+
 def test_a_damaged_shard_is_planned_and_made_again(models, whole):
     config, expected = whole
     workdir = epath.Path(config.workdir)
