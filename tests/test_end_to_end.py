@@ -1,5 +1,6 @@
 """The main job from questions to report, as a user runs it: whole, killed again and again, and shared out."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -84,18 +85,27 @@ def shards_of(workdir):
 
 
 @pytest.fixture(scope="module")
-def env(tmp_path_factory):
-    # Compiling anew at every start would be most of the work.
-    cache = str(tmp_path_factory.mktemp("jax"))
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_NUM_CPU_DEVICES": "2"}
+def shared(tmp_path_factory):
+    """A folder that the workers of pytest-xdist have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, env):
-    """The workdir of a run that nothing disturbed."""
-    workdir = tmp_path_factory.mktemp("runs") / "whole"
-    done = subprocess.run(command(workdir), env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def env(shared):
+    # Compiling anew at every start would be most of the work.
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(shared / "jax"), "JAX_NUM_CPU_DEVICES": "2"}
+
+
+@pytest.fixture(scope="module")
+def whole(shared, env):
+    """The workdir of a run that nothing disturbed; the first worker that needs it makes it."""
+    workdir = shared / "whole"
+    with (shared / "whole.lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        if not (workdir / "summary.json").exists():
+            done = subprocess.run(command(workdir), env=env, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
     return workdir
 
 
