@@ -16,44 +16,71 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.eval import rows
+from ttcjax.eval import shards as shards_lib
+from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, shard_path, write_shard
+from ttcjax.parquet import write_shard
 from ttcjax.sample.engine import Solution
 from ttcjax.sample.loading import load_engine
 from ttcjax.text import steps as step_text
 
+SCHEMA = rows.SCHEMA
+"""Columns of the shards."""
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+
+def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+    """Return the stage's shards, of so many test questions."""
+    sweep = config.sweep
+    answers = (("sample", sweep.samples),)
+    return shards_lib.cut(
+        questions,
+        sweep.shard_questions,
+        strategy="sample",
+        answers=answers,
+        seed=sweep.seed,
+        generations=sweep.samples,
+    )
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
     """Sample and score `config.sweep.samples` solutions of every test question; finished shards are kept.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder.
+        out: The folder of this stage.
+        part: Which of the shards are this process's.
 
     Returns:
         `questions`, `solutions`, `shards`, and of the shards made by this call `sampled` and `sampling_seconds`, from
         which solutions a second follow (the first batch compiles).
     """
     task, splits = loader.load(config.data, workdir / "data")
+    examples, samples, sampled, sampling = splits.test[:], config.sweep.samples, 0, 0.0
+    every = shards(config, len(examples))
+    mine = part.of(every)
+    todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
-    examples, size, sampled, sampling = splits.test[:], config.sweep.shard_questions, 0, 0.0
-    with progress(2 * len(examples) * config.sweep.samples, "bank: solutions sampled and scored") as bar:
+    whole, left = (2 * samples * sum(s.questions for s in some) for some in (mine, todo))
+    with progress(whole, "bank: solutions sampled and scored") as bar:
+        bar.skip(whole - left)
         engine.on_batch = bar.update
-        for number, start in enumerate(range(0, len(examples), size)):
-            shard = examples[start : start + size]
-            path = shard_path(out, number)
-            if is_whole(path, rows.SCHEMA):
-                bar.skip(2 * len(shard) * config.sweep.samples)
-            else:
-                begin = time.perf_counter()
-                prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-                found = engine.sample(prompts, config.sweep.samples, config.sweep.seed)
-                sampling += time.perf_counter() - begin
-                sampled += sum(map(len, found))
-                found = engine.score(prompts, found)
-                seconds = (time.perf_counter() - begin) / max(1, len(shard) * config.sweep.samples)
-                table = result_rows(task, shard, found, strategy="sample", n=0, seed=config.sweep.seed, seconds=seconds)
-                write_shard(path, table, rows.SCHEMA)
+        for shard in todo:
+            begin = time.perf_counter()
+            asked = shard.take(examples)
+            prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
+            found = engine.sample(prompts, samples, config.sweep.seed)
+            sampling += time.perf_counter() - begin
+            sampled += sum(map(len, found))
+            found = engine.score(prompts, found)
+            seconds = (time.perf_counter() - begin) / max(1, len(asked) * samples)
+            table = result_rows(task, asked, found, strategy="sample", n=0, seed=config.sweep.seed, seconds=seconds)
+            for path in shard.paths(out):
+                write_shard(path, table, SCHEMA)
     return {
         "questions": len(examples),
-        "solutions": len(examples) * config.sweep.samples,
-        "shards": -(-len(examples) // size),
+        "solutions": len(examples) * samples,
+        "shards": len(every),
         "sampled": sampled,
         "sampling_seconds": sampling,
     }

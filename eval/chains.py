@@ -17,8 +17,10 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
+from ttcjax.eval import shards as shards_lib
+from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.parquet import read_shard, shard_path, write_shard
 from ttcjax.revise.chain import Chains, Reviser, read_answer
 from ttcjax.revise.strategies import Refine
 from ttcjax.sample.loading import load_engine
@@ -55,8 +57,27 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row an answer."""
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+    """Return the stage's shards, of so many test questions."""
+    settings = config.chains
+    return shards_lib.cut(
+        min(questions, settings.questions or questions),
+        settings.shard_questions,
+        strategy="revise",
+        answers=(("revise", 0), *[("refine", 0)] * bool(settings.refine)),
+        seed=settings.seed,
+        generations=sum(settings.lengths) + (1 + settings.refine) * bool(settings.refine),
+    )
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
     """Sample and score the chains of the test questions; finished shards are kept.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder.
+        out: The folder of this stage.
+        part: Which of the shards are this process's.
 
     Returns:
         `questions`, `answers`, `shards`.
@@ -64,6 +85,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     task, splits = loader.load(config.data, workdir / "data")
     settings = config.chains
     examples = splits.test[: settings.questions or len(splits.test)]
+    every = shards(config, len(examples))
+    mine = part.of(every)
+    todo = shards_lib.missing(mine, out, SCHEMA)
     names = (*config.orm.variants, "prm")
     engines = {
         name: load_engine(
@@ -71,18 +95,15 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         )
         for name in names
     }
-    size, lengths = settings.shard_questions, settings.lengths
+    lengths = settings.lengths
     per_question = sum(lengths) * (1 + len(names)) + 2 * (1 + settings.refine) * bool(settings.refine)
-    shards = -(-len(examples) // size)
-    with progress(len(examples) * per_question, "chains: answers sampled and scored") as bar:
+    whole, left = (sum(s.questions for s in some) * per_question for some in (mine, todo))
+    with progress(whole, "chains: answers sampled and scored") as bar:
+        bar.skip(whole - left)
         for engine in engines.values():
             engine.on_batch = bar.update
-        for number in range(shards):
-            shard = examples[number * size : (number + 1) * size]
-            path = shard_path(out, number)
-            if is_whole(path, SCHEMA):
-                bar.skip(len(shard) * per_question)
-                continue
+        for piece in todo:
+            shard = piece.take(examples)
             begin = time.perf_counter()
             prompts = [engines[names[0]].encode_prompt(e.id, task.prompt(e.question)) for e in shard]
             revisers = {
@@ -96,15 +117,15 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                     revisers[names[0]], settings.seed, lambda a: read_answer(task, a) is not None
                 )
                 found["refine"] = {names[0]: refined}
-            count = len(shard) * (sum(lengths) + len(found.get("refine", ())) * (1 + settings.refine))
-            seconds = (time.perf_counter() - begin) / count
+            seconds = (time.perf_counter() - begin) / (len(shard) * piece.generations)
             table = [
                 row
                 for strategy, scored in found.items()
                 for row in result_rows(task, shard, scored, strategy, config.prm.aggregate, settings.seed, seconds)
             ]
-            write_shard(path, table, SCHEMA)
-    return {"questions": len(examples), "answers": len(examples) * sum(lengths), "shards": shards}
+            for path in piece.paths(out):
+                write_shard(path, table, SCHEMA)
+    return {"questions": len(examples), "answers": len(examples) * sum(lengths), "shards": len(every)}
 
 
 def result_rows(

@@ -15,8 +15,10 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import rows
+from ttcjax.eval import shards as shards_lib
+from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.parquet import read_shard, write_shard
 from ttcjax.sample.engine import Engine, Solution
 from ttcjax.sample.loading import load_engine
 
@@ -31,27 +33,48 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row a sample of the bank."""
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+    """Return the stage's shards, of so many test questions."""
+    sweep = config.sweep
+    return shards_lib.cut(
+        questions,
+        sweep.shard_questions,
+        strategy="rescore",
+        answers=(("sample", sweep.samples),),
+        seed=sweep.seed,
+        generations=0,
+    )
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
     """Score every sample of the bank, shard by shard; finished shards are kept.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder.
+        out: The folder of this stage.
+        part: Which of the shards are this process's.
 
     Returns:
         `solutions`, `shards`.
     """
     task, splits = loader.load(config.data, workdir / "data")
-    engine = load_engine(workdir, config.sampler, verifier="base_orm")
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
     bank = rows.read_folder(workdir / "bank", ("question", "seed", "sample", "text", "finished")).to_pylist()
-    size = config.sweep.shard_questions * config.sweep.samples
-    shards = -(-len(bank) // size)
-    with progress(len(bank), "rescore: solutions") as bar:
+    samples = config.sweep.samples
+    every = shards(config, len(prompts))
+    mine = part.of(every)
+    todo = shards_lib.missing(mine, out, SCHEMA)
+    engine = load_engine(workdir, config.sampler, verifier="base_orm")
+    whole, left = (sum(s.questions for s in some) * samples for some in (mine, todo))
+    with progress(whole, "rescore: solutions") as bar:
+        bar.skip(whole - left)
         engine.on_batch = bar.update
-        for number in range(shards):
-            path, piece = shard_path(out, number), bank[number * size : (number + 1) * size]
-            if is_whole(path, SCHEMA):
-                bar.skip(len(piece))
-            else:
+        for shard in todo:
+            piece = bank[shard.first * samples : (shard.first + shard.questions) * samples]
+            for path in shard.paths(out):
                 write_shard(path, _scored(engine, prompts, piece), SCHEMA)
-    return {"solutions": len(bank), "shards": shards}
+    return {"solutions": len(bank), "shards": len(every)}
 
 
 def _scored(engine: Engine, prompts: dict[str, str], piece: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

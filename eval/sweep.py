@@ -10,13 +10,18 @@ from etils import epath
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.eval import rows
+from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.bank import result_rows
+from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, shard_path, write_shard
+from ttcjax.parquet import write_shard
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.base import Strategy
 from ttcjax.search.run import search
+
+SCHEMA = rows.SCHEMA
+"""Columns of the shards."""
 
 
 def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int]]]:
@@ -35,42 +40,62 @@ def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int
     return cells
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+    """Return the stage's shards, cell by cell and seed by seed, of so many test questions."""
+    sweep = config.sweep
+    return [
+        shard
+        for strategy, answers in search_cells(config).items()
+        for seed in range(sweep.seed + 1, sweep.seed + 1 + sweep.seeds)
+        for shard in shards_lib.cut(
+            questions,
+            sweep.shard_questions,
+            strategy=strategy.name,
+            answers=tuple(answers),
+            seed=seed,
+            generations=strategy.cost(),
+            folders=tuple(f"{_folder(name)},n={n},seed={seed}" for name, n in answers),
+        )
+    ]
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
     """Run the missing shards of every cell.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder.
+        out: The folder of this stage.
+        part: Which of the shards are this process's.
 
     Returns:
         `questions`, `cells`, `shards`, and `seconds_per_question` of each cell run by this call (compilation included).
     """
     task, splits = loader.load(config.data, workdir / "data")
-    engine = load_engine(workdir, config.sampler)
-    examples, size = splits.test[:], config.sweep.shard_questions
-    cells = search_cells(config)
+    examples = splits.test[:]
+    cells = {tuple(answers): strategy for strategy, answers in search_cells(config).items()}
     seconds: dict[str, float] = {}
-    names = sum(map(len, cells.values()))
-    shards = names * config.sweep.seeds * -(-len(examples) // size)
-    solutions = sum(strategy.n for strategy in cells) * config.sweep.seeds * len(examples)
-    with progress(solutions, "search: solutions") as bar:
+    every = shards(config, len(examples))
+    mine = part.of(every)
+    todo = shards_lib.missing(mine, out, SCHEMA)
+    engine = load_engine(workdir, config.sampler)
+    whole, left = (sum(s.questions * cells[s.answers].n for s in some) for some in (mine, todo))
+    with progress(whole, "search: solutions") as bar:
+        bar.skip(whole - left)
         engine.on_batch = bar.update
-        for strategy, answers in cells.items():
-            for seed in range(config.sweep.seed + 1, config.sweep.seed + 1 + config.sweep.seeds):
-                for number, start in enumerate(range(0, len(examples), size)):
-                    shard = examples[start : start + size]
-                    paths = {
-                        (name, n): shard_path(out / f"{_folder(name)},n={n},seed={seed}", number) for name, n in answers
-                    }
-                    if all(is_whole(path, rows.SCHEMA) for path in paths.values()):
-                        bar.skip(len(shard) * strategy.n)
-                    else:
-                        begin = time.perf_counter()
-                        prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-                        found = search(engine, strategy, prompts, seed)
-                        spent = time.perf_counter() - begin
-                        seconds[strategy.name] = seconds.get(strategy.name, 0.0) + spent / len(examples)
-                        share = spent / (len(shard) * strategy.n)
-                        for (name, n), path in paths.items():
-                            table = result_rows(task, shard, found, strategy=name, n=n, seed=seed, seconds=share)
-                            write_shard(path, table, rows.SCHEMA)
-    return {"questions": len(examples), "cells": len(cells), "shards": shards, "seconds_per_question": seconds}
+        for shard in todo:
+            strategy, asked = cells[shard.answers], shard.take(examples)
+            begin = time.perf_counter()
+            prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
+            found = search(engine, strategy, prompts, shard.seed)
+            spent = time.perf_counter() - begin
+            seconds[strategy.name] = seconds.get(strategy.name, 0.0) + spent / len(examples)
+            share = spent / (len(asked) * strategy.n)
+            for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
+                table = result_rows(task, asked, found, strategy=name, n=n, seed=shard.seed, seconds=share)
+                write_shard(path, table, SCHEMA)
+    files = sum(len(shard.folders) for shard in every)
+    return {"questions": len(examples), "cells": len(cells), "shards": files, "seconds_per_question": seconds}
 
 
 def _folder(name: str) -> str:

@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ttcjax import cli, pipeline
+from ttcjax import cli, pipeline, sweeping
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.eval import catalogue, estimators, report, rows
+from ttcjax.eval import catalogue, estimators, plan, report, rows
+from ttcjax.eval.shards import Part
 
 CONFIG = """
 from ttcjax.config import ExperimentConfig
@@ -138,6 +139,84 @@ def test_help_teaches(capsys):
     assert "ttcjax run configs/procmath_tiny.py" in text
     assert "JAX_COMPILATION_CACHE_DIR" in text
     assert all(stage.name in text for stage in pipeline.STAGES)
+
+
+def test_the_help_of_sweep_shows_one_host_four_processes_and_a_job_array(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["sweep", "--help"])
+    text = capsys.readouterr().out
+    assert "ttcjax sweep configs/procmath_tiny.py --dry-run" in text
+    assert "for i in 1 2 3 4; do ttcjax sweep CONFIG --workdir /nfs/runs/a --part $i/4 & done; wait" in text
+    assert "--array=1-16" in text
+    for flag in ("--dry-run", "--json", "--part I/K"):
+        assert flag in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--part", "5/4"], "--part must be I/K with I from 1 to K, such as 2/4, not '5/4'"),
+        (["--part"], "argument --part: expected one argument"),
+        (["--json"], "add --dry-run"),
+        (["--dry"], "unknown setting --dry"),
+        (["--sweep.samples", "3"], "sweep.samples (3) must be at least the largest budget"),
+        (["--sweep.strategies", "bema:width=4", "--dry-run"], "did you mean 'beam'?"),
+    ],
+)
+def test_wrong_sweeps_are_answered_in_one_line(capsys, config_file, tmp_path, arguments, words):
+    status, line = fails(capsys, "sweep", config_file, "--workdir", str(tmp_path / "w"), *arguments)
+    assert status == 2
+    assert words in line
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--part", "1/2"]])
+def test_a_sweep_without_models_names_the_commands_that_make_them(capsys, config_file, tmp_path, flags):
+    typed = f"{config_file} --workdir {tmp_path / 'w'}"
+    status, line = fails(capsys, "sweep", config_file, "--workdir", str(tmp_path / "w"), *flags)
+    assert status == 2
+    assert " && ".join(f"ttcjax {name} {typed}" for name in ("data", "policy", "labels", "prm")) in line
+
+
+@pytest.mark.parametrize("place", ["before", "between", "after"])
+def test_flags_of_a_sweep_stand_anywhere_among_its_settings(capsys, monkeypatch, config_file, place):
+    asked: list[Any] = []
+
+    def run_part(config, part, *, command):
+        asked.append((config.sweep.budgets, config.workdir, str(part), command))
+        return {}
+
+    monkeypatch.setattr(sweeping, "run_part", run_part)
+    monkeypatch.setattr(sweeping, "waits_for", lambda config: ["bank (2 of 8 shards missing)"])
+    flag, rest = ["--part=3/4"], ["--sweep.budgets", "1", "2"]
+    arguments = {
+        "before": [*flag, config_file, *rest, "--workdir", "w"],
+        "between": [config_file, *rest, *flag, "--workdir", "w"],
+        "after": [config_file, *rest, "--workdir", "w", *flag],
+    }[place]
+    assert cli.main(["sweep", *arguments]) == 0
+    typed = f"{config_file} --sweep.budgets 1 2 --workdir w"
+    assert asked == [((1, 2), "w", "3/4", typed)], "the settings alone make the command that is typed again"
+    assert capsys.readouterr().out == (
+        "part 3/4 is done and waits for bank (2 of 8 shards missing): the last part completes it, or "
+        f"`ttcjax sweep {typed}` once no part runs\n"
+    )
+
+
+def test_a_dry_run_is_text_or_json(capsys, monkeypatch, config_file):
+    cell = plan.Cell("bank", (("sample", 4),), 1, 10, 2, 1, plan.Amount(40), plan.Amount(20), plan.BOUND, None)
+    found = plan.Plan((cell,), Part(1, 1), 2, ("majority",))
+    monkeypatch.setattr(sweeping, "plan", lambda config, part, *, command: found)
+    monkeypatch.setattr(sweeping, "run", lambda *_, **__: pytest.fail("a dry run ran"))
+    assert cli.main(["sweep", config_file, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["stage", "strategy"]
+    assert lines[1].split()[:6] == ["bank", "sample", "4", "1", "1/2", "20"]
+    assert cli.main(["sweep", config_file, "--dry-run", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["left"]["generations"] == 20
+    assert values["cells"][0]["shards_left"] == 1
+    assert values["workdir"] == ExperimentConfig().workdir
 
 
 def test_help_after_a_config_lists_its_settings(capsys, config_file):
@@ -355,7 +434,7 @@ def test_sigterm_ends_a_run_in_order(config_file, tmp_path):
     """What is open is closed on the way out, and the exit status is the shell's for SIGTERM."""
     script = textwrap.dedent(f"""
         import sys, time
-        from ttcjax import cli, pipeline
+        from ttcjax import cli, pipeline, sweeping
         def run(config, **_):
             try:
                 print("ready", flush=True)

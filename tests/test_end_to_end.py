@@ -1,14 +1,17 @@
-"""The main job from questions to report, as a user runs it: whole, and killed again and again."""
+"""The main job from questions to report, as a user runs it: whole, killed again and again, and shared out."""
 
+import fcntl
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 
 from ttcjax.eval.report import TIMING_KEYS
@@ -55,15 +58,13 @@ SIGNS_OF_WORK = (
 """A run is killed up to half a second after it has left one of these, each the work of another stage."""
 
 
-def command(workdir):
+EVALUATION = ("bank", "rescore", "search", "chains")
+
+
+def command(workdir, name="run", *flags):
     code = "import sys; from ttcjax.cli import main; sys.exit(main(sys.argv[1:]))"
     config = ROOT / "configs" / "procmath_tiny.py"
-    return [sys.executable, "-c", code, "run", str(config), "--workdir", str(workdir), *SMALL.split()]
-
-
-def environment(tmp_path):
-    # Compiling anew at every start would be most of the work.
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "jax"), "JAX_NUM_CPU_DEVICES": "2"}
+    return [sys.executable, "-c", code, name, str(config), *flags, "--workdir", str(workdir), *SMALL.split()]
 
 
 def results(workdir):
@@ -71,14 +72,58 @@ def results(workdir):
     return {key: value for key, value in summary.items() if key not in TIMING_KEYS}
 
 
+def rows(workdir):
+    """Every row of the evaluation but for its time, by file."""
+    found = {}
+    for path in sorted(path for stage in EVALUATION for path in (workdir / stage).rglob("shard-*.parquet")):
+        table = pq.read_table(path)
+        kept = [name for name in table.column_names if name != "seconds"]
+        found[str(path.relative_to(workdir))] = table.select(kept).to_pylist()
+    return found
+
+
+def shards_of(workdir):
+    stages = [f"{stage}{ending}" for stage in EVALUATION for ending in ("", ".partial")]
+    return sum(len(list((workdir / stage).rglob("shard-*.parquet"))) for stage in stages)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder that the workers of pytest-xdist have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="module")
+def env(shared):
+    # Compiling anew at every start would be most of the work.
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(shared / "jax"), "JAX_NUM_CPU_DEVICES": "2"}
+
+
+@pytest.fixture(scope="module")
+def whole(shared, env):
+    """The workdir of a run that nothing disturbed; the first worker that needs it makes it."""
+    workdir = shared / "whole"
+    with (shared / "whole.lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        if not (workdir / "summary.json").exists():
+            done = subprocess.run(command(workdir), env=env, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture
+def trained(whole, tmp_path):
+    """A workdir with the trained models of that run, and nothing evaluated."""
+    workdir = tmp_path / "trained"
+    shutil.copytree(whole, workdir, ignore=lambda _, names: {*EVALUATION, "report", "summary.json"} & set(names))
+    return workdir
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
-def test_a_run_killed_in_every_stage_ends_like_one_left_alone(tmp_path):
-    env = environment(tmp_path)
-    whole = subprocess.run(command(tmp_path / "whole"), env=env, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-
+def test_a_run_killed_in_every_stage_ends_like_one_left_alone(tmp_path, env, whole):
     rng = random.Random(0)
     for sign in SIGNS_OF_WORK:
         process = subprocess.Popen(
@@ -92,4 +137,55 @@ def test_a_run_killed_in_every_stage_ends_like_one_left_alone(tmp_path):
         process.wait()
     last = subprocess.run(command(tmp_path / "killed"), env=env, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
-    assert results(tmp_path / "killed") == results(tmp_path / "whole"), "a resumed run found other numbers"
+    assert results(tmp_path / "killed") == results(whole), "a resumed run found other numbers"
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_a_sweep_killed_ten_times_ends_like_one_left_alone(env, whole, trained):
+    every = shards_of(whole)
+    assert every == 35, "five shards of questions in bank, rescore, chains and two searches, seven each"
+    rng = random.Random(0)
+    for shards in sorted(rng.sample(range(every), 10)):
+        process = subprocess.Popen(
+            command(trained, "sweep"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        # At a random time after so many shards, before the first one or within the last stage too.
+        while process.poll() is None and shards_of(trained) < shards:
+            time.sleep(0.01)
+        time.sleep(rng.random() * (0.3 if shards else 8))
+        assert process.poll() is None, f"the sweep was over before {shards} shards were seen"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    last = subprocess.run(command(trained, "sweep"), env=env, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert rows(trained) == rows(whole), "a resumed sweep found other rows"
+    assert results(trained) == results(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_parts_at_the_same_time_end_like_one_process(env, whole, trained):
+    """One of them is killed on the way and started again; nobody writes what another one writes."""
+
+    def start(part):
+        arguments = command(trained, "sweep", "--part", f"{part}/2")
+        return subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    one, two = start(1), start(2)
+    while two.poll() is None and not list(trained.glob("search.partial/*/shard-*")):
+        time.sleep(0.01)
+    two.kill()
+    two.communicate()
+    two = start(2)
+    ends = [(process.communicate(), process.returncode) for process in (one, two)]
+    assert [status for _, status in ends] == [0, 0], ends
+    waiting = [out for (out, _), _ in ends if "and waits for" in out]
+    assert all(f"or `ttcjax sweep {ROOT}/configs/procmath_tiny.py --workdir {trained}" in line for line in waiting)
+    last = subprocess.run(command(trained, "sweep"), env=env, capture_output=True, text=True)
+    assert last.returncode == 0, last.stderr
+    assert "every number: " in last.stdout
+    assert rows(trained) == rows(whole), "parts found other rows"
+    assert results(trained) == results(whole)

@@ -31,6 +31,7 @@ LAYERS = (
     {"search", "revise", "testing"},
     {"train", "eval", "solve", "bench"},
     {"pipeline"},
+    {"sweeping"},
     {"cli"},
 )
 """Lowest first; a module imports from its own layer and those below it."""

@@ -94,6 +94,33 @@ def test_skipped_items_are_not_part_of_the_rate():
     assert bar._rate(bar._start + 10) == pytest.approx(0.1)
 
 
+def test_compiling_is_not_part_of_the_rate(monkeypatch):
+    """The first batch compiles: with it in the rate, a long task seems to take many times what it takes."""
+    monkeypatch.setattr(metrics, "_COMPILE_LOG", metrics._CompileLog())
+    metrics._COMPILE_LOG.record("/jax/core/compile/jaxpr_trace_duration", 0.0, 5.0)  # Of a task before.
+    bar = metrics.Progress(1000, "labels")
+    metrics._COMPILE_LOG.record("/jax/core/compile/jaxpr_trace_duration", 6.0, 14.0)
+    bar.update(20)
+    assert bar._rate(bar._start + 10) == pytest.approx(10, rel=0.01), "20 items in the 2 s that were not compiling"
+    assert "1 min 38 s left" in bar._line(bar._start + 10)
+
+
+@pytest.mark.parametrize("interval", [0.0, 1000.0])
+def test_the_last_line_of_a_task_stands_once(caplog, interval):
+    with caplog.at_level(logging.INFO, "ttcjax.metrics"), metrics.Progress(2, "labels", interval=interval) as bar:
+        bar.update()
+        bar.update()
+    assert [line[:11] for line in caplog.messages].count("labels: 2/2") == 1
+
+
+def test_a_last_note_is_shown_although_nothing_was_done(caplog):
+    with caplog.at_level(logging.INFO, "ttcjax.metrics"), metrics.Progress(2, "labels", interval=0.0) as bar:
+        bar.update(2)
+        bar._interval = 1000.0
+        bar.update(0, note="9 solutions")
+    assert "9 solutions" in caplog.messages[-1]
+
+
 def test_progress_of_unknown_length_says_how_long_it_has_taken(caplog):
     with caplog.at_level(logging.INFO, "ttcjax.metrics"), metrics.progress(None, "rounds") as bar:
         bar.update(3)
@@ -112,7 +139,7 @@ def test_progress_on_a_terminal_draws_a_bar_and_logs_nothing(caplog, monkeypatch
     ("seconds", "text"), [(2.34, "2.3 s"), (75.0, "1 min 15 s"), (119.6, "2 min 00 s"), (3700.0, "1 h 01 min")]
 )
 def test_durations_read_well(seconds, text):
-    assert metrics._duration(seconds) == text
+    assert metrics.duration(seconds) == text
 
 
 def test_compile_clock_counts_new_programs_only():

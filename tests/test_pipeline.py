@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import types
 from collections.abc import Iterator
 
 import pytest
 from etils import epath
 
 from ttcjax import config as config_lib
-from ttcjax import pipeline
+from ttcjax import files, pipeline
 from ttcjax.config import (
     ChainsConfig,
     ExperimentConfig,
@@ -248,7 +249,7 @@ def test_seconds_of_a_killed_attempt_count(tmp_path):
     folder = epath.Path(tmp_path)
     (folder / "half.txt").write_text("half")
     started = (folder / "half.txt").stat().mtime - 40
-    assert pipeline._seconds_of_killed_attempt(folder, {"started": started}) == 40
+    assert pipeline._seconds_of_last_attempt(folder, {"started": started}) == 40
 
 
 def test_one_stage_needs_those_it_reads(toy):
@@ -297,6 +298,27 @@ def test_a_second_run_on_a_workdir_is_refused_until_the_first_is_dead(tmp_path):
         holder.communicate()
     with pipeline.locked(epath.Path(tmp_path)):
         assert (tmp_path / ".lock").exists(), "the lock of a killed process is free at once"
+
+
+def test_an_object_store_gets_a_file_in_one_piece(monkeypatch):
+    """It cannot rename: a copy and a deletion would let two writers of one object trip each other."""
+    written = {}
+
+    class Store:
+        parent = types.SimpleNamespace(mkdir=lambda **_: None)
+
+        def __init__(self, path):
+            self.path = path
+
+        def __fspath__(self):
+            return self.path
+
+        def write_bytes(self, content):
+            written[self.path] = content
+
+    monkeypatch.setattr(files, "epath", types.SimpleNamespace(Path=Store))
+    files.write_bytes("gs://bucket/run/stage.json", b"{}")
+    assert written == {"gs://bucket/run/stage.json": b"{}"}
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):

@@ -44,6 +44,7 @@ examples:
   ttcjax run configs/procmath_tiny.py                       every stage, into the config's workdir
   ttcjax run configs/procmath_tiny.py --workdir runs/a --policy.steps 800
   ttcjax search configs/procmath_tiny.py --sweep.budgets 1 4 16
+  ttcjax sweep configs/procmath_tiny.py --dry-run           what an evaluation will take; `ttcjax sweep --help`
   ttcjax run configs/procmath_tiny.py --help                every setting, its meaning and value
   ttcjax list runs/demo                                     which stages are complete
   ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
@@ -59,6 +60,28 @@ environment:
   JAX_COMPILATION_CACHE_DIR  folder (or gs:// path) where compiled programs are kept between runs
   JAX_PLATFORMS              cpu, tpu or cuda; the default is the fastest that is installed
   GLIBC_TUNABLES             glibc.malloc.hugetlb=1 unless it is set: large pages make CPU runs faster
+"""
+
+_SWEEP_EPILOG = """\
+It runs the stages bank, rescore, search and chains, those that the config has, and then the report; the models must
+be trained. What is complete is kept, shard by shard: the same command goes on after any interruption.
+
+examples:
+  ttcjax sweep configs/procmath_tiny.py --dry-run             what is left: generations, tokens, FLOPs, time
+  ttcjax sweep configs/procmath_tiny.py                       everything in one process, with all devices of the host
+  ttcjax sweep configs/procmath_tiny.py --sweep.budgets 1 4 16 --sweep.seeds 3 --dry-run --json
+
+  four processes, on one host or on four that share the workdir:
+    for i in 1 2 3 4; do ttcjax sweep CONFIG --workdir /nfs/runs/a --part $i/4 & done; wait
+
+  a job array (Slurm: sbatch --array=1-16):
+    ttcjax sweep CONFIG --workdir /nfs/runs/a --part $SLURM_ARRAY_TASK_ID/16
+
+Parts take their own shards of every stage, and rows are those of a run in one process. The one that finds a stage
+whole completes it, the last one writes the report; a part that others keep waiting says so and ends with status 0.
+Where a part was lost, start it again, or run the command without --part once no part runs: it makes what is missing.
+On gs://, which has no locks, parts make shards only, and the command without --part completes each stage.
+
 """
 
 _CONFIG_EPILOG = """\
@@ -209,8 +232,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(call=call, command=name)
         return command
 
-    def add_config(name: str, call: Callable[[argparse.Namespace], None], summary: str) -> None:
-        command = add(name, call, summary, _CONFIG_EPILOG.format(command=name))
+    def add_config(name: str, call: Callable[[argparse.Namespace], None], summary: str, epilog: str = "") -> None:
+        command = add(name, call, summary, epilog + _CONFIG_EPILOG.format(command=name))
+        if call is _sweep:
+            _add_sweep_flags(command)
         command.add_argument("config", metavar="CONFIG", help="Python file with a get_config() function")
         rest = command.add_argument("overrides", metavar="--SETTING VALUE", nargs=argparse.REMAINDER)
         rest.required = False
@@ -218,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     add_config("run", _run, "run every stage that is not complete yet")
     for stage in pipeline.STAGES:
         add_config(stage.name, _run_one, f"stage: {stage.summary}")
+    add_config("sweep", _sweep, "evaluate trained models: estimate, run, or share among processes", _SWEEP_EPILOG)
     add_config("config", _print_config, "print the resolved config as JSON")
 
     command = add("list", _list, "list the stages in a workdir and their state")
@@ -238,6 +264,12 @@ def _parser() -> argparse.ArgumentParser:
 
     add("version", _version, "print the versions of ttcjax and jax")
     return parser
+
+
+def _add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what is left and what it takes; run nothing")
+    parser.add_argument("--json", action="store_true", help="print the dry run as JSON")
+    parser.add_argument("--part", metavar="I/K", help="run the share of process I of K that share the workdir")
 
 
 def load_config(path: str) -> ExperimentConfig:
@@ -368,6 +400,39 @@ def _run_one(args: argparse.Namespace) -> None:
         _print_report(records["report"]["result"], config.workdir)
 
 
+def _sweep(args: argparse.Namespace) -> None:
+    from ttcjax import sweeping  # imports jax
+    from ttcjax.eval import plan as plans
+    from ttcjax.eval.shards import WHOLE, Part
+
+    # What follows CONFIG is read here, as it may hold settings; flags before it are in `args` already.
+    flags = _Parser(f"ttcjax sweep {args.config}", add_help=False, allow_abbrev=False)
+    _add_sweep_flags(flags)
+    _, args.overrides = flags.parse_known_args(args.overrides, args)
+    config = _config_of(args)
+    part = Part.parse(args.part) if args.part else WHOLE
+    if args.json and not args.dry_run:
+        raise UserError("--json is the form of a dry run: add --dry-run")
+    if args.dry_run:
+        found = sweeping.plan(config, part, command=_as_typed(args))
+        if args.json:
+            print(json.dumps({"workdir": config.workdir, **plans.as_json(found)}, indent=2))
+        else:
+            print("\n".join(plans.lines(found, sweeping.probe(found, _as_typed(args)))))
+        return
+    if not args.part:
+        _print_report(sweeping.run(config, command=_as_typed(args))["report"]["result"], config.workdir)
+        return
+    records = sweeping.run_part(config, part, command=_as_typed(args))
+    if "report" in records:
+        _print_report(records["report"]["result"], config.workdir)
+    else:
+        print(
+            f"part {part} is done and waits for {', '.join(sweeping.waits_for(config)) or 'the report'}: the last part "
+            f"completes it, or `ttcjax sweep {_as_typed(args)}` once no part runs"
+        )
+
+
 def _print_report(summary: dict[str, Any], workdir: str) -> None:
     from etils import epath
     from rich.console import Console
@@ -456,7 +521,7 @@ def _bench(args: argparse.Namespace) -> None:
     bench_cli.run(args)
 
 
-_COMPUTING = (_run, _run_one, _solve, _bench)
+_COMPUTING = (_run, _run_one, _sweep, _solve, _bench)
 
 
 def _version(args: argparse.Namespace) -> None:

@@ -21,6 +21,9 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if "://" in os.fspath(path):  # Object stores show an object once it is whole, and cannot rename one.
+        path.write_bytes(content)
+        return
     partial = path.parent / f"{path.name}.partial"
     try:
         partial.write_bytes(content)

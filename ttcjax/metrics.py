@@ -116,6 +116,7 @@ def _tensorboard(folder: epath.Path, resume_step: int) -> Any:
 class Progress(Generic[T]):
     """How far a task has come: a bar on a terminal, elsewhere a log line every few seconds.
 
+    The rate, and with it the time left, leaves out what JAX spends on compiling: that comes once, at the beginning.
     Iterate over it when it wraps an iterable, or use it as a context manager and call `update`.
     """
 
@@ -124,6 +125,8 @@ class Progress(Generic[T]):
         self._interval = interval
         self._done, self._first, self._note = 0, 0, ""
         self._start = self._last_line = time.monotonic()
+        self._compiling = CompileClock()
+        self._logged: tuple[int, str] | None = None
         self._bar: RichProgress | None = None
 
     def __iter__(self) -> Iterator[T]:
@@ -134,6 +137,7 @@ class Progress(Generic[T]):
 
     def __enter__(self) -> Progress[T]:
         self._start = self._last_line = time.monotonic()
+        self._compiling = CompileClock()
         if sys.stderr.isatty():
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
@@ -159,7 +163,7 @@ class Progress(Generic[T]):
             )
         elif now - self._last_line >= self._interval:
             self._last_line = now
-            logger.info("%s", self._line(now))
+            self._log(now)
 
     def skip(self, count: int) -> None:
         """Count items that an earlier run has done: they are shown, but not part of the rate."""
@@ -167,16 +171,20 @@ class Progress(Generic[T]):
         self._done += count
 
     def _rate(self, now: float) -> float:
-        return (self._done - self._first) / max(now - self._start, 1e-9)
+        return (self._done - self._first) / max(now - self._start - self._compiling.seconds, 1e-9)
+
+    def _log(self, now: float) -> None:
+        self._logged = (self._done, self._note)
+        logger.info("%s", self._line(now))
 
     def _line(self, now: float) -> str:
         parts = [f"{self._description}: {self._done}" + (f"/{self._total}" if self._total is not None else "")]
         rate = self._rate(now)
         parts.append(f"{rate:.3g}/s")
         if self._total is not None and self._done < self._total and rate > 0:
-            parts.append(f"{_duration((self._total - self._done) / rate)} left")
+            parts.append(f"{duration((self._total - self._done) / rate)} left")
         else:
-            parts.append(f"{_duration(now - self._start)} so far")
+            parts.append(f"{duration(now - self._start)} so far")
         return ", ".join(parts + ([self._note] if self._note else []))
 
     def __exit__(
@@ -185,11 +193,12 @@ class Progress(Generic[T]):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        else:
-            logger.info("%s", self._line(time.monotonic()))
+        elif self._logged != (self._done, self._note):  # The last update may have said it all.
+            self._log(time.monotonic())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a time as it is read: `2.3 s`, `1 min 15 s` or `1 h 01 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

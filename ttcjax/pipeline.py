@@ -37,7 +37,9 @@ SCHEMA = 2
 """Part of every fingerprint: raise it when the same settings come to mean other results or other files."""
 
 RECORD = "stage.json"
-_LOCK = ".lock"
+PART_RECORDS = "part-*.json"
+"""What each of several processes leaves in the partial folder of a stage that they share."""
+LOCK = ".lock"
 _LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "sentencepiece")
 
 _SPEED_ONLY = frozenset(
@@ -264,15 +266,23 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
 
     The report writes down the hash of the whole config, so for it every setting counts.
     """
-    tables = config_lib.to_dict(config)
-    settings = {path: _lookup(tables, path) for path in stage.settings}
-    if stage.name != "report":
-        settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
-    needs = {need.name: fingerprint(need, config) for need in _needs(stage, config)}
-    return config_lib.config_hash({"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs})
+    tables, found = config_lib.to_dict(config), {}
+
+    def of(stage: Stage) -> str:
+        if stage.name not in found:  # Stages share what they read.
+            settings = {path: _lookup(tables, path) for path in stage.settings}
+            if stage.name != "report":
+                settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
+            needs = {need.name: of(need) for need in needs_of(stage, config)}
+            content = {"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs}
+            found[stage.name] = config_lib.config_hash(content)
+        return found[stage.name]
+
+    return of(stage)
 
 
-def _needs(stage: Stage, config: ExperimentConfig) -> list[Stage]:
+def needs_of(stage: Stage, config: ExperimentConfig) -> list[Stage]:
+    """Return the stages that a stage reads in this experiment."""
     return [need for need in map(get_stage, stage.needs) if need.wanted(config)]
 
 
@@ -310,11 +320,11 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     with locked(workdir):
         if only is not None:
             _require_needs(stages[0], config, workdir, command)
-        return {stage.name: _run_stage(stage, config, workdir) for stage in stages}
+        return {stage.name: run_stage(stage, config, workdir) for stage in stages}
 
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
-    for need in _needs(stage, config):
+    for need in needs_of(stage, config):
         record = read_record(workdir / need.name)
         if record is None or record["fingerprint"] != fingerprint(need, config):
             state = "is missing in" if record is None else "was made with other settings in"
@@ -324,7 +334,20 @@ def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, 
             )
 
 
-def _run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
+def run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
+    """Run one stage, unless it is complete, and return its record; the caller holds the workdir's lock."""
+    record = settle(stage, config, workdir)
+    if record is None:
+        record = _compute(stage, config, workdir)
+    return record
+
+
+def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any] | None:
+    """Return the record of a stage that is complete for this config, else make way for it.
+
+    Folders of other settings are moved aside, and a complete one of these settings is moved back. What is then left in
+    `<stage>.partial` is of these settings.
+    """
     final, partial = workdir / stage.name, workdir / f"{stage.name}.partial"
     wanted = fingerprint(stage, config)
     record = read_record(final)
@@ -346,7 +369,6 @@ def _run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> d
         return record
     if partial.exists() and (record is None or record["fingerprint"] != wanted):
         _move_aside(partial, record, f"an unfinished {stage.name} was begun with other settings")
-        record = None
 
     kept = workdir / f"{stage.name}.old-{wanted}"
     kept_record = read_record(kept)
@@ -354,59 +376,81 @@ def _run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> d
         kept.rename(final)
         logger.info("%s: complete (moved back from %s)", stage.name, kept.name)
         return kept_record
-
-    record = _compute(stage, config, workdir, partial, wanted, record)
-    partial.rename(final)
-    return record
+    return None
 
 
-def _compute(
-    stage: Stage,
-    config: ExperimentConfig,
-    workdir: epath.Path,
-    partial: epath.Path,
-    wanted: str,
-    earlier: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Run the stage's code in its partial folder and return the record written there."""
-    from ttcjax.metrics import CompileClock, peak_rss_bytes  # imports jax, which a skipped stage does not need
+def _compute(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
+    """Run the stage's code in its partial folder, publish the folder, and return the record written there."""
+    record = begin(stage, config, workdir)
+    measured = measure(stage, config, workdir)
+    return finish(stage, workdir, record | measured | {"seconds": record["seconds"] + measured["seconds"]})
 
+
+def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts: bool = False) -> dict[str, Any]:
+    """Make the partial folder of a stage or take up an interrupted one, and return its record.
+
+    Args:
+        stage: The stage, settled.
+        config: The experiment.
+        workdir: Its folder.
+        parts: Several processes work on the stage; the first to come begins it for all.
+    """
+    partial = workdir / f"{stage.name}.partial"
+    earlier = read_record(partial)
+    if parts and earlier is not None and earlier.get("parts"):
+        return earlier
     logger.info("%s: %s", stage.name, stage.summary if earlier is None else "resuming an interrupted run")
-    spent = 0.0 if earlier is None else earlier["seconds"] + _seconds_of_killed_attempt(partial, earlier)
-    attempts = 1 if earlier is None else earlier["attempts"] + 1
     partial.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "stage": stage.name,
         "complete": False,
-        "fingerprint": wanted,
-        "attempts": attempts,
-        "seconds": spent,
+        "fingerprint": fingerprint(stage, config),
+        "attempts": 1 if earlier is None else earlier["attempts"] + 1,
+        "seconds": 0.0 if earlier is None else earlier["seconds"] + _seconds_of_last_attempt(partial, earlier),
         "started": time.time(),
-    }
+    } | ({"parts": True} if parts else {})
     write_json(partial / "config.json", config_lib.to_dict(config))
     write_json(partial / RECORD, record)
+    for path in partial.glob(PART_RECORDS):  # Their seconds are in the record now.
+        path.unlink()
+    return record
+
+
+def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, **options: Any) -> dict[str, Any]:
+    """Run the stage's code in its partial folder and return its result and what it cost."""
+    from ttcjax.metrics import CompileClock, peak_rss_bytes  # imports jax, which a skipped stage does not need
 
     module = importlib.import_module(stage.module)
     begin = time.perf_counter()
     with CompileClock() as clock:
-        result = module.run(config, workdir, partial)
+        result = module.run(config, workdir, workdir / f"{stage.name}.partial", **options)
     seconds = time.perf_counter() - begin
-    record |= {
-        "complete": True,
-        "seconds": spent + seconds,
+    logger.info("%s: done in %.1f s, %.1f s of it compiling", stage.name, seconds, clock.seconds)
+    return {
+        "seconds": seconds,
         "compile_seconds": clock.seconds,
         "compilations": clock.compilations,
         "peak_rss_bytes": peak_rss_bytes(),
         "result": result,
-        "versions": _versions(),
     }
+
+
+def finish(stage: Stage, workdir: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Write the record of a stage that is done, publish its folder, and return the record."""
+    partial = workdir / f"{stage.name}.partial"
+    record |= {"complete": True, "versions": _versions()}
     write_json(partial / RECORD, record)
-    logger.info("%s: done in %.1f s, %.1f s of it compiling", stage.name, seconds, clock.seconds)
+    partial.rename(workdir / stage.name)
     return record
 
 
-def _seconds_of_killed_attempt(partial: epath.Path, record: dict[str, Any]) -> float:
-    """Return how long an attempt worked that had no chance to say so: until the last file it wrote."""
+def _seconds_of_last_attempt(partial: epath.Path, record: dict[str, Any]) -> float:
+    """Return how long an attempt worked that had no chance to say so: until the last file it wrote.
+
+    Parts that came to their ends have said so.
+    """
+    if record.get("parts"):
+        return sum(json.loads(path.read_text())["seconds"] for path in partial.glob(PART_RECORDS))
     last = max((path.stat().mtime for path in partial.iterdir()), default=0.0)
     return max(0.0, last - record["started"])
 
@@ -467,7 +511,7 @@ def locked(workdir: epath.Path) -> Iterator[None]:
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(f"cannot write in workdir {workdir}: {error.strerror}; choose another with --workdir") from None
     try:

@@ -1,0 +1,555 @@
+"""A sweep with tiny models: what it plans, and that parts and resumed runs find what one run finds."""
+
+import dataclasses
+import fcntl
+import json
+import logging
+import pathlib
+import shutil
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from etils import epath
+
+from ttcjax import compute, pipeline, sweeping
+from ttcjax.config import (
+    ChainsConfig,
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    ORMConfig,
+    RevisionConfig,
+    SamplerConfig,
+    SweepConfig,
+)
+from ttcjax.errors import UserError
+from ttcjax.eval import bank, chains, ledger, plan, rescore, rows, sweep
+from ttcjax.eval.shards import WHOLE, Part, Shard
+from ttcjax.parquet import shard_path, write_shard
+from ttcjax.pipeline import Stage
+from ttcjax.sample.engine import Engine, Model, Solution
+from ttcjax.search.run import search
+from ttcjax.train import label
+
+QUESTIONS, LIMIT = 12, 192
+PARAMS = {"policy": 1000, "prm": 700, "revision": 1100, "orm/history": 900, "orm/no_history": 500, "base_orm": 800}
+CONFIG = ExperimentConfig(
+    data=DataConfig(name="gsm8k", dir="unset", num_train=20, num_valid=5, num_test=QUESTIONS),
+    model=ModelConfig(max_seq_len=LIMIT),
+    sampler=SamplerConfig(max_tokens=24, max_step_tokens=6),
+    revision=RevisionConfig(enabled=True, max_seq_len=1024),
+    orm=ORMConfig(base=True, variants=("history", "no_history")),
+    sweep=SweepConfig(
+        samples=4,
+        budgets=(1, 2, 4),
+        # At 4 both widths are one search, and below 4 best-of-N.
+        strategies=("majority", "beam:width=2", "beam:width=sqrt"),
+        seeds=2,
+        shard_questions=5,
+    ),
+    chains=ChainsConfig(budgets=(1, 2), answers=3, chains=2, refine=1, questions=10, shard_questions=5),
+)
+REPORT = """
+import json
+def run(config, workdir, out):
+    (workdir / "summary.json").write_text(json.dumps(sorted(p.name for p in workdir.iterdir() if p.is_dir())))
+    return {"made": True}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("questions")
+    for split, count in (("train", 30), ("test", QUESTIONS)):
+        lines = [
+            {"question": f"What is {i} plus {len(split)}?", "answer": f"{i}\n#### {i + len(split)}"}
+            for i in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, dir=str(folder)))
+
+
+def draw(*key: object) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+class ScriptedEngine(Engine):
+    """Samples and scores in no time, each from what decides it: the seed, the question, the sample, the round."""
+
+    def __init__(self, tokenizer, sampler, verifier):
+        self.tokenizer, self.sampler, self._verifier_name = tokenizer, sampler, verifier
+        self.policy_config = ModelConfig(max_seq_len=LIMIT)
+        self.on_batch = lambda count: None
+
+    def solution(self, *key: object) -> Solution:
+        rng = draw(*key)
+        a, b = (int(x) for x in rng.integers(0, 30, 2))
+        text = f"{a} plus {b}\n#### {a + b}"
+        tokens = (*self.tokenizer.encode(text), self.tokenizer.eos_id)
+        return Solution(tokens, text, bool(rng.random() < 0.8), -float(rng.random()), tokens_sampled=len(tokens))
+
+    def sample(self, prompts, n, seed, **_):
+        self.on_batch(n * len(prompts))
+        return [[self.solution(seed, p.id, i) for i in range(n)] for p in prompts]
+
+    def resume(self, prompts, begun, seed, **_):
+        return [
+            [self.solution(seed, p.id, r.sample, r.round) for r in row] for p, row in zip(prompts, begun, strict=True)
+        ]
+
+    def score(self, prompts, solutions, before=None):
+        def scored(solution, shown):
+            scores = tuple(float(x) for x in draw(self._verifier_name, solution.tokens, shown).random(2, np.float32))
+            read = len(shown) + len(solution.tokens) + 1
+            return dataclasses.replace(solution, step_scores=scores, tokens_verified=read)
+
+        before = before or [[()] * len(group) for group in solutions]
+        return [
+            [scored(solution, shown) for solution, shown in zip(group, shows, strict=True)]
+            for group, shows in zip(solutions, before, strict=True)
+        ]
+
+
+def scripted_search(engine, strategy, prompts, seed):
+    """A search whose rows draw some more than they keep."""
+    found = [[engine.solution(strategy.name, seed, p.id, i) for i in range(strategy.n)] for p in prompts]
+    found = engine.score(prompts, found)
+    return [[dataclasses.replace(s, tokens_sampled=s.tokens_sampled + i) for i, s in enumerate(g)] for g in found]
+
+
+@pytest.fixture(scope="module")
+def real_engines(tiny):
+    """Engines of random models by the names of their verifiers, with room for chains."""
+
+    def longer(model):
+        return Model(model.params, dataclasses.replace(model.config, max_seq_len=LIMIT))
+
+    long = dataclasses.replace(tiny, policy=longer(tiny.policy))
+    readers = {True: longer(tiny.verifier), False: longer(tiny.plain_verifier)}
+    made = {}
+
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+        key = verifier in ("prm", "orm/history")
+        if key not in made:
+            made[key] = long.engine(verifier=readers[key], rows=16)
+        made[key].on_batch = lambda count: None
+        return made[key]
+
+    return load_engine
+
+
+@pytest.fixture
+def scripted(tiny, monkeypatch):
+    """Put scripted engines in place of models."""
+
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+        return ScriptedEngine(tiny.tokenizer, sampler, verifier)
+
+    for module in (bank, rescore, sweep, chains):
+        monkeypatch.setattr(module, "load_engine", load_engine)
+    monkeypatch.setattr(sweep, "search", scripted_search)
+
+
+@pytest.fixture
+def models(config, scripted, tiny, tmp_path, monkeypatch):
+    """Make a workdir function: of a config whose models are said to be trained, and nothing evaluated."""
+    (tmp_path / "toy_report.py").write_text(REPORT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    report = pipeline.get_stage("report")
+    toy = Stage("report", "toy_report", "the report", report.needs, report.settings, report.writes)
+    monkeypatch.setattr(pipeline, "STAGES", (*pipeline.STAGES[:-1], toy))
+
+    def make(name: str, **changes) -> ExperimentConfig:
+        workdir = tmp_path / name
+        found = dataclasses.replace(config, workdir=str(workdir), **changes)
+        for stage in pipeline.STAGES:
+            if stage.name not in (*sweeping.NAMES, "report") and stage.wanted(found):
+                (workdir / stage.name).mkdir(parents=True)
+                sizes = {"params": PARAMS.get(stage.name, 1), "tokens_seen": 10}
+                if stage.name == "orm":
+                    sizes = {v: {"params": PARAMS[f"orm/{v}"], "tokens_seen": 10} for v in found.orm.variants}
+                record = {"complete": True, "fingerprint": pipeline.fingerprint(stage, found), "attempts": 1}
+                record |= {"seconds": 1.0, "started": 0.0, "result": sizes}
+                (workdir / stage.name / "stage.json").write_text(json.dumps(record))
+        tiny.tokenizer.save(epath.Path(workdir / "data" / "tokenizer.model"))
+        return found
+
+    yield make
+    sys.modules.pop("toy_report", None)
+
+
+def files(config):
+    """Every row but for its time, by file."""
+    found = {}
+    for path in sorted(pathlib.Path(config.workdir).rglob("shard-*.parquet")):
+        table = pq.read_table(path)
+        kept = [name for name in table.column_names if name != "seconds"]
+        found[str(path.relative_to(config.workdir))] = table.select(kept).to_pylist()
+    return found
+
+
+def parts(config, count, order=None):
+    """Run the parts one after another, and return the records that each was left with."""
+    return [sweeping.run_part(config, Part(i, count)) for i in order or range(1, count + 1)]
+
+
+@pytest.fixture
+def whole(models):
+    """The config of a sweep in one process, run, and its rows."""
+    config = models("whole")
+    records = sweeping.run(config)
+    assert list(records) == ["bank", "rescore", "search", "chains", "report"]
+    return config, files(config)
+
+
+def test_parts_find_what_one_process_finds(models, whole):
+    _, expected = whole
+    assert len(expected) == 3 + 3 + 6 * 2 * 3 + 2, (
+        "shards of bank, rescore, six names and budgets with two seeds, chains"
+    )
+    config = models("parts")
+    first = parts(config, 3, order=(2, 3, 1))
+    assert [list(records) for records in first] == [[], [], ["bank", "search", "chains"]]
+    assert sweeping.waits_for(config) == ["rescore (2 of 3 shards missing)"], "only the last part saw a complete bank"
+    again = parts(config, 3)
+    assert [set(records) for records in again][-1] == {"bank", "rescore", "search", "chains", "report"}
+    assert files(config) == expected
+    assert json.loads((pathlib.Path(config.workdir) / "summary.json").read_text())
+
+
+def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog):
+    config = models("told")
+    with caplog.at_level(logging.INFO, "ttcjax.sweeping"):
+        sweeping.run(config)
+    told = [line for line in caplog.messages if line.startswith("sweep: ")]
+    assert [line.split()[1] for line in told] == ["bank", "rescore", "search", "chains"]
+    # 4 samples of 12 questions; with two seeds, searches of 1, 2, 2 and 4 generations; 8 answers in chains of 10.
+    assert told[0] == (
+        "sweep: bank is next, 3 of 3 shards missing; in all 32 shards, 344 generations; time not known yet"
+    )
+    assert "in all 29 shards, 296 generations; about" in told[1]
+    assert told[1].endswith("left without search, chains")
+    assert told[3].startswith("sweep: chains is next, 2 of 2 shards missing; in all 2 shards, 80 generations;")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "ttcjax.sweeping"):
+        sweeping.run(config)
+    assert not [line for line in caplog.messages if line.startswith("sweep: ")], "nothing is left to tell of"
+
+
+@pytest.mark.slow
+def test_parts_with_real_models_find_what_one_process_finds(models, real_engines, monkeypatch):
+    """Other questions beside them in a batch, and other batches before, change nothing in a question's rows."""
+    for module in (bank, rescore, sweep, chains):
+        monkeypatch.setattr(module, "load_engine", real_engines)
+    monkeypatch.setattr(sweep, "search", search)
+    config = models("whole")
+    sweeping.run(config)
+    shared = models("parts")
+    parts(shared, 3)
+    parts(shared, 3)
+    assert len({row["text"] for rows_ in files(config).values() for row in rows_ if "text" in row}) > 100
+    assert files(shared) == files(config)
+
+
+def test_what_parts_measured_is_added_up(models, whole):
+    one = {n: pipeline.read_record(epath.Path(whole[0].workdir) / n) for n in sweeping.NAMES}
+    config = models("parts")
+    parts(config, 2)
+    parts(config, 2)
+    for name, alone in one.items():
+        record = pipeline.read_record(epath.Path(config.workdir) / name)
+        assert record is not None
+        assert alone is not None
+        shares = [json.loads(p.read_text()) for p in (pathlib.Path(config.workdir) / name).glob("part-*.json")]
+        assert len(shares) == 2
+        assert record["seconds"] == pytest.approx(sum(share["seconds"] for share in shares))
+        timing = ("sampling_seconds", "seconds_per_question")
+        kept = [{k: v for k, v in r["result"].items() if k not in timing} for r in (record, alone)]
+        assert kept[0] == kept[1], "also how many solutions were sampled"
+        if name == "search":
+            assert set(record["result"]["seconds_per_question"]) == set(alone["result"]["seconds_per_question"])
+
+
+def test_a_plain_sweep_makes_what_lost_parts_left(models, whole):
+    config = models("lost")
+    parts(config, 4, order=(3,))
+    made = files(config)
+    assert 0 < len(made) < len(whole[1])
+    records = sweeping.run(config)
+    assert records["report"]["result"] == {"made": True}
+    assert records["bank"]["attempts"] == 2
+    assert files(config) == whole[1]
+    assert not list(pathlib.Path(config.workdir).glob("*/part-*.json")), "their seconds are in the records now"
+
+
+def test_a_stage_whose_completion_was_killed_is_completed_without_work(models, monkeypatch):
+    config = models("killed")
+    sweeping.run(config)
+    workdir = epath.Path(config.workdir)
+    record = pipeline.read_record(workdir / "bank")
+    assert record is not None
+    (workdir / "bank").rename(workdir / "bank.partial")
+    pipeline.write_json(workdir / "bank.partial" / "stage.json", record | {"complete": False, "parts": True})
+    shutil.rmtree(workdir / "report")
+    monkeypatch.setattr(bank, "write_shard", lambda *_: pytest.fail("a shard that was whole is made again"))
+    assert set(sweeping.run_part(config, Part(2, 2))) == {*sweeping.NAMES, "report"}
+
+
+def test_without_locks_parts_make_shards_and_a_plain_sweep_completes_the_stages(models, whole, monkeypatch):
+    """As on object stores, where two parts could rename a folder at once."""
+    monkeypatch.setattr(sweeping, "_is_remote", lambda workdir: True)
+    config = models("remote")
+    assert parts(config, 2) == [{}, {}]
+    workdir = pathlib.Path(config.workdir)
+    assert not list(workdir.glob(".lock*"))
+    assert len(files(config)) == len(whole[1]) - 3, "all but those of rescore, which reads a complete bank"
+    monkeypatch.setattr(bank, "write_shard", lambda *_: pytest.fail("a shard that was whole is made again"))
+    assert list(sweeping.run(config)) == [*sweeping.NAMES, "report"]
+    assert files(config) == whole[1]
+
+
+def test_a_damaged_shard_is_planned_and_made_again(models, whole):
+    config, expected = whole
+    workdir = epath.Path(config.workdir)
+    record = pipeline.read_record(workdir / "search")
+    assert record is not None
+    (workdir / "search").rename(workdir / "search.partial")
+    pipeline.write_json(workdir / "search.partial" / "stage.json", record | {"complete": False})
+    path = shard_path(workdir / "search.partial" / "beam-width=2,n=4,seed=3", 1)
+    path.write_bytes(path.read_bytes()[:50])
+    left = [cell for cell in sweeping.plan(config).cells if cell.shards_left]
+    assert [(cell.answers, cell.shards_left) for cell in left] == [((("beam:width=2", 4), ("beam:width=sqrt", 4)), 1)]
+    sweeping.run(config)
+    assert files(config) == expected
+
+
+def test_models_that_are_missing_are_named_with_their_commands(models):
+    config = models("none")
+    shutil.rmtree(pathlib.Path(config.workdir) / "prm")
+    shutil.rmtree(pathlib.Path(config.workdir) / "orm")
+    for run in (sweeping.plan, sweeping.run, lambda c, command: sweeping.run_part(c, Part(1, 2), command=command)):
+        with pytest.raises(UserError, match=r"needs prm, orm, .*run `ttcjax prm x\.py && ttcjax orm x\.py` first"):
+            run(config, command="x.py")
+
+
+# ---- the plan
+
+
+def test_a_plan_writes_nothing(models):
+    config = models("dry")
+    before = sorted(pathlib.Path(config.workdir).rglob("*"))
+    sweeping.plan(config)
+    assert sorted(pathlib.Path(config.workdir).rglob("*")) == before
+
+
+def test_before_anything_is_sampled_tokens_are_bounded_by_the_limit(models, tiny):
+    config = models("new")
+    found = sweeping.plan(config)
+    assert all(cell.tokens_from == plan.BOUND for cell in found.cells)
+    assert found.unknown == ("bank", "rescore", "search", "chains")
+    assert found.left == found.whole
+    assert found.left.seconds is None
+    texts = [f"What is {i} plus 4?\n" for i in range(QUESTIONS)]
+    prompts = sum(1 + len(ids) for ids in tiny.tokenizer.encode_batch(texts))
+    [cell] = [cell for cell in found.cells if cell.stage == "bank"]
+    assert cell.whole.generations == 4 * QUESTIONS
+    assert cell.whole.policy_tokens == pytest.approx(prompts + 4 * QUESTIONS * 24)
+    assert cell.whole.policy_flops == pytest.approx(2 * 1000 * cell.whole.policy_tokens)
+    assert cell.whole.verifier_flops == pytest.approx(2 * 700 * cell.whole.verifier_tokens)
+    text = "\n".join(plan.lines(found, sweeping.probe(found, "x.py")))
+    assert "an upper bound" in text
+    assert "not known yet for bank, rescore, search, chains; `ttcjax sweep x.py --part 1/24` runs one shard" in text
+
+
+def test_labels_say_how_long_solutions_are_before_the_bank_is_there(models, tiny):
+    config = models("labelled")
+    solutions = ["1 + 2 = 3\nAnswer: 3", "Answer: 3"]
+    made = [
+        {"question": "q", "sample": i, "prompt": "", "solution": text, "step_values": [1.0], "correct": True}
+        for i, text in enumerate(solutions)
+    ]
+    write_shard(shard_path(pathlib.Path(config.workdir) / "labels", 0), made, label.SCHEMA)
+    found = sweeping.plan(config)
+    long = 1 + sum(map(len, tiny.tokenizer.encode_batch(solutions))) / 2
+    [cell] = [cell for cell in found.cells if cell.stage == "bank"]
+    assert cell.tokens_from == "labels"
+    prompts = ledger.prompt_tokens(config, epath.Path(config.workdir))
+    assert cell.whole.policy_tokens == pytest.approx(sum(prompts.values()) + 4 * QUESTIONS * long)
+
+
+def test_a_finished_sweep_plans_what_it_took(models, whole):
+    """Against the ledger of the report, which counts the same rows question by question."""
+    config, _ = whole
+    workdir = epath.Path(config.workdir)
+    found = sweeping.plan(config)
+    assert found.left == plan.Amount()
+    assert plan.lines(found, "")[-1] == "nothing is left to compute"
+    tables = {name: rows.read_folder(workdir / name) for name in ("bank", "search")}
+    prompts = ledger.prompt_tokens(config, workdir)
+    models_ = {name: {"params": size, "tokens_seen": 1} for name, size in PARAMS.items()}
+    counted = ledger.summarise(config, tables["bank"], tables["search"], prompts, models_)["per_question"]
+    for cell in found.cells:
+        if cell.stage == "search":
+            for name, n in cell.answers:
+                expected = counted[name][str(n)]
+                one = 1 / (QUESTIONS * cell.seeds)
+                assert cell.whole.generations * one == expected["generations"] == n
+                tokens = expected["policy_tokens"] + expected["prompt_tokens"]
+                assert cell.whole.policy_tokens * one == pytest.approx(tokens)
+                flops = (cell.whole.policy_flops + cell.whole.verifier_flops) * one
+                assert flops == pytest.approx(expected["flops"])
+    [cell] = [cell for cell in found.cells if cell.stage == "bank"]
+    shares = [part["seconds"].to_numpy() for part in (tables["bank"].slice(k, 20) for k in (0, 20, 40))]
+    # Four rows a question; of three shards the middle one, as the first one may have compiled.
+    assert cell.whole.seconds == pytest.approx(QUESTIONS * 4 * float(np.median([share[0] for share in shares])))
+
+
+def test_chains_are_planned_with_what_is_in_view(models, whole):
+    config, _ = whole
+    workdir = epath.Path(config.workdir)
+    [cell] = [cell for cell in sweeping.plan(config).cells if cell.stage == "chains"]
+    table = chains.read(workdir / "chains").to_pylist()
+    assert cell.whole.generations == len(table)
+    prompts = ledger.prompt_tokens(config, workdir)
+    asked = [row["question"] for row in table]
+    tokens = sum(row["tokens"] for row in table)
+    view = sum(row["shown"] for row in table) * tokens / len(table)
+    prompt = sum(prompts.values()) / len(prompts)
+    assert cell.whole.policy_tokens == pytest.approx(len(set(asked)) * prompt + tokens + view)
+    read = sum(row["verifier_tokens"] for row in table) + 3 * len(set(asked)) * prompt
+    assert cell.whole.verifier_tokens == pytest.approx(read)
+    assert cell.whole.policy_flops == pytest.approx(compute.inference(PARAMS["revision"], cell.whole.policy_tokens))
+    assert cell.whole.verifier_flops == pytest.approx(2 * 700 * cell.whole.verifier_tokens), "the mean of three"
+
+
+def test_what_is_left_shrinks_by_shards_and_parts_share_it(models):
+    config = models("some")
+    parts(config, 5, order=(1,))
+    found = sweeping.plan(config)
+    assert found.unknown == (), "one part has run a shard of every stage, and its bank shard tells how long scoring is"
+    shares = [sweeping.plan(config, Part(i, 5)) for i in range(1, 6)]
+    assert shares[0].left.generations == 0
+    assert sum(share.left.generations for share in shares) == found.left.generations
+    for stage in ("bank", "search", "chains"):
+        cells = [cell for cell in found.cells if cell.stage == stage]
+        assert 0 < sum(cell.shards_left for cell in cells) < sum(cell.shards for cell in cells)
+    assert found.part == WHOLE
+    assert json.loads(json.dumps(plan.as_json(found)))["left"]["generations"] == found.left.generations
+
+
+def test_the_named_command_makes_the_time_known(models):
+    config = models("probe")
+    found = sweeping.plan(config)
+    command = sweeping.probe(found, "x.py")
+    sweeping.run_part(config, Part.parse(command.rpartition(" ")[2]))
+    assert {stage: len([f for f in files(config) if f.startswith(stage)]) for stage in ("bank", "chains")} == {
+        "bank": 1,
+        "chains": 1,
+    }
+    assert len([f for f in files(config) if f.startswith("search")]) == 2, "one search, under its two names"
+    known = sweeping.plan(config)
+    assert set(known.unknown) <= {"rescore"}
+    assert known.known_seconds > 0
+
+
+@pytest.mark.parametrize(("generations", "expected"), [(1, 0.5), (2, 1.0), (4, 1.5), (8, 2.5), (16, 5.0)])
+def test_time_of_other_budgets_is_in_proportion_or_between(generations, expected):
+    def shard(n, number):
+        return Shard("beam", (("beam", n),), 3, number, 5 * number, 5, n)
+
+    def took(seconds):
+        return plan._Seen(
+            questions=5, tokens=0, lookahead_tokens=0, verifier_tokens=0, seconds=seconds, shown=0, rows=1, revised=0
+        )
+
+    # The second shard of 8 compiled too.
+    seen = {"search": {shard(2, 0): took(1.0), shard(8, 0): took(2.5), shard(8, 1): took(9.5)}}
+    costs = plan._Costs(CONFIG, PARAMS, prompt=9.0, token=20.0, token_from="bank", seen=seen, scoring=None)
+    assert costs._seconds("search", [], generations) == (pytest.approx(expected), "other budgets")
+    assert costs._seconds("search", [took(9.5), took(2.5)], 8) == (2.5, "its own shards")
+    assert costs._seconds("rescore", [], 0) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (999, "999"), (1000, "1 k"), (12_345, "12.3 k"), (1.5e12, "1.5 T"), (2e21, "2 Z")]
+)
+def test_counts_read_well(value, text):
+    assert plan._short(value) == text
+
+
+# ---- locks
+
+
+HOLD = """
+import sys, time
+from etils import epath
+from ttcjax import sweeping
+from ttcjax.eval.shards import Part
+with sweeping._shared(epath.Path(sys.argv[1]), Part(1, 2), "settings"), sweeping._alone(epath.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+print("free", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_parts_share_a_workdir_and_nobody_else_does(tmp_path):
+    workdir = epath.Path(tmp_path)
+
+    def enter(part: Part, mark: str) -> None:
+        with sweeping._shared(workdir, part, mark):
+            pass
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        enter(Part(2, 2), "settings")
+        with pytest.raises(UserError, match=f"part 1/2 of a sweep in .* runs already, as process {holder.pid} on "):
+            enter(Part(1, 2), "settings")
+        for part, mark in ((Part(2, 2), "others"), (Part(2, 3), "settings")):
+            with pytest.raises(UserError, match="in use by a sweep in 2 parts with settings settings, and this is a"):
+                enter(part, mark)
+        with pytest.raises(UserError, match="in use by a sweep in 2 parts with settings"), pipeline.locked(workdir):
+            pass
+        with pytest.raises(BlockingIOError), open(tmp_path / sweeping._GATE, "r+") as gate:
+            fcntl.lockf(gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert holder.stdout.readline() == "free\n"
+        with pipeline.locked(workdir):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    enter(Part(1, 2), "others")
+    assert (tmp_path / ".lock").read_text() == "a sweep in 2 parts with settings others\n", "an old mark is replaced"
+
+
+def test_a_part_is_refused_while_a_run_holds_the_workdir(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweeping, "_PATIENCE", 0.1)
+    code = HOLD.replace(
+        'sweeping._shared(epath.Path(sys.argv[1]), Part(1, 2), "settings")',
+        "sweeping.pipeline.locked(epath.Path(sys.argv[1]))",
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=f"in use by process {holder.pid} on .*: wait for it to end"),
+            sweeping._shared(epath.Path(tmp_path), Part(1, 2), "settings"),
+        ):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()

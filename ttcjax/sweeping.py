@@ -1,0 +1,339 @@
+"""An evaluation as one job: what it will take, and its run in one process or in several, on one host or many.
+
+The stages are those of `ttcjax.pipeline`, and so are their folders. Processes that share a workdir are *parts*: they
+hold the workdir's lock together, each works on its own shards of a stage, and the one that finds all shards of a stage
+whole completes it. Nothing passes between them but files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from ttcjax import config as config_lib
+from ttcjax import pipeline
+from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
+from ttcjax.errors import UserError
+from ttcjax.eval import plan as plans
+from ttcjax.eval import shards
+from ttcjax.eval.shards import WHOLE, Part, Shard
+from ttcjax.files import absolute
+from ttcjax.metrics import duration
+from ttcjax.pipeline import Stage
+from ttcjax.search import registry
+
+logger = logging.getLogger(__name__)
+
+NAMES = ("bank", "rescore", "search", "chains")
+"""The stages of an evaluation that sample or score, in order; the report follows."""
+
+_GATE = ".lock-stages"
+_PATIENCE = 5.0
+"""Seconds to wait for another part that holds the workdir for a moment."""
+
+
+def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG") -> plans.Plan:
+    """Return what a sweep takes and what of it is left; nothing is run or written.
+
+    Args:
+        config: The experiment.
+        part: Whose shards are planned.
+        command: The config as the user names it, for messages that say what to run first.
+
+    Raises:
+        UserError: A model is not trained yet.
+    """
+    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
+    workdir = absolute(config.workdir)
+    _require_models(config, workdir, command)
+    return plans.make(config, workdir, {s.name: _folder(s, config, workdir) for s in _stages(config)}, part)
+
+
+def probe(found: plans.Plan, command: str) -> str:
+    """Return the command that runs one shard of every stage that is not complete, after which its time is known."""
+    return f"ttcjax sweep {command} --part 1/{found.most_shards}"
+
+
+def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
+    """Run what is missing of an evaluation in this process, and return each stage's record, the report's last.
+
+    Args:
+        config: The experiment.
+        command: The config as the user names it, for messages that say what to run first.
+
+    Raises:
+        UserError: A model is not trained yet, or another process holds the workdir.
+    """
+    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
+    workdir = absolute(config.workdir)
+    with pipeline.locked(workdir):
+        _require_models(config, workdir, command)
+        records = {}
+        for stage in _stages(config):
+            if not _is_complete(stage, config, workdir):
+                _tell(stage, config, WHOLE)
+            records[stage.name] = pipeline.run_stage(stage, config, workdir)
+        report = pipeline.get_stage("report")
+        return records | {report.name: pipeline.run_stage(report, config, workdir)}
+
+
+def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -> dict[str, Any]:
+    """Run one part's missing shards of every stage, and return the records of the stages that are complete then.
+
+    A stage that reads another one (`rescore` the bank) is taken up once that is complete, if it is while this part has
+    other work. The part that completes the last stage also writes the report; without it among the records, others
+    are still at work, or have been stopped.
+
+    Raises:
+        UserError: As for `run`; or the same part runs already, or parts of other settings or of another number do.
+    """
+    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
+    workdir = absolute(config.workdir)
+    stages = _stages(config)
+    mark = config_lib.config_hash([pipeline.fingerprint(stage, config) for stage in stages])
+    with _shared(workdir, part, mark):
+        _require_models(config, workdir, command)
+        records: dict[str, Any] = {}
+        waiting = list(stages)
+        while ready := [stage for stage in waiting if _can_begin(stage, config, workdir)]:
+            waiting.remove(ready[0])
+            _run_share(ready[0], config, workdir, part)
+        for stage in stages:
+            if _is_complete(stage, config, workdir):
+                records[stage.name] = pipeline.read_record(workdir / stage.name)
+        if len(records) == len(stages) and not _is_remote(workdir):
+            report = pipeline.get_stage("report")
+            with _alone(workdir):
+                records[report.name] = pipeline.run_stage(report, config, workdir)
+        return records
+
+
+def waits_for(config: ExperimentConfig) -> list[str]:
+    """Return for each stage that is not complete what is missing of it, in a few words."""
+    workdir = absolute(config.workdir)
+    found = []
+    for stage in _stages(config):
+        if not _is_complete(stage, config, workdir):
+            every = _shards(stage, config, workdir)
+            folder = _folder(stage, config, workdir)
+            left = sum(folder is None or not all(p.exists() for p in shard.paths(folder)) for shard in every)
+            found.append(f"{stage.name} ({left} of {len(every)} shards missing)")
+    return found
+
+
+def _stages(config: ExperimentConfig) -> list[Stage]:
+    return [stage for stage in map(pipeline.get_stage, NAMES) if stage.wanted(config)]
+
+
+def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
+    """Refuse to begin before everything that an evaluation and its report read from earlier stages is there."""
+    own = {*NAMES, "report"}
+    read = {need.name for stage in pipeline.STAGES if stage.name in own for need in pipeline.needs_of(stage, config)}
+    absent = [
+        s.name
+        for s in pipeline.STAGES
+        if s.name in read - own and s.wanted(config) and not _is_complete(s, config, workdir)
+    ]
+    if absent:
+        commands = " && ".join(f"ttcjax {name} {command}" for name in absent)
+        raise UserError(
+            f"a sweep needs {', '.join(absent)}, not complete for these settings in {workdir}: run `{commands}` first"
+        )
+
+
+def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
+    record = pipeline.read_record(workdir / stage.name)
+    return record is not None and record["complete"] and record["fingerprint"] == pipeline.fingerprint(stage, config)
+
+
+def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
+    return all(_is_complete(need, config, workdir) for need in pipeline.needs_of(stage, config))
+
+
+def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epath.Path | None:
+    """Return the folder with shards of these settings, `None` where there is none yet."""
+    wanted = pipeline.fingerprint(stage, config)
+    for name in (stage.name, f"{stage.name}.partial", f"{stage.name}.old-{wanted}"):
+        record = pipeline.read_record(workdir / name)
+        if record is not None and record["fingerprint"] == wanted:
+            return workdir / name
+    return None
+
+
+def _shards(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> list[Shard]:
+    _, splits = loader.load(config.data, workdir / "data")
+    return plans.STAGES[stage.name].shards(config, len(splits.test))
+
+
+def _tell(stage: Stage, config: ExperimentConfig, part: Part) -> None:
+    """Log what is left of the whole sweep, this stage's shards first."""
+    found = plan(config, part)
+    here = [cell for cell in found.cells if cell.stage == stage.name]
+    missing, count = sum(cell.shards_left for cell in here), sum(cell.shards for cell in here)
+    whose = "" if part == WHOLE else f" of part {part}"
+    time_left = f"about {duration(found.known_seconds)} left" if found.known_seconds else "time not known yet"
+    if found.known_seconds and found.unknown:
+        time_left += f" without {', '.join(found.unknown)}"
+    words = [
+        f"sweep: {stage.name} is next, {missing} of {count} shards{whose} missing",
+        f"in all {sum(cell.shards_left for cell in found.cells)} shards, {found.left.generations:,.0f} generations",
+        time_left,
+    ]
+    logger.info("%s", "; ".join(words))
+
+
+# ---- parts
+
+
+def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Part) -> None:
+    """Run this part's missing shards of a stage, and complete the stage if no shard is missing then."""
+    partial = workdir / f"{stage.name}.partial"
+    with _alone(workdir):
+        if pipeline.settle(stage, config, workdir) is not None:
+            return
+        pipeline.begin(stage, config, workdir, parts=True)
+    schema = plans.STAGES[stage.name].SCHEMA
+    every = _shards(stage, config, workdir)
+    if shards.missing(part.of(every), partial, schema):
+        _tell(stage, config, part)
+        path = partial / f"part-{part.index}-of-{part.count}.json"
+        earlier = [json.loads(path.read_text())] if path.exists() else []
+        measured = pipeline.measure(stage, config, workdir, part=part)
+        pipeline.write_json(path, _sum([*earlier, measured]))
+    if _is_remote(workdir):  # Nothing there keeps two parts from renaming a folder at once.
+        return
+    with _alone(workdir):
+        if pipeline.settle(stage, config, workdir) is not None:
+            return
+        if not _all_there(every, partial) or shards.missing(every, partial, schema):
+            return
+        record = pipeline.begin(stage, config, workdir, parts=True)
+        found = [json.loads(path.read_text()) for path in sorted(partial.glob(pipeline.PART_RECORDS), key=str)]
+        if not found:  # The parts that made the shards were killed before they could say how long it took.
+            found = [pipeline.measure(stage, config, workdir, part=part)]
+        summed = _sum(found)
+        pipeline.finish(stage, workdir, record | summed | {"seconds": record["seconds"] + summed["seconds"]})
+
+
+def _all_there(every: list[Shard], folder: epath.Path) -> bool:
+    return all(path.exists() for shard in every for path in shard.paths(folder))
+
+
+def _sum(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what parts measured: their seconds are those of several processes in sum, their peak is the largest."""
+    total = dict(found[-1])
+    for key in ("seconds", "compile_seconds", "compilations"):
+        total[key] = sum(one[key] for one in found)
+    total["peak_rss_bytes"] = max(one["peak_rss_bytes"] for one in found)
+    results = [one["result"] for one in found]
+    total["result"] = dict(results[-1])
+    for key in ("sampled", "sampling_seconds"):
+        if key in results[-1]:
+            total["result"][key] = sum(result[key] for result in results)
+    if "seconds_per_question" in results[-1]:
+        cells = dict.fromkeys(cell for result in results for cell in result["seconds_per_question"])
+        total["result"]["seconds_per_question"] = {
+            cell: sum(result["seconds_per_question"].get(cell, 0.0) for result in results) for cell in cells
+        }
+    return total
+
+
+def _is_remote(workdir: epath.Path) -> bool:
+    return "://" in os.fspath(workdir)
+
+
+@contextlib.contextmanager
+def _shared(workdir: epath.Path, part: Part, mark: str) -> Iterator[None]:
+    """Hold the workdir together with the other parts of a sweep, and against everything else.
+
+    The locks are `fcntl` ones, as in `pipeline.locked`: they work over NFS, and the system drops them with the process.
+
+    Args:
+        workdir: Local; object stores have no locks.
+        part: This one.
+        mark: Of the settings that decide results.
+    """
+    if _is_remote(workdir):
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            own = _open(workdir / f"{pipeline.LOCK}-part-{part.index}-of-{part.count}")
+            stack.callback(os.close, own)
+            everyone = _open(workdir / pipeline.LOCK)
+            stack.callback(os.close, everyone)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise UserError(
+                f"cannot write in workdir {workdir}: {error.strerror}; choose another with --workdir"
+            ) from None
+        if not _take(own, fcntl.LOCK_EX):
+            raise UserError(f"part {part} of a sweep in {workdir} runs already, as {_holder(own)}")
+        _say(own, f"process {os.getpid()} on {socket.gethostname()}")
+        _join(everyone, workdir, f"a sweep in {part.count} parts with settings {mark}")
+        yield
+
+
+def _join(handle: int, workdir: epath.Path, mark: str) -> None:
+    """Take a shared lock where nobody has one, or where those who have are parts of the same sweep."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        if _take(handle, fcntl.LOCK_EX):  # Nobody else is here: what the file says is old.
+            _say(handle, mark)
+            _take(handle, fcntl.LOCK_SH)
+            return
+        if _take(handle, fcntl.LOCK_SH):
+            break
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"workdir {workdir} is in use by {_holder(handle)}: wait for it to end, or choose another "
+                "with --workdir"
+            )
+        time.sleep(0.05)
+    if (holder := _holder(handle)) != mark:
+        raise UserError(f"workdir {workdir} is in use by {holder}, and this is {mark}: wait for it to end")
+
+
+@contextlib.contextmanager
+def _alone(workdir: epath.Path) -> Iterator[None]:
+    """Let one part at a time begin or complete a stage; others wait."""
+    if _is_remote(workdir):
+        yield
+        return
+    handle = _open(workdir / _GATE)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open(path: epath.Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _take(handle: int, kind: int) -> bool:
+    try:
+        fcntl.lockf(handle, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _say(handle: int, text: str) -> None:
+    os.truncate(handle, 0)
+    os.pwrite(handle, f"{text}\n".encode(), 0)
+
+
+def _holder(handle: int) -> str:
+    return os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
