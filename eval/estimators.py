@@ -19,10 +19,10 @@ from ttcjax.verify.aggregate import Ragged, aggregate
 
 COLUMNS = ("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth")
 """Columns the estimators read; the texts stay on disk."""
-SHUFFLES = 32
-"""Most permutations of a run that are averaged."""
-LOOKED_AT = 1 << 22
-"""Samples that all permutations together look at, about: large banks, which need fewer permutations, get fewer."""
+SHUFFLES = (4, 256)
+"""Least and most permutations of a run that are averaged."""
+LOOKED_AT = 1 << 20
+"""Samples that all permutations together look at between the two: 39 permutations of 420 questions by 64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +163,7 @@ class Samples:
         """Return how many permutations are averaged for selecting from n: one where every one says the same."""
         if n in (None, 1, self.row.shape[2]):
             return 1
-        return min(max(LOOKED_AT // max(self.row.size, 1), 2), SHUFFLES)
+        return int(np.clip(LOOKED_AT // max(self.row.size, 1), *SHUFFLES))
 
     def repeats(
         self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score", temperature: float = 1.0
