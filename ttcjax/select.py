@@ -264,7 +264,8 @@ def _softmax(scores: np.ndarray, temperature: float, starts: np.ndarray, sizes: 
     # Scores are float32 sigmoids, which come no nearer to 1 than this without being 1.
     inside = np.clip(scores, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
     logits = np.log(inside) - np.log1p(-inside)
-    return np.exp((logits - np.repeat(_reduce(np.maximum, logits, starts), sizes)) / temperature)
+    with np.errstate(over="ignore"):  # minus infinity, of which the exponential is 0
+        return np.exp((logits - np.repeat(_reduce(np.maximum, logits, starts), sizes)) / temperature)
 
 
 def _top(starts: np.ndarray, ranks: Sequence[np.ndarray]) -> np.ndarray:

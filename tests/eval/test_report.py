@@ -276,3 +276,4 @@ def test_labels_are_words():
         "beam, width √N",
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
+    assert figures.label("best_of_n:select=softmax,temperature=0.5") == "best-of-N softmax, temperature 0.5"
