@@ -93,40 +93,87 @@ def softmax_weights(difficulty_Q: np.ndarray, temperature: float = 1.0) -> np.nd
 
     Args:
         difficulty_Q: Higher is harder.
-        temperature: Low ones give all to the hardest, high ones the same to every question.
+        temperature: Small positive ones give all to the hardest question, small negative ones all to the easiest,
+            large ones the same to every question.
 
     Raises:
-        UserError: The temperature is not positive.
+        UserError: The temperature is 0.
     """
-    if not temperature > 0:
-        raise UserError(f"the temperature of an allocation must be positive, not {temperature:g}")
+    if not abs(temperature) > 0:
+        raise UserError(f"the temperature of an allocation must be positive or negative, not {temperature:g}")
     scaled = np.asarray(difficulty_Q, np.float64) / temperature
     weights = np.exp(scaled - scaled.max())
     return weights / weights.sum()
 
 
-def share_out(total: int, weights_Q: np.ndarray, least: int = 1) -> np.ndarray:
+def share_out(total: int, weights_Q: np.ndarray, least: int = 1, most: int | None = None) -> np.ndarray:
     """Return whole generations for each question, `least` or more, that sum to `total` exactly.
 
     Each question gets `least` and its share of the rest, rounded down; what is left over goes one by one to the
-    questions with the largest remainders, of equals to the first (Hamilton's method).
+    questions with the largest remainders, of equals to the first (Hamilton's method). What would take a question
+    beyond `most` is shared out to the others in the same way; among others without any weight, evenly.
 
     Args:
         total: Generations for all questions.
         weights_Q: Not negative, with a positive sum.
         least: Generations that every question gets.
+        most: Generations that no question exceeds, such as the samples there are.
 
     Raises:
-        UserError: The total is not enough for `least` each.
+        UserError: The total is not enough for `least` each, or more than `most` each.
     """
     weights = np.asarray(weights_Q, np.float64)
-    rest = total - least * len(weights)
+    questions = len(weights)
+    rest = total - least * questions
     if rest < 0:
         raise UserError(
-            f"{total} generations are fewer than {least} for each of {len(weights)} questions: raise the total"
+            f"{total} generations are fewer than {least} for each of {questions} questions: raise the total"
         )
-    exact = rest * weights / weights.sum()
+    room = rest if most is None else most - least
+    if rest > room * questions:
+        raise UserError(f"{total} generations are more than {most} for each of {questions} questions: lower the total")
+    exact = np.zeros(questions)
+    open_Q = np.ones(questions, bool)
+    while True:
+        left = rest - room * int((~open_Q).sum())
+        among = weights[open_Q] if weights[open_Q].sum() > 0 else np.ones(int(open_Q.sum()))
+        exact[open_Q] = left * among / among.sum() if len(among) else 0.0
+        beyond = open_Q & (exact > room)
+        if not beyond.any():
+            break
+        exact[beyond] = room
+        open_Q &= ~beyond
     whole = np.floor(exact).astype(np.int64)
-    over = rest - int(whole.sum())
-    whole[np.argsort(-(exact - whole), kind="stable")[:over]] += 1
+    remainder = np.where(whole < room, exact - whole, -1.0)
+    whole[np.argsort(-remainder, kind="stable")[: rest - int(whole.sum())]] += 1
     return whole + least
+
+
+def share_greedily(total: int, chance_Q: np.ndarray, most: int, least: int = 1) -> np.ndarray:
+    """Return whole generations for each question, each given where it helps most by what is foreseen.
+
+    The gain of one more after k, for a question whose samples are right with chance p, is that of pass@k: p (1 - p)^k.
+    It falls with k, so that giving one at a time to the largest gain is the best allocation for these gains
+    (Damani et al. 2024, with predicted chances in place of a trained predictor of gains). Of equal gains the smaller
+    k goes first, then the first question.
+
+    Args:
+        total: Generations for all questions.
+        chance_Q: Chance of a right sample, 0 to 1.
+        most: Generations that no question exceeds.
+        least: Generations that every question gets.
+
+    Raises:
+        UserError: The total is not enough for `least` each, or more than `most` each.
+    """
+    chance = np.asarray(chance_Q, np.float64)
+    questions = len(chance)
+    if not least * questions <= total <= most * questions:
+        raise UserError(
+            f"{total} generations are not {least} to {most} for each of {questions} questions: take another total"
+        )
+    given = np.arange(least, most)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains_kQ = np.log(chance) + np.where(given > 0, given * np.log1p(-chance), 0.0)
+    best = np.argsort(-gains_kQ.ravel(), kind="stable")[: total - least * questions]
+    return least + np.bincount(best % questions, minlength=questions)
