@@ -23,6 +23,8 @@ SHUFFLES = (4, 256)
 """Least and most permutations of a run that are averaged."""
 LOOKED_AT = 1 << 20
 """Samples that all permutations together look at between the two: 39 permutations of 420 questions by 64."""
+_KEPT_BYTES = 1 << 29
+"""Of places of samples in subsets, kept to be used again; what belongs to them takes as much again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +189,13 @@ class Samples:
         Raises:
             UserError: A run has fewer than `n` samples.
         """
-        questions, runs, samples = self.row.shape
+        questions, _, samples = self.row.shape
         size = samples if n is None else n
         if not 0 < size <= samples:
             raise UserError(f"a budget of {size} needs as many samples, and there are {samples}: raise sweep.samples")
-        if size not in self._subsets:
-            self._subsets[size] = self._cut(size)
-        votes, members = self._subsets[size]
+        votes, members = self._subsets.get(size) or self._cut(size)
+        if sum(kept.nbytes for _, kept in self._subsets.values()) < _KEPT_BYTES:
+            self._subsets[size] = votes, members
         repeats = self.shuffles(size)
         weighed = scores.ravel()[members].astype(np.float64, copy=False)
         groups = votes.winners(weighed, rule, ties, temperature)

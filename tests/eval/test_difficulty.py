@@ -44,7 +44,7 @@ def test_a_uniform_prior_is_the_rule_of_succession():
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.7), (2.0, 5.0)])
 def test_a_fitted_prior_is_the_one_that_made_the_questions_and_its_intervals_cover(a, b):
-    """Twenty thousand questions of six samples; coverage at a false-alarm rate of 1e-4 but for the prior's own error."""
+    """Twenty thousand questions of six samples; false-alarm rate 1e-4, and some room for the prior's own error."""
     rng = np.random.default_rng(0)
     chance = rng.beta(a, b, 20_000)
     right = rng.random((20_000, 6)) < chance[:, None]

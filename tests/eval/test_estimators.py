@@ -122,7 +122,7 @@ def test_random_subsets_agree_with_all_subsets_and_their_error_is_as_large_as_st
 
 
 def test_subsets_are_drawn_as_by_hand():
-    """Both halves of eight samples, by hand and by permutation: the same distribution, at a false-alarm rate of 1e-4."""
+    """Both halves of eight samples, by hand and by permutation: one distribution, at a false-alarm rate of 1e-4."""
     ids, scores = np.array([[0, 1, 1, 0, 2, 1, 0, -1]]), np.array([[8, 2, 1, 3, 7, 3, 2, 8]]) / 8
     samples = laid_out(ids, ids == 1, scores)
     got = [dataclasses.replace(samples, shuffle=i).repeats("weighted", scores[:, None], 4)[:, 0] for i in range(8)]
