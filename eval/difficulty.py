@@ -95,14 +95,16 @@ class Posterior:
 def beta_posterior(values_Qm: np.ndarray, prior: str = "fitted", level: float = 0.95) -> Posterior:
     """Estimate each question's chance of a right sample from m samples: Beta(a + right, b + wrong).
 
-    A fitted prior has the mean and the variance over questions that the samples show, less what m draws add to the
-    variance (the moments of the beta-binomial distribution; Griffiths 1973); it pulls extreme shares towards the mean
-    as far as chance explains them. All questions have equally many samples, so the order of questions, and quantile
-    bins with it, is that of their plain means under any prior; thresholds and intervals depend on it.
+    A fitted prior has the mean and the variance over questions that the samples show, less what the scatter of m
+    samples within questions adds to the variance (the method of moments for the beta-binomial distribution); it pulls
+    extreme shares towards the mean as far as chance explains them. All questions have equally many samples, so the
+    order of questions, and quantile bins with it, is that of their plain means under any prior; thresholds and
+    intervals depend on it.
 
     Args:
         values_Qm: `[Q, m]`: whether each sample is right; or verifier scores in its place, 0 to 1, which count as that
-            part of a right sample. The interval is then that of as many draws, and as calibrated as the verifier is.
+            part of a right sample. The interval is then that of m draws, which scatter more than scores do, and no
+            better calibrated than the verifier.
         prior: `fitted` to these samples, or `uniform`: Beta(1, 1).
         level: Of the interval.
 
@@ -116,21 +118,22 @@ def beta_posterior(values_Qm: np.ndarray, prior: str = "fitted", level: float = 
     if prior not in ("fitted", "uniform"):
         raise UserError(f"unknown prior {prior!r}: use one of fitted, uniform")
     right = values.sum(axis=1)
-    a, b = _fit_prior(right / m, m) if prior == "fitted" else (1.0, 1.0)
+    a, b = _fit_prior(values) if prior == "fitted" else (1.0, 1.0)
     after, against = a + right, b + (m - right)
     low, high = (betaincinv(after, against, part) for part in ((1 - level) / 2, (1 + level) / 2))
     return Posterior(after / (after + against), low, high, (a, b), m)
 
 
-def _fit_prior(share_Q: np.ndarray, m: int) -> tuple[float, float]:
+def _fit_prior(values_Qm: np.ndarray) -> tuple[float, float]:
+    Q, m = values_Qm.shape
     # Samples that are all right, or all wrong, still leave room for one that is not.
-    margin = 1 / (share_Q.size * m + 2)
-    mean = float(np.clip(share_Q.mean(), margin, 1 - margin))
-    binomial = mean * (1 - mean)
-    # Var(share) = mean (1 - mean) (1 + (m - 1) / (a + b + 1)) / m. One sample a question says nothing of a + b: then 2,
-    # as in the uniform prior.
-    inflation = float(share_Q.var()) * m / binomial - 1
-    total = 2.0 if m == 1 else (m - 1) / inflation - 1 if inflation > 0 else np.inf
+    margin = 1 / (values_Qm.size + 2)
+    mean = float(np.clip(values_Qm.mean(), margin, 1 - margin))
+    if min(Q, m) == 1:  # says nothing of how far questions differ: as much as the uniform prior knows
+        return 2 * mean, 2 * (1 - mean)
+    noise = float(values_Qm.var(axis=1, ddof=1).mean()) / m
+    between = float(values_Qm.mean(axis=1).var(ddof=1)) - noise
+    total = mean * (1 - mean) / between - 1 if between > 0 else np.inf
     total = float(np.clip(total, *_CONCENTRATION))
     return mean * total, (1 - mean) * total
 

@@ -65,31 +65,9 @@ print(json.dumps({"laps": laps, "found": found, "error": max(errors), "missing":
 def write_bank(folder, rng):
     """Solutions of 1 to 15 steps with 200 to 1200 characters; wrong answers with a long tail, some unreadable."""
     words = np.array(
-        [
-            "so",
-            "the",
-            "sum",
-            "of",
-            "x",
-            "and",
-            "y",
-            "is",
-            "then",
-            "we",
-            "get",
-            "7",
-            "12",
-            "x+3",
-            "equals",
-            "divide",
-            "by",
-            "both",
-            "sides",
-            "which",
-            "gives",
-        ]
+        ["so the sum of x and y is", "then we get", "7", "12", "x+3", "divide both sides by", "which gives"]
     )
-    text = " ".join(words[rng.integers(len(words), size=100_000)])
+    text = " ".join(words[rng.integers(len(words), size=20_000)])
     chance = rng.beta(0.6, 0.8, QUESTIONS)
     for number, first in enumerate(range(0, QUESTIONS, SHARD)):
         found = []
