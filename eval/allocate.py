@@ -6,6 +6,7 @@ and judged on the other, and the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +60,8 @@ def compute_optimal(
     rng = np.random.default_rng(seed)
     chosen = np.zeros((repeats, questions), np.int64)
     for repeat in range(repeats):
-        for name in names:
-            inside = rng.permutation(np.flatnonzero(bins_Q == name))
-            fold = np.arange(len(inside)) * folds // len(inside)
-            for number in range(folds):
-                # Sorted, as the order of a sum must not decide between equals.
-                train = np.sort(inside[fold != number])
-                chosen[repeat, inside[fold == number]] = np.argmax(accuracy_SQ[:, train].mean(axis=1))
+        for train, judged in cuts(bins_Q, folds, rng):
+            chosen[repeat, judged] = np.argmax(accuracy_SQ[:, train].mean(axis=1))
     taken = np.take_along_axis(accuracy_SQ, chosen, axis=0)
     shares = np.array(
         [
@@ -74,6 +70,22 @@ def compute_optimal(
         ]
     )
     return Choice(taken.mean(axis=0), chosen, shares)
+
+
+def cuts(bins_Q: np.ndarray, folds: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut every bin at random into folds, and yield for each fold the questions of the bin outside it and in it.
+
+    Args:
+        bins_Q: The bin of each question.
+        folds: Their number; sizes are the same or one apart.
+        rng: Decides the cuts.
+    """
+    for name in np.unique(bins_Q):
+        inside = rng.permutation(np.flatnonzero(bins_Q == name))
+        fold = np.arange(len(inside)) * folds // len(inside)
+        for number in range(folds):
+            # Sorted, as the order of a sum must not decide between equals.
+            yield np.sort(inside[fold != number]), inside[fold == number]
 
 
 def regret(accuracy_SQ: np.ndarray, chosen_Q: np.ndarray) -> np.ndarray:
@@ -149,31 +161,57 @@ def share_out(total: int, weights_Q: np.ndarray, least: int = 1, most: int | Non
     return whole + least
 
 
-def share_greedily(total: int, chance_Q: np.ndarray, most: int, least: int = 1) -> np.ndarray:
+def pass_gains(chance_Q: np.ndarray, most: int) -> np.ndarray:
+    """Return the logarithm of what one more generation after k brings to pass@k, `[most, Q]`: of p (1 - p)^k.
+
+    Args:
+        chance_Q: p, the chance of a right sample, 0 to 1.
+        most: k goes from 0 up to it.
+    """
+    chance = np.asarray(chance_Q, np.float64)
+    given = np.arange(most)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(chance) + np.where(given > 0, given * np.log1p(-chance), 0.0)
+
+
+def curve_gains(accuracy_k: np.ndarray) -> np.ndarray:
+    """Return what each generation brings on a curve's least concave majorant, one for each step: they never rise.
+
+    So many generations as make a curve that sags rise again count for their mean gain, as a greedy choice needs it.
+
+    Args:
+        accuracy_k: Accuracy of 1, 2, ... generations.
+    """
+    corners: list[int] = []
+    for k, value in enumerate(accuracy_k):
+        while len(corners) > 1:
+            first, last = corners[-2:]
+            if (value - accuracy_k[first]) * (last - first) < (accuracy_k[last] - accuracy_k[first]) * (k - first):
+                break
+            corners.pop()
+        corners.append(k)
+    return np.diff(np.interp(np.arange(len(accuracy_k)), corners, accuracy_k[corners]))
+
+
+def share_greedily(total: int, gains_kQ: np.ndarray, least: int = 1) -> np.ndarray:
     """Return whole generations for each question, each given where it helps most by what is foreseen.
 
-    The gain of one more after k, for a question whose samples are right with chance p, is that of pass@k: p (1 - p)^k.
-    It falls with k, so that giving one at a time to the largest gain is the best allocation for these gains
-    (Damani et al. 2024, with predicted chances in place of a trained predictor of gains). Of equal gains the smaller
-    k goes first, then the first question.
+    Where gains fall with k, giving one at a time to the largest gain is the best allocation for them (Damani et al.
+    2024, who train a predictor of them). Of equal gains the smaller k goes first, then the first question.
 
     Args:
         total: Generations for all questions.
-        chance_Q: Chance of a right sample, 0 to 1.
-        most: Generations that no question exceeds.
+        gains_kQ: What one more brings to a question that has k already, `[most, Q]`, on any scale that keeps order;
+            never rising with k.
         least: Generations that every question gets.
 
     Raises:
         UserError: The total is not enough for `least` each, or more than `most` each.
     """
-    chance = np.asarray(chance_Q, np.float64)
-    questions = len(chance)
+    most, questions = gains_kQ.shape
     if not least * questions <= total <= most * questions:
         raise UserError(
             f"{total} generations are not {least} to {most} for each of {questions} questions: take another total"
         )
-    given = np.arange(least, most)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gains_kQ = np.log(chance) + np.where(given > 0, given * np.log1p(-chance), 0.0)
-    best = np.argsort(-gains_kQ.ravel(), kind="stable")[: total - least * questions]
+    best = np.argsort(-gains_kQ[least:].ravel(), kind="stable")[: total - least * questions]
     return least + np.bincount(best % questions, minlength=questions)

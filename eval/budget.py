@@ -17,7 +17,16 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import difficulty, figures, tables
-from ttcjax.eval.allocate import REPEATS, compute_optimal, share_greedily, share_out, softmax_weights
+from ttcjax.eval.allocate import (
+    REPEATS,
+    compute_optimal,
+    curve_gains,
+    cuts,
+    pass_gains,
+    share_greedily,
+    share_out,
+    softmax_weights,
+)
 from ttcjax.eval.estimators import Bootstrap, Samples, StrategyName
 
 BINS = 5
@@ -60,24 +69,47 @@ def accuracy_at(grid_G: Sequence[int], accuracy_GQ: np.ndarray, counts_Q: np.nda
 
 
 def allocations(ease: Mapping[str, np.ndarray], total: int, most: int) -> dict[str, np.ndarray]:
-    """Return generations for each question by every policy, `[Q]` each; all sum to the same total.
+    """Return generations for each question by every policy that looks at difficulty alone, `[Q]` each.
 
     Args:
         ease: For each notion of difficulty each question's chance of a right sample, or an estimate of it.
-        total: Generations for all questions; each gets one at least.
+        total: Generations for all questions, the sum of each allocation; each question gets one at least.
         most: Generations that no question exceeds.
 
     Returns:
         By `notion:softmax=T` for each of `TEMPERATURES`, see `allocate.softmax_weights`, and by `notion:greedy`, see
-        `allocate.share_greedily`.
+        `allocate.share_greedily`, with the gains of pass@k.
     """
     found: dict[str, np.ndarray] = {}
     for notion, ease_Q in ease.items():
         for temperature in TEMPERATURES:
             weights = softmax_weights(1 - ease_Q, temperature)
             found[f"{notion}:softmax={temperature:g}"] = share_out(total, weights, 1, most)
-        found[f"{notion}:greedy"] = share_greedily(total, ease_Q, most)
+        found[f"{notion}:greedy"] = share_greedily(total, pass_gains(ease_Q, most))
     return found
+
+
+def learned_gains(
+    grid_G: Sequence[int], accuracy_GQ: np.ndarray, bins_Q: np.ndarray, seed: int, folds: int = 2
+) -> np.ndarray:
+    """Return what one more generation is foreseen to bring each question, `[N, Q]`, from other questions of its bin.
+
+    The mean accuracy of the bin's questions in the other folds, between budgets as in `accuracy_at`, on its least
+    concave majorant. For `allocate.share_greedily` with at least one generation each: what the first brings is 0 here.
+
+    Args:
+        grid_G: Budgets, from 1 to N.
+        accuracy_GQ: Each question's accuracy at each of them.
+        bins_Q: By a difficulty that is known before.
+        seed: Decides the cut into folds.
+        folds: Their number.
+    """
+    every = np.log(np.arange(1, grid_G[-1] + 1))
+    gains = np.zeros((len(every), accuracy_GQ.shape[1]))
+    for train, judged in cuts(bins_Q, folds, np.random.default_rng(seed)):
+        mean = np.interp(every, np.log(grid_G), accuracy_GQ[:, train].mean(axis=1))
+        gains[1:, judged] = curve_gains(mean)[:, None]
+    return gains
 
 
 def mean_cost(strategies: Sequence[str], chosen: np.ndarray, n: int, m: int) -> float:
@@ -122,7 +154,8 @@ def summarise(
         * `thresholds[notion]`: `counts` of questions in the bins of `difficulty.EDGES`, `accuracy` and
           `minus_quantiles` by budget, bins of fewer than two questions merged;
         * `allocation[n]`, for a total of n generations a question: `uniform`, and `policies[name]` with `accuracy`,
-          `minus_uniform` (paired), `most` (the largest share) and `single` (the share of questions with one).
+          `minus_uniform` (paired), `most` (the largest share) and `single` (the share of questions with one). The
+          policies are those of `allocations`, and `notion:learned`, greedy with `learned_gains`.
 
         Beside them `thresholds["edges"]`, and `agreement[quantiles or thresholds]` of the two notions.
     """
@@ -156,7 +189,7 @@ def summarise(
             kind: difficulty.agreement(bins["oracle"], bins["predicted"], ease["oracle"], ease["predicted"])
             for kind, bins in (("quantiles", quantiles), ("thresholds", absolute))
         },
-        "allocation": _allocation(samples, ease, budgets, steps, weighted_GQ, bootstrap),
+        "allocation": _allocation(size, settings, ease, quantiles, steps, weighted_GQ, bootstrap, budgets),
     }
     for notion, values in per_sample.items():
         known = {n: chosen(quantiles[notion], n)[0] for n in budgets}
@@ -194,26 +227,31 @@ def summarise(
 
 
 def _allocation(
-    samples: Samples,
+    size: int,
+    settings: SweepConfig,
     ease: Mapping[str, np.ndarray],
-    budgets: Sequence[int],
+    bins: Mapping[str, np.ndarray],
     steps: Sequence[int],
     accuracy_GQ: np.ndarray,
     bootstrap: Bootstrap,
+    budgets: Sequence[int],
 ) -> dict[str, Any]:
     """Compare allocations with the same for every question, at totals that leave something to share out."""
-    questions, _, size = samples.row.shape
+    questions = accuracy_GQ.shape[1]
+    learned = {notion: learned_gains(steps, accuracy_GQ, bins_Q, settings.seed) for notion, bins_Q in bins.items()}
     found: dict[str, Any] = {}
     for n in (n for n in budgets if 1 < n < size):
         uniform = accuracy_GQ[list(steps).index(n)]
+        counts = allocations(ease, n * questions, size)
+        counts |= {f"{name}:learned": share_greedily(n * questions, gains) for name, gains in learned.items()}
         cells = {}
-        for name, counts_Q in allocations(ease, n * questions, size).items():
-            got = accuracy_at(steps, accuracy_GQ, counts_Q)
+        for name in sorted(counts, key=lambda name: name.partition(":")[0]):
+            got = accuracy_at(steps, accuracy_GQ, counts[name])
             cells[name] = {
                 "accuracy": dataclasses.asdict(bootstrap(got)),
                 "minus_uniform": dataclasses.asdict(bootstrap.paired(got, uniform)),
-                "most": int(counts_Q.max()),
-                "single": float((counts_Q == 1).mean()),
+                "most": int(counts[name].max()),
+                "single": float((counts[name] == 1).mean()),
             }
         found[str(n)] = {"uniform": dataclasses.asdict(bootstrap(uniform)), "policies": cells}
     return found
@@ -256,8 +294,8 @@ def figure(summary: dict[str, Any]) -> Figure:
             right.plot(
                 [int(n) for n in totals],
                 [100 * point["mean"] for point in points],
-                color=figures.COLOURS[i % (len(TEMPERATURES) + 1)],
-                marker=figures.MARKERS[i % (len(TEMPERATURES) + 1)],
+                color=figures.COLOURS[i % (len(TEMPERATURES) + 2)],
+                marker=figures.MARKERS[i % (len(TEMPERATURES) + 2)],
                 markersize=4,
                 linewidth=1.6,
                 linestyle=(0, (4, 2)) if name.startswith("oracle") else "-",
@@ -279,8 +317,8 @@ def policy_label(name: str) -> str:
     """Return how figures and tables call a policy, e.g. `more to hard (T 0.25), oracle` for `oracle:softmax=0.25`."""
     notion, _, rule = name.partition(":")
     kind, _, value = rule.partition("=")
-    if kind == "greedy":
-        return f"greedy, {notion}"
+    if not value:
+        return f"{'greedy by pass@k' if kind == 'greedy' else 'greedy by learned gains'}, {notion}"
     temperature = float(value)
     return f"more to {'hard' if temperature > 0 else 'easy'} (T {abs(temperature):g}), {notion}"
 

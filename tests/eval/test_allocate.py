@@ -149,7 +149,7 @@ def test_greed_is_best_for_gains_that_fall(chances, most, least, fill):
     """Against every allocation there is, by the pass@k of each question."""
     chance = np.array(chances)
     total = round(least * len(chance) + fill * (most - least) * len(chance))
-    found = allocate.share_greedily(total, chance, most, least)
+    found = allocate.share_greedily(total, allocate.pass_gains(chance, most), least)
     assert found.sum() == total
     assert least <= found.min() <= found.max() <= most
 
@@ -161,8 +161,22 @@ def test_greed_is_best_for_gains_that_fall(chances, most, least, fill):
 
 
 def test_greed_leaves_what_is_sure_and_what_is_hopeless():
-    found = allocate.share_greedily(30, np.array([1.0, 0.5, 0.1, 0.0]), 20)
-    assert found.tolist() == [1, 8, 20, 1]
-    assert allocate.share_greedily(80, np.array([1.0, 0.5, 0.1, 0.0]), 20).tolist() == [20] * 4
+    gains = allocate.pass_gains(np.array([1.0, 0.5, 0.1, 0.0]), 20)
+    assert allocate.share_greedily(30, gains).tolist() == [1, 8, 20, 1]
+    assert allocate.share_greedily(80, gains).tolist() == [20] * 4
     with pytest.raises(UserError, match="not 1 to 20 for each of 4"):
-        allocate.share_greedily(3, np.ones(4), 20)
+        allocate.share_greedily(3, gains)
+
+
+@given(st.lists(st.integers(0, 16).map(lambda i: i / 16), min_size=1, max_size=12))
+def test_gains_of_a_curve_are_those_of_its_least_concave_majorant(curve):
+    """The majorant at a place is the highest line between two points of the curve on both sides of it."""
+    values = np.array(curve)
+    gains = allocate.curve_gains(values)
+    assert (np.diff(gains) <= 1e-12).all()
+    places = np.arange(len(values))
+    highest = [
+        max(np.interp(k, [i, j], values[[i, j]]) for i in places[: k + 1] for j in places[k:] if i < j or i == j == k)
+        for k in places
+    ]
+    np.testing.assert_allclose(values[0] + np.concatenate([[0.0], np.cumsum(gains)]), highest, atol=1e-12)

@@ -70,6 +70,24 @@ def test_interpolation_is_near_to_what_the_bank_says():
         assert got == pytest.approx(found.accuracy("weighted", "last", n).mean(), abs=0.0035), n
 
 
+def test_gains_are_learned_from_other_questions_of_the_same_bin():
+    curve = np.array([[0.1, 0.3, 0.5, 0.9], [0.5, 0.3, 0.5, 0.9], [0.6, 0.3, 0.9, 0.9]])
+    found = budget.learned_gains([1, 2, 4], curve, np.array([1, 1, 2, 2]), seed=0)
+    assert found.shape == (4, 4)
+    middle = np.log(3 / 2) / np.log(2)
+    np.testing.assert_allclose(found[:, 1], [0, 0.4, 0.1 * middle, 0.1 * (1 - middle)], atol=1e-12)
+    np.testing.assert_allclose(found[:, 0], 0, atol=1e-12)
+    np.testing.assert_allclose(found[:, 2], 0, atol=1e-12)
+    # What question 3 learns from sags first; the three steps count for their mean.
+    assert found[1:, 3].sum() == pytest.approx(0.4)
+    assert np.ptp(found[1:, 3]) < 0.1
+    changed = curve.copy()
+    changed[:, 1] = [0.0, 1.0, 1.0]
+    np.testing.assert_array_equal(
+        budget.learned_gains([1, 2, 4], changed, np.array([1, 1, 2, 2]), seed=0)[:, 1], found[:, 1]
+    )
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.integers(1, 9), st.floats(0, 1))
 def test_every_policy_spends_the_whole_budget_and_no_more(ease, most, fill):
@@ -95,6 +113,7 @@ def test_policies_do_what_they_are_called():
         else:
             assert counts.argmax() == 3, "neither what is sure nor what is hopeless"
     assert budget.policy_label("oracle:softmax=-0.25") == "more to easy (T 0.25), oracle"
+    assert budget.policy_label("oracle:learned") == "greedy by learned gains, oracle"
 
 
 def test_the_samples_that_tell_difficulty_are_counted():
@@ -145,6 +164,7 @@ def test_who_needs_nothing_more_gives_to_whom_it_helps():
     for notion in ("oracle", "predicted"):
         assert gains[f"{notion}:softmax=0.25"]["low"] > 0
         assert gains[f"{notion}:greedy"]["low"] > 0
+        assert gains[f"{notion}:learned"]["low"] > 0
         assert gains[f"{notion}:softmax=-0.25"]["high"] < 0
     for name, policy in cells["policies"].items():
         assert policy["accuracy"]["mean"] - cells["uniform"]["mean"] == pytest.approx(gains[name]["mean"])
@@ -161,7 +181,7 @@ def test_predicted_difficulty_reads_no_labels():
             name: (policy["most"], policy["single"])
             for n, cells in summarised(samples)["allocation"].items()
             for name, policy in cells["policies"].items()
-            if name.startswith("predicted") and n == "4"
+            if name.startswith("predicted") and not name.endswith("learned") and n == "4"
         }
         for samples in (found, blind)
     ]
