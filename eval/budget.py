@@ -264,7 +264,7 @@ def figure(summary: dict[str, Any]) -> Figure:
         summary: What `summarise` returns, with JSON's own types.
     """
     with mpl.rc_context(figures.STYLE):
-        drawn = figures.new_figure(12.5, 4.2)
+        drawn = figures.new_figure(13.5, 4.2)
         left, right = drawn.subplots(1, 2)
         for i, (m, cells) in enumerate(summary["estimated"]["predicted"].items()):
             points = cells["accuracy"].values()
@@ -290,7 +290,7 @@ def figure(summary: dict[str, Any]) -> Figure:
         names = list(next(iter(totals.values()))["policies"]) if totals else []
         for i, name in enumerate(names):
             points = [cells["policies"][name]["minus_uniform"] for cells in totals.values()]
-            # A dashed line knows what nobody could.
+            oracle = name.startswith("oracle")
             right.plot(
                 [int(n) for n in totals],
                 [100 * point["mean"] for point in points],
@@ -298,18 +298,18 @@ def figure(summary: dict[str, Any]) -> Figure:
                 marker=figures.MARKERS[i % (len(TEMPERATURES) + 2)],
                 markersize=4,
                 linewidth=1.6,
-                linestyle=(0, (4, 2)) if name.startswith("oracle") else "-",
-                label=policy_label(name),
+                linestyle=(0, (4, 2)) if oracle else "-",
+                label="_nolegend_" if oracle else policy_label(name).partition(",")[0],
             )
         right.axhline(0, color=figures.MUTED, linewidth=1)
         figures.powers_of_two(right, [int(n) for n in totals] or [1])
         right.set(
             xlabel="generations a question, on average",
             ylabel="points above the same for all",
-            title="Best-of-N weighted with a budget shared out",
+            title="Best-of-N weighted, shared out (dashed: by oracle difficulty)",
         )
         if names:
-            right.legend(frameon=False, fontsize=8, loc="best")
+            right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return drawn
 
 
