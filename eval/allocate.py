@@ -213,5 +213,12 @@ def share_greedily(total: int, gains_kQ: np.ndarray, least: int = 1) -> np.ndarr
         raise UserError(
             f"{total} generations are not {least} to {most} for each of {questions} questions: take another total"
         )
-    best = np.argsort(-gains_kQ[least:].ravel(), kind="stable")[: total - least * questions]
-    return least + np.bincount(best % questions, minlength=questions)
+    counts = np.full(questions, least)
+    rest = total - least * questions
+    if rest:
+        gains = gains_kQ[least:]
+        last = np.partition(gains.ravel(), -rest)[-rest]  # the smallest gain that is still taken
+        counts += (gains > last).sum(axis=0)
+        equal = np.flatnonzero(gains.ravel() == last)[: total - int(counts.sum())]
+        counts += np.bincount(equal % questions, minlength=questions)
+    return counts

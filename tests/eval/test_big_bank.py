@@ -31,7 +31,8 @@ settings = SweepConfig(samples=count, budgets=budgets)
 laps = {}
 
 def lap(name):
-    laps[name] = [round(time.perf_counter() - began, 2), round(peak_rss_bytes() / 1e9, 2)]
+    seconds = time.perf_counter() - began, time.process_time()
+    laps[name] = [*(round(s, 2) for s in seconds), round(peak_rss_bytes() / 1e9, 2)]
 
 lap("imports")
 table = rows.read_folder(folder, COLUMNS)
@@ -119,7 +120,7 @@ def test_a_bank_of_the_papers_size_is_analysed_within_a_minute(tmp_path, capsys)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     with capsys.disabled():
-        print("\nseconds and GB by the end of:", result["laps"])
+        print("\nseconds, seconds of CPU, GB by the end of:", result["laps"])
     assert result["missing"] == 0
     found = result["found"]
     for cells in found.values():
@@ -128,6 +129,7 @@ def test_a_bank_of_the_papers_size_is_analysed_within_a_minute(tmp_path, capsys)
     assert found["weighted"] == found["last"]
     assert found["weighted"][-1] > found["majority"][-1] > found["majority"][0]
     assert 0 < result["error"] < 0.005
-    seconds, gigabytes = list(result["laps"].values())[-1]
+    # Of the CPU, since on a machine that others use too the clock measures them as well.
+    _, seconds, gigabytes = list(result["laps"].values())[-1]
     assert seconds < SECONDS
     assert gigabytes * 1e9 < BYTES
