@@ -6,6 +6,7 @@ and judged on the other, and the other way round.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +60,8 @@ def compute_optimal(
     rng = np.random.default_rng(seed)
     chosen = np.zeros((repeats, questions), np.int64)
     for repeat in range(repeats):
-        for name in names:
-            inside = rng.permutation(np.flatnonzero(bins_Q == name))
-            fold = np.arange(len(inside)) * folds // len(inside)
-            for number in range(folds):
-                # Sorted, as the order of a sum must not decide between equals.
-                train = np.sort(inside[fold != number])
-                chosen[repeat, inside[fold == number]] = np.argmax(accuracy_SQ[:, train].mean(axis=1))
+        for train, judged in cuts(bins_Q, folds, rng):
+            chosen[repeat, judged] = np.argmax(accuracy_SQ[:, train].mean(axis=1))
     taken = np.take_along_axis(accuracy_SQ, chosen, axis=0)
     shares = np.array(
         [
@@ -74,6 +70,22 @@ def compute_optimal(
         ]
     )
     return Choice(taken.mean(axis=0), chosen, shares)
+
+
+def cuts(bins_Q: np.ndarray, folds: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut every bin at random into folds, and yield for each fold the questions of the bin outside it and in it.
+
+    Args:
+        bins_Q: The bin of each question.
+        folds: Their number; sizes are the same or one apart.
+        rng: Decides the cuts.
+    """
+    for name in np.unique(bins_Q):
+        inside = rng.permutation(np.flatnonzero(bins_Q == name))
+        fold = np.arange(len(inside)) * folds // len(inside)
+        for number in range(folds):
+            # Sorted, as the order of a sum must not decide between equals.
+            yield np.sort(inside[fold != number]), inside[fold == number]
 
 
 def regret(accuracy_SQ: np.ndarray, chosen_Q: np.ndarray) -> np.ndarray:
@@ -93,40 +105,120 @@ def softmax_weights(difficulty_Q: np.ndarray, temperature: float = 1.0) -> np.nd
 
     Args:
         difficulty_Q: Higher is harder.
-        temperature: Low ones give all to the hardest, high ones the same to every question.
+        temperature: Small positive ones give all to the hardest question, small negative ones all to the easiest,
+            large ones the same to every question.
 
     Raises:
-        UserError: The temperature is not positive.
+        UserError: The temperature is 0.
     """
-    if not temperature > 0:
-        raise UserError(f"the temperature of an allocation must be positive, not {temperature:g}")
+    if not abs(temperature) > 0:
+        raise UserError(f"the temperature of an allocation must be positive or negative, not {temperature:g}")
     scaled = np.asarray(difficulty_Q, np.float64) / temperature
     weights = np.exp(scaled - scaled.max())
     return weights / weights.sum()
 
 
-def share_out(total: int, weights_Q: np.ndarray, least: int = 1) -> np.ndarray:
+def share_out(total: int, weights_Q: np.ndarray, least: int = 1, most: int | None = None) -> np.ndarray:
     """Return whole generations for each question, `least` or more, that sum to `total` exactly.
 
     Each question gets `least` and its share of the rest, rounded down; what is left over goes one by one to the
-    questions with the largest remainders, of equals to the first (Hamilton's method).
+    questions with the largest remainders, of equals to the first (Hamilton's method). What would take a question
+    beyond `most` is shared out to the others in the same way; among others without any weight, evenly.
 
     Args:
         total: Generations for all questions.
         weights_Q: Not negative, with a positive sum.
         least: Generations that every question gets.
+        most: Generations that no question exceeds, such as the samples there are.
 
     Raises:
-        UserError: The total is not enough for `least` each.
+        UserError: The total is not enough for `least` each, or more than `most` each.
     """
     weights = np.asarray(weights_Q, np.float64)
-    rest = total - least * len(weights)
+    questions = len(weights)
+    rest = total - least * questions
     if rest < 0:
         raise UserError(
-            f"{total} generations are fewer than {least} for each of {len(weights)} questions: raise the total"
+            f"{total} generations are fewer than {least} for each of {questions} questions: raise the total"
         )
-    exact = rest * weights / weights.sum()
+    room = rest if most is None else most - least
+    if rest > room * questions:
+        raise UserError(f"{total} generations are more than {most} for each of {questions} questions: lower the total")
+    exact = np.zeros(questions)
+    open_Q = np.ones(questions, bool)
+    while True:
+        left = rest - room * int((~open_Q).sum())
+        among = weights[open_Q] if weights[open_Q].sum() > 0 else np.ones(int(open_Q.sum()))
+        exact[open_Q] = left * among / among.sum() if len(among) else 0.0
+        beyond = open_Q & (exact > room)
+        if not beyond.any():
+            break
+        exact[beyond] = room
+        open_Q &= ~beyond
     whole = np.floor(exact).astype(np.int64)
-    over = rest - int(whole.sum())
-    whole[np.argsort(-(exact - whole), kind="stable")[:over]] += 1
+    remainder = np.where(whole < room, exact - whole, -1.0)
+    whole[np.argsort(-remainder, kind="stable")[: rest - int(whole.sum())]] += 1
     return whole + least
+
+
+def pass_gains(chance_Q: np.ndarray, most: int) -> np.ndarray:
+    """Return the logarithm of what one more generation after k brings to pass@k, `[most, Q]`: of p (1 - p)^k.
+
+    Args:
+        chance_Q: p, the chance of a right sample, 0 to 1.
+        most: k goes from 0 up to it.
+    """
+    chance = np.asarray(chance_Q, np.float64)
+    given = np.arange(most)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log(chance) + np.where(given > 0, given * np.log1p(-chance), 0.0)
+
+
+def curve_gains(accuracy_k: np.ndarray) -> np.ndarray:
+    """Return what each generation brings on a curve's least concave majorant, one for each step: they never rise.
+
+    So many generations as make a curve that sags rise again count for their mean gain, as a greedy choice needs it.
+
+    Args:
+        accuracy_k: Accuracy of 1, 2, ... generations.
+    """
+    corners: list[int] = []
+    for k, value in enumerate(accuracy_k):
+        while len(corners) > 1:
+            first, last = corners[-2:]
+            if (value - accuracy_k[first]) * (last - first) < (accuracy_k[last] - accuracy_k[first]) * (k - first):
+                break
+            corners.pop()
+        corners.append(k)
+    return np.diff(np.interp(np.arange(len(accuracy_k)), corners, accuracy_k[corners]))
+
+
+def share_greedily(total: int, gains_kQ: np.ndarray, least: int = 1) -> np.ndarray:
+    """Return whole generations for each question, each given where it helps most by what is foreseen.
+
+    Where gains fall with k, giving one at a time to the largest gain is the best allocation for them (Damani et al.
+    2024, who train a predictor of them). Of equal gains the smaller k goes first, then the first question.
+
+    Args:
+        total: Generations for all questions.
+        gains_kQ: What one more brings to a question that has k already, `[most, Q]`, on any scale that keeps order;
+            never rising with k.
+        least: Generations that every question gets.
+
+    Raises:
+        UserError: The total is not enough for `least` each, or more than `most` each.
+    """
+    most, questions = gains_kQ.shape
+    if not least * questions <= total <= most * questions:
+        raise UserError(
+            f"{total} generations are not {least} to {most} for each of {questions} questions: take another total"
+        )
+    counts = np.full(questions, least)
+    rest = total - least * questions
+    if rest:
+        gains = gains_kQ[least:]
+        last = np.partition(gains.ravel(), -rest)[-rest]  # the smallest gain that is still taken
+        counts += (gains > last).sum(axis=0)
+        equal = np.flatnonzero(gains.ravel() == last)[: total - int(counts.sum())]
+        counts += np.bincount(equal % questions, minlength=questions)
+    return counts

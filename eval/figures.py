@@ -41,7 +41,7 @@ def label(strategy: str) -> str:
     name = StrategyName.parse(strategy)
     options = dict(name.options)
     if name.kind == "best_of_n":
-        kind = "best-of-N weighted" if name.rule == "weighted" else "best-of-N"
+        kind = "best-of-N" if name.rule == "best" else f"best-of-N {name.rule}"
         options.pop("select", None)
     else:
         kind = name.kind.replace("_", " ")

@@ -202,13 +202,13 @@ def measure(
         for n in config.sweep.budgets:
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
             if name.from_bank or (not cell.num_rows and name.is_best_of_n_at(n)):
-                accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties)
+                accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties, name.temperature)
                 continue
             if not cell.num_rows:
                 raise UserError(f"the search folder has no rows of {strategy} at budget {n}: delete it and run again")
             kept = registry.for_budget(strategy, n).n
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
-            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties)
+            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.temperature)
             missing += [(strategy, n, *place) for place in found.missing]
     return Measured(levels, samples, accuracy, missing)
 

@@ -17,7 +17,7 @@ from ttcjax.eval.estimators import Bootstrap, Samples
 FLIPPED = 0.2
 """Share of scores p that become 1 - p."""
 DRAWS = 20
-"""Draws of the noise that are averaged."""
+"""Draws of the noise that are averaged, at least, for each question; a block of samples is one."""
 NAMES = {
     "random": "random scores",
     "flipped": f"PRM, {FLIPPED:.0%} of its scores flipped",
@@ -42,14 +42,16 @@ def accuracies(samples: Samples, how: str, n: int, seed: int) -> dict[str, np.nd
     """
     standard = samples.scores(how)
     rng = np.random.default_rng(seed)
+    # Disjoint blocks have noise of their own, permutations of them do not; and of one sample nothing is selected.
+    draws = 1 if n == 1 else -(-DRAWS // (standard.shape[2] // n))
     noisy: dict[str, list[np.ndarray]] = {"random": [], "flipped": []}
-    for _ in range(DRAWS):
+    for _ in range(draws):
         noisy["random"].append(samples.select("weighted", rng.random(standard.shape), n))
         noisy["flipped"].append(samples.select("weighted", flip(standard, FLIPPED, rng), n))
     return {
         **{name: np.mean(found, axis=0) for name, found in noisy.items()},
-        "standard": samples.select("weighted", standard, n),
-        "none": samples.select("majority", standard, n, ties="first"),
+        "standard": samples.accuracy("weighted", how, n),
+        "none": samples.accuracy("majority", how, n, ties="first"),
     }
 
 

@@ -31,7 +31,7 @@ def reference(samples, rule):
     return max(members, key=key)
 
 
-@given(question, st.sampled_from(RULES))
+@given(question, st.sampled_from(["majority", "best", "weighted"]))
 def test_one_question_matches_the_rules_read_aloud(samples, rule):
     answers, scores = [a for a, _ in samples], [s for _, s in samples]
     index = choose_one(answers, scores, rule)
@@ -50,6 +50,52 @@ def test_questions_together_equal_questions_alone(questions, rule):
         scores[q, : len(samples)] = [s for _, s in samples]
     alone = [choose_one([a for a, _ in samples], [s for _, s in samples], rule) for samples in questions]
     assert [None if i < 0 else i for i in choose(groups, scores, rule)] == alone
+
+
+@given(question, st.sampled_from([0.5, 1, 2]))
+def test_a_softmax_weighs_a_vote_by_its_odds(samples, temperature):
+    """No other answer has more than the chosen one but for rounding, 0 and 1 being as far off as float32 has them."""
+    answers, scores = [a for a, _ in samples], np.array([s for _, s in samples])
+    index = choose_one(answers, scores, "softmax", temperature=temperature)
+    inside = np.clip(scores, np.finfo(np.float32).tiny, 1 - 2.0**-24)
+    weights = defaultdict(float)
+    for answer, odds in zip(answers, inside / (1 - inside), strict=True):
+        if answer is not None:
+            weights[answer] += odds ** (1 / temperature)
+    assert (index is None) == (not weights)
+    if index is not None:
+        assert weights[answers[index]] >= max(weights.values()) * (1 - 1e-9)
+
+
+@given(question)
+def test_a_softmax_of_infinite_temperature_is_a_majority_and_one_near_zero_the_best_score(samples):
+    answers, scores = [a for a, _ in samples], [s for _, s in samples]
+    assert choose_one(answers, scores, "softmax", temperature=np.inf) == choose_one(answers, scores, "majority")
+    readable = [s for a, s in samples if a is not None]
+    cold = choose_one(answers, scores, "softmax", temperature=1e-9)
+    if len(set(readable)) == len(readable):
+        assert cold == choose_one(answers, scores, "best")
+    assert readable == [] or scores[cold or 0] == max(readable)
+
+
+def test_the_temperature_of_a_softmax_decides_between_a_good_answer_and_a_common_one():
+    answers, scores = ["a", "b", "b", "b"], [0.8, 0.5, 0.5, 0.5]  # odds 4 against 1 + 1 + 1
+    assert answers[choose_one(answers, scores, "softmax") or 0] == "a"
+    assert answers[choose_one(answers, scores, "softmax", temperature=2) or 0] == "b"  # 2 against 3
+    assert choose_one(answers, scores, "weighted") == 1
+
+
+def test_what_a_softmax_cannot_take_is_refused():
+    with pytest.raises(UserError, match="temperature of softmax votes must be positive, not -1"):
+        choose_one(["1"], [0.5], "softmax", temperature=-1)
+    with pytest.raises(UserError, match="scores from 0 to 1"):
+        choose_one(["1"], [1.5], "softmax")
+
+
+def test_ids_of_any_size_are_groups():
+    """Beyond what fits into one integer with the question and the sample."""
+    groups = np.array([[1 << 61, 5, 1 << 61, -1], [5, 5, 0, -1]])
+    assert choose(groups, np.full((2, 4), 0.5), "majority").tolist() == [0, 0]
 
 
 @given(question, st.floats(0.01, 1))
@@ -98,7 +144,7 @@ def test_equal_strings_need_no_grader():
 
 
 def test_bad_input_says_what_is_wrong():
-    with pytest.raises(UserError, match=r"'average'.*majority, best, weighted"):
+    with pytest.raises(UserError, match=r"'average'.*majority, best, weighted, softmax"):
         choose_one(["1"], [0.5], "average")
     with pytest.raises(UserError, match="not finite"):
         choose_one(["1"], [float("nan")])

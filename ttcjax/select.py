@@ -1,4 +1,4 @@
-"""The choice of one final answer among many: majority, best-of-N and best-of-N weighted.
+"""The choice of one final answer among many: majority, best-of-N, best-of-N weighted, votes weighted by a softmax.
 
 Answers are compared as groups of equal answers. Where the literature is silent, these rules hold:
 
@@ -16,12 +16,96 @@ import numpy as np
 
 from ttcjax.errors import UserError
 
-RULES = ("majority", "best", "weighted")
+RULES = ("majority", "best", "weighted", "softmax")
 CHAIN_RULES = ("hierarchical", "majority", "last", "best")
 TIES = ("score", "first")
+_KEY_BITS = 62
 
 
-def choose(groups_QN: np.ndarray, scores_QN: np.ndarray, rule: str = "weighted", ties: str = "score") -> np.ndarray:
+class Votes:
+    """Answers of many questions sorted into their groups, once for any number of scores and rules.
+
+    Attributes:
+        members: Places in the flat `[Q * N]` of the parsable samples: by question, group, sample. Scores are given in
+            this order.
+        starts: Where each group begins among the members, `[groups]`; groups of a question stand together.
+        questions: The questions that have a group, in rising order.
+    """
+
+    def __init__(self, groups_QN: np.ndarray):
+        """Sort the samples.
+
+        Args:
+            groups_QN: Ids of groups of equal answers, `[Q, N]` integers; -1 is unparsable. Ids need to agree within a
+                question only.
+        """
+        Q, N = groups_QN.shape
+        self.count = Q
+        flat = np.flatnonzero(groups_QN.ravel() >= 0)
+        label = groups_QN.ravel()[flat].astype(np.int64)
+        question, sample = np.divmod(flat, max(N, 1))
+        # One sort of packed integers is several times as fast as a sort by three keys.
+        sample_bits, group_bits = N.bit_length(), int(label.max(initial=0)).bit_length()
+        if Q.bit_length() + sample_bits + group_bits > _KEY_BITS:
+            label = np.unique(label, return_inverse=True)[1]
+            group_bits = int(label.max(initial=0)).bit_length()
+        keys = np.sort((((question << group_bits) | label) << sample_bits) | sample)
+        question = keys >> (group_bits + sample_bits)
+        self.members = _narrow(question * N + (keys & ((1 << sample_bits) - 1)), Q * N)
+        self.starts = _narrow(_starts(keys >> sample_bits), Q * N)
+        of_group = question[self.starts]
+        self._first_groups = _narrow(_starts(of_group), Q * N)
+        self.questions = _narrow(of_group[self._first_groups], Q * N)
+
+    def winners(
+        self, scores: np.ndarray, rule: str = "weighted", ties: str = "score", temperature: float = 1.0
+    ) -> np.ndarray:
+        """Return the group chosen for each of `questions`; `choose` tells the rules.
+
+        Args:
+            scores: Of the members, in their order.
+            rule: One of `RULES`.
+            ties: One of `TIES`.
+            temperature: Of `softmax`.
+
+        Raises:
+            UserError: As `choose`.
+        """
+        _check_name("selection rule", rule, RULES)
+        _check_name("tie rule", ties, TIES)
+        if not np.isfinite(scores).all():
+            raise UserError("a parsable sample has a score that is not finite: check the verifier's checkpoint")
+        starts = self.starts
+        sizes = np.diff(starts, append=len(scores))
+        ranks: list[np.ndarray] = []
+        if rule == "majority":
+            ranks = [sizes]
+        elif rule == "best":
+            ranks = [_reduce(np.maximum, scores, starts)]
+        elif rule == "softmax":
+            first_members = starts[self._first_groups]
+            of_question = np.diff(first_members, append=len(scores))
+            ranks = [_reduce(np.add, _softmax(scores, temperature, first_members, of_question), starts)]
+        if rule == "weighted" or ties == "score":
+            ranks.append(_reduce(np.add, scores, starts))
+        first = self.members[starts]
+        return _top(self._first_groups, [*ranks, -first])
+
+    def best_members(self, groups: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Return the highest-scoring member of each of some groups, the first of equals."""
+        sizes = np.diff(self.starts, append=len(scores))[groups]
+        begins = np.cumsum(sizes) - sizes
+        inside = np.arange(int(sizes.sum())) + np.repeat(self.starts[groups] - begins, sizes)
+        return inside[_top(begins, [scores[inside], -inside])]
+
+
+def choose(
+    groups_QN: np.ndarray,
+    scores_QN: np.ndarray,
+    rule: str = "weighted",
+    ties: str = "score",
+    temperature: float = 1.0,
+) -> np.ndarray:
     """Choose one answer for each question and return a sample that gives it.
 
     The chosen group of equal answers has, under
@@ -29,7 +113,11 @@ def choose(groups_QN: np.ndarray, scores_QN: np.ndarray, rule: str = "weighted",
     * `majority`, the most samples (Wang et al. 2022, self-consistency);
     * `best`, the sample with the highest score (plain best-of-N);
     * `weighted`, the highest sum of scores (best-of-N weighted, Li et al. 2023). Scores must not be
-      negative for this rule to make sense; equal positive scores make it `majority`.
+      negative for this rule to make sense; equal positive scores make it `majority`;
+    * `softmax`, the highest sum of weights, which are the softmax over the samples of logit(score) / temperature. A
+      score p is a chance, and only on the scale of its logit log(p / (1 - p)) does a difference mean the same near 0,
+      1/2 and 1; so at temperature 1 a vote weighs its odds p / (1 - p). High temperatures make it `majority`, infinity
+      exactly; low ones make it `best`.
 
     Args:
         groups_QN: Ids of groups of equal answers, `[Q, N]` integers; -1 is unparsable (or padding). Ids need
@@ -38,48 +126,27 @@ def choose(groups_QN: np.ndarray, scores_QN: np.ndarray, rule: str = "weighted",
         rule: One of `RULES`.
         ties: One of `TIES`: between groups of equal weight the higher summed score decides, or only which
             group has the first sample.
+        temperature: Of `softmax`; positive, may be infinite.
 
     Returns:
         Sample index, `[Q]` int64: the highest-scoring sample of the chosen group (the first of equals);
         -1 where no answer is parsable.
 
     Raises:
-        UserError: The rule or `ties` is unknown, the shapes differ, or a parsable sample's score is not finite.
+        UserError: The rule or `ties` is unknown, the shapes differ, or a parsable sample's score is not finite; under
+            `softmax`, a score is not a chance or the temperature is not positive.
     """
-    _check_name("selection rule", rule, RULES)
-    _check_name("tie rule", ties, TIES)
     groups_QN = np.asarray(groups_QN)
     scores_QN = np.asarray(scores_QN, np.float64)
     if groups_QN.ndim != 2 or groups_QN.shape != scores_QN.shape:
         raise UserError(
             f"groups and scores must be two arrays [questions, samples], not {groups_QN.shape} and {scores_QN.shape}"
         )
+    votes = Votes(groups_QN)
+    scores = scores_QN.ravel()[votes.members]
+    won = votes.best_members(votes.winners(scores, rule, ties, temperature), scores)
     chosen_Q = np.full(len(groups_QN), -1, np.int64)
-    question, sample = np.nonzero(groups_QN >= 0)  # row-major: questions in order, samples in order within each
-    if not len(question):
-        return chosen_Q
-    label, score = groups_QN[question, sample].astype(np.int64), scores_QN[question, sample]
-    if not np.isfinite(score).all():
-        raise UserError("a parsable sample has a score that is not finite: check the verifier's checkpoint")
-
-    _, first, group = np.unique(question * (label.max() + 1) + label, return_index=True, return_inverse=True)
-    total = np.bincount(group, weights=score)
-    if rule == "majority":
-        weight = np.bincount(group).astype(np.float64)
-    elif rule == "best":
-        weight = np.full(len(first), -np.inf)
-        np.maximum.at(weight, group, score)
-    else:
-        weight = total
-    second = total if ties == "score" else np.zeros_like(total)
-    ranked = np.lexsort((first, -second, -weight, question[first]))
-    won = np.zeros(len(first), bool)
-    won[_first_of_runs(ranked, question[first])] = True
-
-    members = np.flatnonzero(won[group])
-    members = members[np.lexsort((sample[members], -score[members], question[members]))]
-    members = _first_of_runs(members, question)
-    chosen_Q[question[members]] = sample[members]
+    chosen_Q[votes.questions] = votes.members[won] - votes.questions.astype(np.int64) * groups_QN.shape[1]
     return chosen_Q
 
 
@@ -134,6 +201,7 @@ def choose_one(
     rule: str = "weighted",
     grade_equal: Callable[[str, str], bool] | None = None,
     ties: str = "score",
+    temperature: float = 1.0,
 ) -> int | None:
     """Choose among the answers to a single question; `choose` tells the rules.
 
@@ -143,6 +211,7 @@ def choose_one(
         rule: One of `RULES`.
         grade_equal: Passed to `group_answers`.
         ties: One of `TIES`.
+        temperature: Of `softmax`.
 
     Returns:
         Index of a sample with the chosen answer, or `None` if no answer is parsable.
@@ -151,7 +220,7 @@ def choose_one(
         UserError: As `choose`.
     """
     groups = group_answers(answers, grade_equal)
-    index = int(choose(groups[None], np.asarray(scores, np.float64)[None], rule, ties)[0])
+    index = int(choose(groups[None], np.asarray(scores, np.float64)[None], rule, ties, temperature)[0])
     return None if index < 0 else index
 
 
@@ -186,9 +255,49 @@ def _check_name(what: str, name: str, known: Sequence[str]) -> None:
         raise UserError(f"unknown {what} {name!r}: use one of {', '.join(known)}")
 
 
-def _first_of_runs(order: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return the first entry of `order` for each run of equal `keys[order]`."""
-    sorted_keys = keys[order]
-    starts = np.ones(len(order), bool)
-    starts[1:] = sorted_keys[1:] != sorted_keys[:-1]
-    return order[starts]
+def _softmax(scores: np.ndarray, temperature: float, starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return each score's weight in its run, up to a factor common to the run: the highest weighs 1."""
+    if not temperature > 0:
+        raise UserError(f"the temperature of softmax votes must be positive, not {temperature:g}")
+    if len(scores) and not 0 <= scores.min() <= scores.max() <= 1:
+        raise UserError("softmax votes need scores from 0 to 1: take select=weighted or select=best")
+    # Scores are float32 sigmoids, which come no nearer to 1 than this without being 1.
+    inside = np.clip(scores, np.finfo(np.float32).tiny, 1 - np.finfo(np.float32).epsneg)
+    logits = np.log(inside) - np.log1p(-inside)
+    with np.errstate(over="ignore"):  # minus infinity, of which the exponential is 0
+        return np.exp((logits - np.repeat(_reduce(np.maximum, logits, starts), sizes)) / temperature)
+
+
+def _top(starts: np.ndarray, ranks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return, for each run of places that begins at `starts`, the place with the highest rank.
+
+    Args:
+        starts: Rising, from 0; no run is empty.
+        ranks: The first decides, between equals the next; the last has no equals within a run.
+    """
+    places = np.arange(len(ranks[0])) if len(ranks) else starts
+    for rank in ranks:
+        if len(places) == len(starts):
+            break
+        values = rank[places]
+        sizes = np.diff(starts, append=len(places))
+        kept = np.flatnonzero(values == np.repeat(_reduce(np.maximum, values, starts), sizes))
+        places, starts = places[kept], np.searchsorted(kept, starts)
+    return places
+
+
+def _reduce(how: np.ufunc, values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Return `how` over each run of values that begins at `starts`; there may be no run at all."""
+    return how.reduceat(values, starts) if len(starts) else values[:0]
+
+
+def _starts(keys: np.ndarray) -> np.ndarray:
+    """Return where runs of equal keys begin."""
+    new = np.ones(len(keys), bool)
+    new[1:] = keys[1:] != keys[:-1]
+    return np.flatnonzero(new)
+
+
+def _narrow(places: np.ndarray, limit: int) -> np.ndarray:
+    """Return places below `limit` in half the memory where they fit: there may be many millions."""
+    return places.astype(np.int32) if limit <= np.iinfo(np.int32).max else places

@@ -188,7 +188,7 @@ def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,wid
 
     answers = [task.extract(c.text) if c.finished else None for c in candidates]
     scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
-    best = select.choose_one(answers, scores, rule)
+    best = select.choose_one(answers, scores, rule, temperature=getattr(chosen, "temperature", 1.0))
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))

@@ -107,5 +107,76 @@ def test_weights_are_a_softmax():
     np.testing.assert_allclose(weights, np.exp(difficulty / 0.5) / np.exp(difficulty / 0.5).sum())
     np.testing.assert_allclose(allocate.softmax_weights(difficulty, 1e9), 1 / 3)
     np.testing.assert_allclose(allocate.softmax_weights(difficulty, 1e-9), [0, 1, 0])
+    np.testing.assert_allclose(allocate.softmax_weights(difficulty, -1e-9), [1, 0, 0])
+    np.testing.assert_allclose(allocate.softmax_weights(difficulty, -2), allocate.softmax_weights(-difficulty, 2))
     with pytest.raises(UserError, match="positive"):
         allocate.softmax_weights(difficulty, 0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=30).filter(lambda w: sum(w) > 0),
+    st.integers(0, 3),
+    st.integers(0, 20),
+    st.floats(0, 1),
+)
+def test_no_question_gets_more_than_there_is(weights, least, room, fill):
+    weights = np.array(weights)
+    total = least * len(weights) + round(fill * room * len(weights))
+    found = allocate.share_out(total, weights, least, least + room)
+    assert found.sum() == total
+    assert least <= found.min() <= found.max() <= least + room
+    # Nobody with less weight gets more, and shares below the limit stay in proportion, but for a whole generation.
+    order = np.argsort(weights, kind="stable")
+    assert (np.diff(found[order]) >= -1).all()
+    inside = (found - least < room - 1) & (weights > 0)
+    if inside.sum() > 1:
+        rates = (found - least)[inside] / weights[inside]
+        slack = 1 / weights[inside]
+        assert (rates[:, None] <= rates[None] + slack[:, None] + slack[None] + 1e-9).all()
+
+
+def test_a_share_beyond_the_limit_goes_to_the_others():
+    assert allocate.share_out(12, np.array([100.0, 2.0, 1.0]), 0, 6).tolist() == [6, 4, 2]
+    assert allocate.share_out(9, np.array([1.0, 0.0, 0.0]), 1, 5).tolist() == [5, 2, 2]
+    with pytest.raises(UserError, match="10 generations are more than 3 for each of 3 questions"):
+        allocate.share_out(10, np.ones(3), 1, 3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=4), st.integers(1, 4), st.integers(0, 1), st.floats(0, 1))
+def test_greed_is_best_for_gains_that_fall(chances, most, least, fill):
+    """Against every allocation there is, by the pass@k of each question."""
+    chance = np.array(chances)
+    total = round(least * len(chance) + fill * (most - least) * len(chance))
+    found = allocate.share_greedily(total, allocate.pass_gains(chance, most), least)
+    assert found.sum() == total
+    assert least <= found.min() <= found.max() <= most
+
+    def right(counts):
+        return (1 - (1 - chance) ** np.array(counts)).sum()
+
+    every = [c for c in itertools.product(range(least, most + 1), repeat=len(chance)) if sum(c) == total]
+    assert right(found) == pytest.approx(max(map(right, every)))
+
+
+def test_greed_leaves_what_is_sure_and_what_is_hopeless():
+    gains = allocate.pass_gains(np.array([1.0, 0.5, 0.1, 0.0]), 20)
+    assert allocate.share_greedily(30, gains).tolist() == [1, 8, 20, 1]
+    assert allocate.share_greedily(80, gains).tolist() == [20] * 4
+    with pytest.raises(UserError, match="not 1 to 20 for each of 4"):
+        allocate.share_greedily(3, gains)
+
+
+@given(st.lists(st.integers(0, 16).map(lambda i: i / 16), min_size=1, max_size=12))
+def test_gains_of_a_curve_are_those_of_its_least_concave_majorant(curve):
+    """The majorant at a place is the highest line between two points of the curve on both sides of it."""
+    values = np.array(curve)
+    gains = allocate.curve_gains(values)
+    assert (np.diff(gains) <= 1e-12).all()
+    places = np.arange(len(values))
+    highest = [
+        max(np.interp(k, [i, j], values[[i, j]]) for i in places[: k + 1] for j in places[k:] if i < j or i == j == k)
+        for k in places
+    ]
+    np.testing.assert_allclose(values[0] + np.concatenate([[0.0], np.cumsum(gains)]), highest, atol=1e-12)

@@ -7,11 +7,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ttcjax.errors import UserError
 from ttcjax.eval import rows
-from ttcjax.eval.estimators import COLUMNS, Bootstrap, Samples, StrategyName, best_of_k, pass_at_k, with_step_truth
-from ttcjax.select import RULES, choose_one
+from ttcjax.eval.estimators import (
+    COLUMNS,
+    SHUFFLES,
+    Bootstrap,
+    Samples,
+    StrategyName,
+    best_of_k,
+    monte_carlo_error,
+    pass_at_k,
+    with_step_truth,
+)
+from ttcjax.select import RULES, choose, choose_one
 from ttcjax.verify.aggregate import AGGREGATIONS, Ragged, aggregate
 
 SCHEMA = pa.schema([rows.SCHEMA.field(name) for name in COLUMNS])
@@ -42,9 +53,31 @@ a_sample = st.none() | st.tuples(st.sampled_from(["1", "2", "3", None]), st.list
 banks = st.lists(st.lists(a_sample, min_size=6, max_size=6), min_size=1, max_size=4)
 
 
+def exact(answers, right, scores, n, rule):
+    """The mean over all sets of n samples of whether the rule chooses a right one."""
+    found = []
+    for chosen in itertools.combinations(range(len(answers)), n):
+        index = choose_one([answers[i] for i in chosen], np.array([scores[i] for i in chosen]), rule)
+        found.append(index is not None and right[chosen[index]])
+    return np.mean(found)
+
+
+def laid_out(answers_QN, correct_QN, scores_QN):
+    """Samples of one run, with answers numbered from 0 and -1 for none."""
+    Q, N = answers_QN.shape
+    empty = Samples.from_table(table([]), [f"q{i}" for i in range(Q)], N)
+    return dataclasses.replace(
+        empty,
+        groups=answers_QN[:, None],
+        correct=correct_QN[:, None],
+        row=np.arange(Q * N).reshape(Q, 1, N),
+        steps=Ragged.from_lengths(scores_QN.ravel(), np.ones(Q * N, np.int64)),
+    )
+
+
 @settings(deadline=None, max_examples=60)
-@given(banks, st.integers(1, 6), st.sampled_from(RULES), st.sampled_from(AGGREGATIONS), st.randoms())
-def test_accuracy_is_the_mean_over_disjoint_blocks_whatever_the_order_of_rows(bank, n, rule, how, random):
+@given(banks, st.sampled_from([1, 6]), st.sampled_from(RULES), st.sampled_from(AGGREGATIONS), st.randoms())
+def test_one_sample_and_all_of_them_need_no_chance_whatever_the_order_of_rows(bank, n, rule, how, random):
     names = [f"q{i}" for i in range(len(bank))]
     found = [
         make_row(name, i, *sample)
@@ -54,41 +87,103 @@ def test_accuracy_is_the_mean_over_disjoint_blocks_whatever_the_order_of_rows(ba
     ]
     random.shuffle(found)
     samples = Samples.from_table(table(found), names, samples=6)
-    got = samples.select(rule, samples.scores(how), n)
-    if rule != "best" or n == 6:
-        np.testing.assert_array_equal(samples.accuracy(rule, how, n), got)
+    got = samples.accuracy(rule, how, n)
+    np.testing.assert_allclose(got, samples.select(rule, samples.scores(how), n))
+    assert samples.accuracy_error(rule, how, n) == 0
     for q, drawn in enumerate(bank):
         answers = [s[0] if s else None for s in drawn]
         scores = aggregate([s[1] if s else [] for s in drawn], how)
-        right = []
-        for start in range(0, 6 - n + 1, n):
-            index = choose_one(answers[start : start + n], scores[start : start + n], rule)
-            right.append(index is not None and answers[start + index] == "1")
-        assert got[q] == pytest.approx(sum(right) / len(right))
+        assert got[q] == pytest.approx(exact(answers, [a == "1" for a in answers], scores, n, rule))
     assert len(samples.missing) == sum(s is None for drawn in bank for s in drawn)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("n", [2, 4])
+def test_random_subsets_agree_with_all_subsets_and_their_error_is_as_large_as_stated(rule, n):
+    """Twelve questions of nine samples, full of ties; the last samples of a permutation belong to no block of four.
+
+    False-alarm rates about 1e-4: the mean over seeds against enumeration, and how often it lies within 1.96 errors.
+    """
+    rng = np.random.default_rng(0)
+    ids = rng.integers(-1, 3, (12, 9))
+    scores = rng.integers(0, 9, ids.shape) / 8
+    answers = [[None if i < 0 else str(i) for i in row] for row in ids]
+    truth = np.mean([exact(a, i == 1, s, n, rule) for a, i, s in zip(answers, ids, scores, strict=True)])
+    samples = laid_out(ids, ids == 1, scores)
+    seeds = 400
+    drawn = [dataclasses.replace(samples, shuffle=seed).repeats(rule, scores[:, None], n) for seed in range(seeds)]
+    means = np.array([values.mean() for values in drawn])
+    errors = np.array([monte_carlo_error(values) for values in drawn])
+    assert drawn[0].shape == (SHUFFLES[1], 12)
+    assert abs(means.mean() - truth) < 3.9 * means.std() / np.sqrt(seeds)
+    covered = (np.abs(means - truth) < 1.96 * errors).mean()
+    assert abs(covered - 0.95) < 3.9 * np.sqrt(0.95 * 0.05 / seeds) + 0.005
+    assert 0 < errors.mean() < 0.05
+
+
+def test_subsets_are_drawn_as_by_hand():
+    """Both halves of eight samples, by hand and by permutation: one distribution, at a false-alarm rate of 1e-4."""
+    ids, scores = np.array([[0, 1, 1, 0, 2, 1, 0, -1]]), np.array([[8, 2, 1, 3, 7, 3, 2, 8]]) / 8
+    samples = laid_out(ids, ids == 1, scores)
+    got = [dataclasses.replace(samples, shuffle=i).repeats("weighted", scores[:, None], 4)[:, 0] for i in range(8)]
+    rng = np.random.default_rng(1)
+    by_hand = []
+    for _ in range(8 * SHUFFLES[1]):
+        halves = rng.permutation(8).reshape(2, 4)
+        by_hand.append(np.mean([ids[0, h[choose(ids[:, h], scores[:, h])[0]]] == 1 for h in np.sort(halves)]))
+    counts = [[int((np.ravel(values) == share).sum()) for share in (0, 0.5, 1)] for values in (got, by_hand)]
+    pvalue = np.asarray(stats.chi2_contingency(np.array(counts)[:, np.sum(counts, axis=0) > 0])[1])
+    assert pvalue > 1e-4
+
+
+def test_rules_budgets_and_verifiers_see_the_same_subsets():
+    """One sample is right and alone in its answer; it wins where its score is the highest, and then only."""
+    ids = np.tile(np.arange(12), (5, 1))
+    samples = laid_out(ids, ids == 3, np.full(ids.shape, 0.5))
+    favoured = np.where(ids == 3, 0.9, 0.5)[:, None]
+    best, weighted, soft = (samples.repeats(rule, favoured, 5) for rule in ("best", "weighted", "softmax"))
+    np.testing.assert_array_equal(best, weighted)
+    np.testing.assert_array_equal(best, soft)
+    assert 0 < best.mean() < 1
+    assert (best != dataclasses.replace(samples, shuffle=1).repeats("best", favoured, 5)).any()
+
+
+def test_large_banks_are_permuted_less_and_the_error_is_of_the_mean():
+    def shuffles(questions, samples):
+        return dataclasses.replace(laid_out(*np.zeros((3, 1, 2), int)), row=np.zeros((questions, 1, samples))).shuffles
+
+    assert shuffles(20, 8)(4) == SHUFFLES[1]
+    assert shuffles(420, 64)(16) == 39
+    assert shuffles(500, 2048)(16) == SHUFFLES[0]
+    assert shuffles(500, 2048)(2048) == shuffles(500, 2048)(1) == 1
+    values = np.array([[0.0, 1.0], [1.0, 1.0]])
+    assert monte_carlo_error(values) == pytest.approx(np.sqrt(0.5 / 2) / 2)
+    assert monte_carlo_error(values[:1]) == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(RULES))
+def test_equal_answers_that_are_not_all_right_count_by_the_sample_that_is_chosen(seed, rule):
+    rng = np.random.default_rng(seed)
+    ids, correct, scores = rng.integers(-1, 2, (6, 5)), rng.random((6, 5)) < 0.5, rng.integers(0, 9, (6, 5)) / 8
+    chosen = choose(ids, scores, rule)
+    expected = (chosen >= 0) & correct[np.arange(6), chosen]
+    np.testing.assert_array_equal(laid_out(ids, correct, scores).select(rule, scores[:, None]), expected)
 
 
 def test_blocks_give_the_exact_expected_accuracy():
     # Three answers with known chances: the expected accuracy of a majority of 3 is a finite sum.
     chances = {"1": 0.5, "2": 0.3, None: 0.2}
     score = {"1": 0.4, "2": 0.6, None: 0.9}
-    exact = 0.0
+    expected = 0.0
     for triple in itertools.product(chances, repeat=3):
         index = choose_one(triple, [score[a] for a in triple], "majority")
-        exact += math.prod(chances[a] for a in triple) * (index is not None and triple[index] == "1")
+        expected += math.prod(chances[a] for a in triple) * (index is not None and triple[index] == "1")
     rng = np.random.default_rng(0)
     questions, width = 4000, 7  # the seventh sample belongs to no block of three
     ids = rng.choice(3, size=(questions, width), p=list(chances.values()))
-    grid = np.arange(questions * width).reshape(questions, 1, width)
-    samples = Samples.from_table(table([]), [f"q{i}" for i in range(questions)], width)
-    samples = dataclasses.replace(
-        samples,
-        groups=np.where(ids == 2, -1, ids)[:, None],
-        correct=(ids == 0)[:, None],
-        row=grid,
-        steps=Ragged.from_lengths(np.array([0.4, 0.6, 0.9])[ids.ravel()], np.ones(ids.size, np.int64)),
-    )
-    assert samples.accuracy("majority", n=3).mean() == pytest.approx(exact, abs=0.02)
+    samples = laid_out(np.where(ids == 2, -1, ids), ids == 0, np.array([0.4, 0.6, 0.9])[ids])
+    assert samples.accuracy("majority", n=3).mean() == pytest.approx(expected, abs=0.02)
 
 
 def test_runs_are_averaged_and_missing_runs_count_as_wrong():
@@ -140,11 +235,7 @@ def test_best_of_k_is_the_mean_over_all_sets(scores, answers, k):
     names = [None if answer == "-" else answer for answer in answers]
     found = [make_row("a", i, name, [score / 8]) for i, (name, score) in enumerate(zip(names, scores, strict=True))]
     got = Samples.from_table(table(found), ["a"], samples=7).accuracy("best", "last", k)[0]
-    right = []
-    for chosen in itertools.combinations(range(7), k):
-        index = choose_one([names[i] for i in chosen], [scores[i] / 8 for i in chosen], "best")
-        right.append(index is not None and names[chosen[index]] == "1")
-    assert got == pytest.approx(np.mean(right))
+    assert got == pytest.approx(exact(names, [name == "1" for name in names], [s / 8 for s in scores], k, "best"))
 
 
 def test_best_of_k_of_equal_scores_is_a_draw_and_of_true_ones_pass_at_k():
@@ -205,6 +296,8 @@ def test_strategy_names_are_read():
     plain = StrategyName.parse("best_of_n")
     assert (plain.from_bank, plain.rule, plain.aggregation("mean"), plain.ties) == (True, "weighted", "mean", "score")
     assert StrategyName.parse("majority").rule == "majority"
+    soft = StrategyName.parse("best_of_n:select=softmax,temperature=0.5")
+    assert (soft.from_bank, soft.rule, soft.temperature, plain.temperature) == (True, "softmax", 0.5, 1.0)
     assert not StrategyName.parse("beam:width=sqrt").is_best_of_n_at(1)
 
 

@@ -51,10 +51,11 @@ def test_a_verifier_that_knows_finds_every_right_answer(judged):
     found = summary["orm"]
     right = np.array([row["correct"] for row in bank]).reshape(QUESTIONS, SAMPLES)
     for n in BUDGETS:
-        blocks = right.reshape(QUESTIONS, SAMPLES // n, n)
         any_right = pass_at_k(right, n).mean()
         assert found["accuracy"]["orm"]["best"][str(n)]["mean"] == pytest.approx(any_right, abs=1e-6)
-        assert found["accuracy"]["orm"]["weighted"][str(n)]["mean"] == pytest.approx(blocks.any(2).mean(), abs=1e-6)
+        # Here random sets of n stand for all; five times the error that they have.
+        by_chance = 0.012 if 1 < n < SAMPLES else 1e-6
+        assert found["accuracy"]["orm"]["weighted"][str(n)]["mean"] == pytest.approx(any_right, abs=by_chance)
         assert found["accuracy"]["prm"]["weighted"][str(n)] == summary["accuracy"]["best_of_n:select=weighted"][str(n)]
     assert found["solution_auroc"]["orm"] == 1
     for row in found["prm_minus_orm"]:

@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
 import re
@@ -93,16 +94,17 @@ def without_times(summary):
 
 
 def naive_accuracy(found, n, rule):
-    """Mean over questions of the mean over blocks, by dictionaries and loops."""
+    """Mean over questions of the mean over all sets of n samples of a run, by dictionaries and loops."""
     runs = {}
     for row in sorted(found, key=lambda row: row["sample"]):
-        runs.setdefault((row["question"], row["seed"], row["sample"] // n), []).append(row)
+        runs.setdefault((row["question"], row["seed"]), []).append(row)
     by_question = {}
-    for (question, _, _), block in runs.items():
-        index = choose_one(
-            [r["answer"] for r in block], np.array([r["step_scores"][-1] for r in block], np.float32), rule
-        )
-        by_question.setdefault(question, []).append(index is not None and block[index]["correct"])
+    for (question, _), run in runs.items():
+        for block in itertools.combinations(run, n):
+            index = choose_one(
+                [r["answer"] for r in block], np.array([r["step_scores"][-1] for r in block], np.float32), rule
+            )
+            by_question.setdefault(question, []).append(index is not None and block[index]["correct"])
     return np.mean([np.mean(right) for right in by_question.values()])
 
 
@@ -121,7 +123,9 @@ def test_the_summary_holds_what_the_rows_say(workdir):
             found = search.get((strategy, n), bank)
             expected = naive_accuracy(found, n, "majority" if strategy == "majority" else "weighted")
             point = summary["accuracy"][strategy][str(n)]
-            assert point["mean"] == pytest.approx(expected, abs=1e-6), (strategy, n)
+            # Of the bank's samples random sets stand for all; five times the error that they have here.
+            by_chance = 0.012 if found is bank and 1 < n < SAMPLES else 1e-6
+            assert point["mean"] == pytest.approx(expected, abs=by_chance), (strategy, n)
             assert point["low"] <= point["mean"] <= point["high"]
     assert summary["aggregation"]["last"] == summary["accuracy"]["best_of_n:select=weighted"]
     assert set(summary["aggregation"]) == {"last", "min", "product", "mean"}
@@ -389,3 +393,4 @@ def test_labels_are_words():
         "beam, width √N",
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
+    assert figures.label("best_of_n:select=softmax,temperature=0.5") == "best-of-N softmax, temperature 0.5"

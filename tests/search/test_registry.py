@@ -13,7 +13,7 @@ from ttcjax.search.lookahead import Lookahead
 @pytest.mark.parametrize(
     "strategy",
     [
-        *(BestOfN(4), BestOfN(2, select="majority"), Beam(16, 4), Beam(8, "sqrt")),
+        *(BestOfN(4), BestOfN(2, select="majority"), BestOfN(2, "softmax", 0.25), Beam(16, 4), Beam(8, "sqrt")),
         *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
     ],
 )
@@ -78,6 +78,9 @@ def test_special_cases_are_what_they_come_to():
         ("lookahead:n=0,k=0", "n in strategy"),
         ("beam:n=4,width=cube", "'sqrt'"),
         ("best_of_n:n=4,select=worst", "'weighted'"),
+        ("best_of_n:n=4,select=softmax,temperature=0", "temperature in strategy .* must be a number above 0"),
+        ("best_of_n:n=4,select=softmax,temperature=nan", "a number above 0"),
+        ("best_of_n:n=4,temperature=2", "with select=softmax only, not with select=weighted"),
         ("beam", "needs n"),
         ("beam:n=\u00b2", "whole number"),
         ("beam:n=99999999999999999999", "up to 65536"),
@@ -100,6 +103,7 @@ def test_a_rollout_cannot_go_back():
 )
 def test_a_sweep_refuses_what_it_could_not_run(name, hint):
     registry.check_for_sweep(["majority", "best_of_n:select=weighted", "beam:width=4", "lookahead:width=sqrt,k=1"])
+    registry.check_for_sweep(["best_of_n:select=softmax,temperature=0.5"])
     with pytest.raises(ConfigError, match=hint):
         registry.check_for_sweep(["majority", name])
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 
 from ttcjax.search.base import SearchOps
+from ttcjax.tables import require
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,21 @@ class BestOfN:
     """Sample N solutions and score every step of each (Snell et al. 2024, section 5.2)."""
 
     n: int
-    select: Literal["weighted", "best", "majority"] = "weighted"
-    """How the answer is chosen among the N."""
+    select: Literal["weighted", "best", "majority", "softmax"] = "weighted"
+    """How the answer is chosen among the N, see `ttcjax.select.choose`."""
+    temperature: float = 1.0
+    """Of `softmax`: high ones make it `majority`, low ones `best`."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.temperature == 1.0 or self.select == "softmax",
+            f"best_of_n takes a temperature with select=softmax only, not with select={self.select}: leave it out",
+        )
 
     @property
     def name(self) -> str:
-        return f"best_of_n:n={self.n},select={self.select}"
+        warmth = "" if self.temperature == 1.0 else f",temperature={self.temperature!r}"
+        return f"best_of_n:n={self.n},select={self.select}{warmth}"
 
     def cost(self) -> int:
         return self.n

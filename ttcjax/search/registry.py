@@ -5,6 +5,7 @@ A field of a strategy that is a number takes 1 to 65536, or from what its metada
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import typing
@@ -135,6 +136,11 @@ def _value(hint: typing.Any, text: str, where: str, least: int) -> typing.Any:
         if text.isascii() and text.isdigit() and least <= int(text[:10]) <= _MOST:
             return int(text)
         allowed = [f"a whole number from {least} up to {_MOST}", *(repr(v) for v in literals if isinstance(v, str))]
+    elif float in literals:
+        with contextlib.suppress(ValueError):
+            if 0 < (number := float(text)) <= _MOST:
+                return number
+        allowed = [f"a number above 0, up to {_MOST}"]
     else:
         allowed = [repr(v) for v in literals]
     raise ConfigError(f"{where} must be {' or '.join(allowed)}, not {text!r}")

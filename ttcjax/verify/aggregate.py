@@ -77,12 +77,16 @@ def aggregate(step_scores: Ragged | Iterable[Sequence[float]], how: str = "last"
     scores = np.zeros(len(steps))
     if not filled.any():
         return scores
-    values, starts = steps.values.astype(np.float64), steps.offsets[:-1][filled]
+    # The values of all steps are many times the solutions, so they are converted only where precision needs it.
+    starts = steps.offsets[:-1][filled]
     if how == "last":
-        scores[filled] = values[steps.offsets[1:][filled] - 1]
-    elif how == "min":
-        scores[filled] = np.minimum.reduceat(values, starts)
-    elif how == "product":
+        scores[filled] = steps.values[steps.offsets[1:][filled] - 1]
+        return scores
+    if how == "min":
+        scores[filled] = np.minimum.reduceat(steps.values, starts)
+        return scores
+    values = steps.values.astype(np.float64)
+    if how == "product":
         scores[filled] = np.multiply.reduceat(values, starts)
     else:
         scores[filled] = np.add.reduceat(values, starts) / lengths[filled]
