@@ -217,6 +217,14 @@ FIGURES = (
         tables=("compute",),
     ),
     Entry(
+        "budget",
+        "What difficulty costs to know, and budgets shared out over questions",
+        "The paper takes difficulty from 2048 samples a question and does not count them. Here it is estimated from a "
+        "few, counted and not; and a total budget is shared out over the questions by difficulty.",
+        _BINS,
+        tables=("budget",),
+    ),
+    Entry(
         "quality",
         "Difficulty of the questions, and calibration of the verifier",
         "What the strategies start from: how often base samples are right, and whether a step's score is the chance "

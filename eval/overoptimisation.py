@@ -88,7 +88,9 @@ def texts_at(folder: epath.PathLike, places: Sequence[int]) -> list[str]:
     return [found[place] for place in places]
 
 
-def chosen_rows(samples: Samples, rule: str, how: str, n: int | None = None, ties: str = "score") -> np.ndarray:
+def chosen_rows(
+    samples: Samples, rule: str, how: str, n: int | None = None, ties: str = "score", temperature: float = 1.0
+) -> np.ndarray:
     """Return the row of the table that disjoint blocks of n samples choose, `[Q, blocks]`; -1 where none can be read.
 
     Args:
@@ -97,6 +99,7 @@ def chosen_rows(samples: Samples, rule: str, how: str, n: int | None = None, tie
         how: Step aggregation behind the scores.
         n: Samples of a block; all of a run by default.
         ties: See `ttcjax.select.choose`.
+        temperature: The same.
     """
     questions, _, count = samples.row.shape
     size = count if n is None else n
@@ -105,7 +108,7 @@ def chosen_rows(samples: Samples, rule: str, how: str, n: int | None = None, tie
     def cut(values_QRN: np.ndarray) -> np.ndarray:
         return values_QRN[:, :, : blocks * size].reshape(-1, size)
 
-    chosen = choose(cut(samples.groups), cut(samples.scores(how)), rule, ties)
+    chosen = choose(cut(samples.groups), cut(samples.scores(how)), rule, ties, temperature)
     row = cut(samples.row)[np.arange(len(chosen)), np.maximum(chosen, 0)]
     return np.where(chosen < 0, -1, row).reshape(questions, -1)
 
@@ -144,10 +147,10 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
                 kept = registry.for_budget(strategy, n).n
                 samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
-                row = chosen_rows(samples, name.rule, how, ties=name.ties)
+                row = chosen_rows(samples, name.rule, how, None, name.ties, name.temperature)
             else:
                 table, places = bank, np.arange(bank.num_rows)
-                row = chosen_rows(base, name.rule, how, n, name.ties)
+                row = chosen_rows(base, name.rule, how, n, name.ties, name.temperature)
             values = _values(table, how, row, median_Q)
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}

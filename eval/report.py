@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from etils import epath
 from rich.console import Console
 
-from ttcjax.config import ExperimentConfig, config_hash, to_dict
+from ttcjax.config import ExperimentConfig, to_dict
 from ttcjax.errors import UserError
 from ttcjax.eval import (
+    budget,
     chains,
     claims,
     exchange_report,
@@ -29,7 +26,6 @@ from ttcjax.eval import (
     outcome,
     overoptimisation,
     page,
-    paired,
     report_files,
     rescore,
     revision_optimal,
@@ -39,29 +35,22 @@ from ttcjax.eval import (
     tables,
     weak,
 )
-from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import (
-    COLUMNS,
-    Bootstrap,
-    Samples,
-    StrategyName,
-    pass_at_k,
-    step_scores,
-    with_step_truth,
-)
+from ttcjax.eval.estimators import COLUMNS, StrategyName
 from ttcjax.eval.exchange_report import Source
+from ttcjax.eval.summary import (
+    Measured,
+    ease_of_questions,
+    first_error_threshold,
+    measure,
+    plain,
+    predicted_ease,
+    summarise,
+)
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
-from ttcjax.parquet import read_shard
-from ttcjax.search import registry
-from ttcjax.verify.aggregate import AGGREGATIONS, aggregate
-from ttcjax.verify.metrics import VALIDATION_SCHEMA, auroc, best_threshold, brier, first_error, reliability
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 """The keys of the summary that differ between two runs of the same config."""
-
-DEFAULT_THRESHOLD = 0.5
-_HISTOGRAM_BINS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -94,18 +83,18 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         search = overoptimisation.with_lines(rows.read_folder(workdir / "search", columns), workdir / "search")
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
     measured = measure(config, bank, search)
-    summary, missing = summarise(config, bank, search, threshold=threshold, threshold_source=source, measured=measured)
+    summary = summarise(config, bank, measured, threshold=threshold, threshold_source=source)
     ease = {"oracle": ease_of_questions(bank), "predicted": predicted_ease(bank, config.prm.aggregate)}
     trained, prompts = ledger.models(workdir), {}
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)
-        summary["compute"] = _plain(ledger.summarise(config, bank, search, prompts, trained))
+        summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained))
     exploited = overoptimisation.summarise(config, bank, search)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
-    summary["over_optimisation"] = _plain(exploited)
+    summary["over_optimisation"] = plain(exploited)
     if config.orm.base:
-        summary["orm"] = _plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
+        summary["orm"] = plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
     splits = None
     if config.revision.enabled:
         answers = chains.read(workdir / "chains")
@@ -115,18 +104,20 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
         found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
         made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
-        summary["revision"] = _plain(found | {"trajectories": made})
-        summary["accuracy"] |= _plain(accuracy)
+        summary["revision"] = plain(found | {"trajectories": made})
+        summary["accuracy"] |= plain(accuracy)
         if trained is not None:
-            summary["compute"]["revisions"] = _plain(ledger.revisions(config, answers, prompts, trained))
+            summary["compute"]["revisions"] = plain(ledger.revisions(config, answers, prompts, trained))
     if config.larger.enabled and trained is not None:
         found = _exchange(config, workdir, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
-        summary["exchange"] = _plain(found)
+        summary["exchange"] = plain(found)
     summary["claims"] = claims.summarise(summary)
-    if missing:
-        logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(missing))
+    if measured.missing:
+        logger.warning(
+            "%d results are missing and count as wrong: see missing.csv of the report", len(measured.missing)
+        )
 
-    files.table("missing", "strategy budget question seed sample", missing)
+    files.table("missing", "strategy budget question seed sample", measured.missing)
     report_files.write_tables(summary, files)
     report_files.draw(summary, files)
     summary |= _timing(workdir, began)
@@ -155,7 +146,7 @@ def _exchange(
     if splits is not None:
         ratios = splits.by_ratio("hierarchical")
         flops = {n: {name: costs["revisions"][name]["flops"] for name in names} for n, names in ratios.items()}
-        models = ("policy", "prm", "revision", f"orm/{config.orm.variants[0]}")
+        models = ("policy", "revision", f"orm/{config.orm.variants[0]}")
         sources["revisions"] = Source(splits.chains.questions, ratios, flops, models)
         sources["both"] = exchange_report.joined(sources["search"], sources["revisions"])
     tables = greedy.read(workdir / "greedy")
@@ -165,184 +156,6 @@ def _exchange(
     }
     tokens = np.mean([prompts[q] for q in ease]) + np.mean(tables["larger"]["tokens"].to_numpy())
     return exchange_report.summarise(config.sweep, sources, ease, right, trained, float(tokens))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Measured:
-    """What rows say of each question.
-
-    Attributes:
-        levels: Of each question, `[Q]`.
-        samples: Of the bank, with the ids of all questions.
-        accuracy: Each question's chance of a right answer `[Q]`, by strategy and budget.
-        missing: (strategy, budget, question, seed, sample) of every result that should exist and does not.
-    """
-
-    levels: np.ndarray
-    samples: Samples
-    accuracy: dict[str, dict[int, np.ndarray]]
-    missing: list[tuple[Any, ...]]
-
-
-def measure(
-    config: ExperimentConfig,
-    bank: pa.Table,
-    search: pa.Table,
-    grade_equal: Callable[[str, str], bool] | None = None,
-) -> Measured:
-    """Select answers from rows, by every strategy at every budget; arguments and errors as for `summarise`."""
-    questions, levels = _questions(config, bank, search)
-    samples = Samples.from_table(bank, questions, config.sweep.samples, grade_equal=grade_equal)
-    missing: list[tuple[Any, ...]] = [("sample", 0, *place) for place in samples.missing]
-    accuracy: dict[str, dict[int, np.ndarray]] = {}
-    for strategy in config.sweep.strategies:
-        name = StrategyName.parse(strategy)
-        how = name.aggregation(config.prm.aggregate)
-        accuracy[strategy] = {}
-        for n in config.sweep.budgets:
-            cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
-            if name.from_bank or (not cell.num_rows and name.is_best_of_n_at(n)):
-                accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties, name.temperature)
-                continue
-            if not cell.num_rows:
-                raise UserError(f"the search folder has no rows of {strategy} at budget {n}: delete it and run again")
-            kept = registry.for_budget(strategy, n).n
-            found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
-            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.temperature)
-            missing += [(strategy, n, *place) for place in found.missing]
-    return Measured(levels, samples, accuracy, missing)
-
-
-def summarise(
-    config: ExperimentConfig,
-    bank: pa.Table,
-    search: pa.Table,
-    *,
-    threshold: float = DEFAULT_THRESHOLD,
-    threshold_source: str = "default",
-    grade_equal: Callable[[str, str], bool] | None = None,
-    measured: Measured | None = None,
-) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-    """Compute every number of the report that does not depend on time.
-
-    Args:
-        config: The experiment.
-        bank: Rows of the sample bank, with the columns the estimators read.
-        search: Rows of all search strategies and budgets.
-        threshold: Steps that score below it are called wrong.
-        threshold_source: Where it comes from; goes into the summary.
-        grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
-        measured: What `measure` returns, where that is known already.
-
-    Returns:
-        The summary, and (strategy, budget, question, seed, sample) of every result that should exist and
-        does not.
-
-    Raises:
-        UserError: Results are missing as a whole or of another config.
-    """
-    if measured is None:
-        measured = measure(config, bank, search, grade_equal)
-    samples, accuracy, missing, levels = measured.samples, measured.accuracy, measured.missing, measured.levels
-    questions = samples.questions
-    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
-
-    def interval(values: np.ndarray) -> dict[str, float]:
-        return dataclasses.asdict(bootstrap(values))
-
-    pass_at_1 = samples.pass_at_1()
-    largest = max(config.sweep.budgets)
-    aggregated = {how: {n: samples.accuracy("weighted", how, n) for n in config.sweep.budgets} for how in AGGREGATIONS}
-    enough = len(questions) >= optimal.BINS * optimal.FOLDS
-    bins = quantile_bins(pass_at_1, optimal.BINS) if enough else None
-    summary = {
-        "name": config.name,
-        "config_hash": config_hash(config),
-        "questions": len(questions),
-        "samples": config.sweep.samples,
-        "pass_at_1": pass_at_1.mean(),
-        "pass_at_1_interval": interval(pass_at_1),
-        "pass_at_1_histogram": np.bincount(
-            np.minimum((pass_at_1 * _HISTOGRAM_BINS).astype(int), _HISTOGRAM_BINS - 1), minlength=_HISTOGRAM_BINS
-        ),
-        "pass_at_k": {str(n): interval(pass_at_k(samples.correct[:, 0], n)) for n in config.sweep.budgets},
-        "unparsable": 1 - (samples.groups >= 0).mean(),
-        "accuracy": {
-            strategy: {str(n): interval(values) for n, values in by_budget.items()}
-            for strategy, by_budget in accuracy.items()
-        },
-        "comparisons": [
-            {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high}
-            for a, b in _pairs(config.sweep.strategies)
-            for n in config.sweep.budgets
-            for found in [bootstrap.paired(accuracy[a][n], accuracy[b][n])]
-        ],
-        "aggregation": {
-            how: {str(n): interval(values) for n, values in by_budget.items()} for how, by_budget in aggregated.items()
-        },
-        "paired": paired.summarise(config.sweep, accuracy, aggregated, bins),
-        "per_level": _per_level(config, levels, pass_at_1, {name: accuracy[name][largest] for name in accuracy}),
-        **_by_difficulty(config, samples, accuracy),
-        "weak_verifiers": weak.summarise(config.sweep, samples, config.prm.aggregate),
-        "prm": _verifier_quality(config, bank, threshold) | {"first_error_threshold_source": threshold_source},
-        "missing": len(missing),
-    }
-    return _plain(summary), missing
-
-
-def _by_difficulty(
-    config: ExperimentConfig, samples: Samples, accuracy: dict[str, dict[int, np.ndarray]]
-) -> dict[str, Any]:
-    """Return what choosing by difficulty gains, where there are questions enough for bins and folds."""
-    if len(samples.questions) < optimal.BINS * optimal.FOLDS:
-        return {}
-    # Predicted without labels: the mean score that the verifier gives the same samples.
-    ease = {
-        "oracle": samples.pass_at_1(),
-        "predicted": samples.scores(config.prm.aggregate).mean(axis=(1, 2)),
-    }
-    return {"compute_optimal": optimal.summarise(config.sweep, accuracy, ease, claims.WEIGHTED)}
-
-
-def ease_of_questions(bank: pa.Table) -> dict[str, float]:
-    """Return the share of right base samples of each question."""
-    means = bank.select(["question", "correct"]).group_by("question").aggregate([("correct", "mean")])
-    return dict(zip(means["question"].to_pylist(), means["correct_mean"].to_pylist(), strict=True))
-
-
-def predicted_ease(bank: pa.Table, how: str) -> dict[str, float]:
-    """Return the mean score of each question's base samples, which needs no labels.
-
-    Args:
-        bank: Rows with `question` and `step_scores`.
-        how: Step aggregation behind a sample's score.
-    """
-    scores = pa.table({"question": bank["question"], "score": aggregate(step_scores(bank), how)})
-    means = scores.group_by("question").aggregate([("score", "mean")])
-    return dict(zip(means["question"].to_pylist(), means["score_mean"].to_pylist(), strict=True))
-
-
-def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
-    """Choose the first-error threshold on validation solutions.
-
-    Args:
-        path: Parquet file with the columns of `verify.metrics.VALIDATION_SCHEMA`; it may be absent.
-
-    Returns:
-        The threshold and where it comes from: `validation`, or `default` if the file is absent or holds no
-        solution with (or none without) an error.
-
-    Raises:
-        UserError: The file is corrupt.
-    """
-    path = epath.Path(path)
-    if not path.exists():
-        return DEFAULT_THRESHOLD, "default"
-    scores, truth, _ = with_step_truth(read_shard(path, VALIDATION_SCHEMA))
-    solutions_wrong = np.unique(truth.row_of_value[~truth.values])
-    if not 0 < len(solutions_wrong) < len(truth):
-        return DEFAULT_THRESHOLD, "default"
-    return best_threshold(scores, truth), "validation"
 
 
 def render(summary: dict[str, Any], console: Console) -> None:
@@ -389,6 +202,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if "compute_optimal" in summary:
         optimal.render(summary, console)
+        budget.render(summary["budget"], console)
     weak.render(summary["weak_verifiers"], console)
     if "over_optimisation" in summary:
         overoptimisation.render(summary["over_optimisation"], console)
@@ -401,81 +215,6 @@ def render(summary: dict[str, Any], console: Console) -> None:
         exchange_report.render(summary["exchange"], console)
     if summary.get("claims"):
         claims.render(summary["claims"], console)
-
-
-def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tuple[list[str], np.ndarray]:
-    """Return the ids of all questions in the order of their text, and their levels."""
-    level: dict[str, int] = {}
-    for table in (bank, search):
-        level |= dict(zip(table["question"].to_pylist(), table["level"].to_pylist(), strict=True))
-    # A generated data set has exactly the questions asked for; one read from files may have fewer.
-    if config.data.name == "procmath" and len(level) != config.data.num_test:
-        raise UserError(
-            f"results hold {len(level)} of {config.data.num_test} test questions: delete the bank and search "
-            "folders and run again"
-        )
-    questions = sorted(level)
-    return questions, np.array([level[question] for question in questions])
-
-
-def _pairs(strategies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is compared: weighted against majority, and each search against weighted."""
-    weighted = claims.WEIGHTED
-    if weighted not in strategies:
-        return []
-    searches = [(name, weighted) for name in strategies if not StrategyName.parse(name).from_bank]
-    return ([(weighted, "majority")] if "majority" in strategies else []) + searches
-
-
-def _per_level(
-    config: ExperimentConfig, levels: np.ndarray, pass_at_1: np.ndarray, accuracy: dict[str, np.ndarray]
-) -> dict[str, Any]:
-    result = {}
-    for level in np.unique(levels):
-        inside = levels == level
-        bootstrap = Bootstrap(int(inside.sum()), config.sweep.bootstrap, config.sweep.seed)
-        result[str(level)] = {
-            "count": int(inside.sum()),
-            "pass_at_1": dataclasses.asdict(bootstrap(pass_at_1[inside])),
-            "accuracy": {name: dataclasses.asdict(bootstrap(values[inside])) for name, values in accuracy.items()},
-        }
-    return result
-
-
-def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float) -> dict[str, Any]:
-    """Judge step scores against the step checker's truth, and as chances of a right answer.
-
-    The PRM is trained to predict how often a solution continued from a step ends right, and a bank sample is
-    one such continuation of each of its own steps; so calibration is measured against its final correctness.
-    """
-    steps = step_scores(bank)
-    correct = bank["correct"].to_numpy()
-    outcome = np.repeat(correct, steps.lengths)
-    bins = reliability(steps.values, outcome)
-    scores, truth, unaligned = with_step_truth(bank)
-    if unaligned:
-        logger.warning("%d bank rows have another number of step scores than of steps and are not judged", unaligned)
-    found = first_error(scores, truth, threshold)
-    return {
-        "aggregate": config.prm.aggregate,
-        "steps": len(steps.values),
-        "checked_solutions": len(truth),
-        "unaligned_solutions": unaligned,
-        "step_auroc": auroc(scores.values, truth.values),
-        "first_error_f1": found.f1,
-        "first_error_accuracy": found.error_accuracy,
-        "all_correct_accuracy": found.correct_accuracy,
-        "first_error_threshold": threshold,
-        "ece": bins.error,
-        "ece_target": "final answer is right",
-        "brier": brier(steps.values, outcome),
-        "reliability": [
-            {"low": low, "high": high, "count": count, "score": score, "target": target}
-            for low, high, count, score, target in zip(
-                bins.edges[:-1], bins.edges[1:], bins.counts, bins.scores, bins.targets, strict=True
-            )
-        ],
-    }
 
 
 def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:
@@ -493,19 +232,6 @@ def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:
             raise UserError(f"{path} is corrupt: delete {path.parent} and run again") from error
     seconds["report"] = round(time.perf_counter() - began, 3)
     return {"seconds": seconds, "compile_seconds": compile_seconds, "peak_rss_bytes": peak}
-
-
-def _plain(value: Any) -> Any:
-    """Return JSON's own types: numpy scalars unwrapped, floats to 6 places, NaN as null."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 def _number(value: float | None) -> str:

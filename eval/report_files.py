@@ -11,6 +11,7 @@ from etils import epath
 from matplotlib.figure import Figure
 
 from ttcjax.eval import (
+    budget,
     claims,
     exchange_report,
     figures,
@@ -67,6 +68,7 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
     if "compute" in summary:
         files.table("compute", "strategy budget measure value", ledger.csv_rows(summary))
     if "compute_optimal" in summary:
+        files.table("budget", f"part name m measure budget cost {estimate}", budget.csv_rows(summary["budget"]))
         files.table("by_difficulty", f"bins measure bin strategy budget {estimate}", optimal.csv_rows(summary))
     if "orm" in summary:
         files.table("verifiers", f"verifier selector budget {estimate}", outcome.csv_rows(summary["orm"]))
@@ -94,6 +96,7 @@ def draw(summary: dict[str, Any], files: Files) -> None:
     if "compute" in summary:
         files.figure("accuracy_vs_flops", ledger.figure(summary))
     if "compute_optimal" in summary:
+        files.figure("budget", budget.figure(summary["budget"]))
         files.figure("by_difficulty", optimal.figure_of_bins(summary, "oracle"))
         files.figure("by_difficulty_predicted", optimal.figure_of_bins(summary, "predicted"))
         files.figure("compute_optimal", optimal.figure(summary))

@@ -18,8 +18,9 @@ from ttcjax import cli, pipeline, sweeping
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.eval import catalogue, estimators, plan, report, rows
+from ttcjax.eval import catalogue, estimators, plan, rows
 from ttcjax.eval.shards import Part
+from ttcjax.eval.summary import measure, summarise
 
 CONFIG = """
 from ttcjax.config import ExperimentConfig
@@ -307,7 +308,7 @@ def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
         for i in range(4)
     ]
     table = pa.Table.from_pylist(bank, schema=pa.schema([rows.SCHEMA.field(name) for name in estimators.COLUMNS]))
-    return report.summarise(config, table, table.slice(0, 0))[0]
+    return summarise(config, table, measure(config, table, table.slice(0, 0)))
 
 
 @pytest.mark.parametrize("command", ["run", "report"])

@@ -34,7 +34,8 @@ from ttcjax.files import absolute, write_bytes
 logger = logging.getLogger(__name__)
 
 SCHEMA = 2
-"""Part of every fingerprint: raise it when the same settings come to mean other results or other files."""
+"""Part of every fingerprint: raise it when the same settings come to mean other results or other files of most stages;
+for one stage there is `Stage.version`."""
 
 RECORD = "stage.json"
 PART_RECORDS = "part-*.json"
@@ -70,6 +71,8 @@ class Stage:
     """Paths, from its folder, without which a complete stage is not complete after all."""
     switch: str | None = None
     """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
+    version: int = 1
+    """Part of its fingerprint: raise it when the same settings come to mean other results of this stage."""
 
     def wanted(self, config: ExperimentConfig) -> bool:
         """Return whether an experiment has this stage."""
@@ -245,6 +248,7 @@ STAGES = (
         ("data", "policy", "labels", "prm", "trajectories", "bank", "rescore", "search", "chains", "greedy"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
         ("../summary.json",),
+        version=2,
     ),
 )
 
@@ -275,6 +279,8 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
                 settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
             needs = {need.name: of(need) for need in needs_of(stage, config)}
             content = {"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs}
+            if stage.version > 1:  # Folders made before stages had versions stay good.
+                content["version"] = stage.version
             found[stage.name] = config_lib.config_hash(content)
         return found[stage.name]
 

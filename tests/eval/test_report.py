@@ -17,6 +17,7 @@ from ttcjax import compute, parquet
 from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
+from ttcjax.eval import summary as summary_lib
 from ttcjax.select import choose_one
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
@@ -181,8 +182,8 @@ def test_the_exchange_is_fed_with_what_was_measured(workdir):
     for number, found in enumerate((one, larger)):
         parquet.write_shard(parquet.shard_path(workdir / "greedy", number), found, rows.SCHEMA)
     bank, search = (rows.read_folder(workdir / name) for name in ("bank", "search"))
-    measured = report.measure(CONFIG, bank, search)
-    ease = report.ease_of_questions(bank)
+    measured = summary_lib.measure(CONFIG, bank, search)
+    ease = summary_lib.ease_of_questions(bank)
     prompts = dict.fromkeys(ease, 5)
     trained: dict[str, ledger.Trained] = {
         name: {"params": size, "tokens_seen": 1000} for name, size in (("policy", 10), ("prm", 10), ("larger", 140))

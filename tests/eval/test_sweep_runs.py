@@ -390,7 +390,7 @@ def test_a_finished_sweep_plans_what_it_took(models, whole):
     assert plan.lines(found, "")[-1] == "nothing is left to compute"
     tables = {name: rows.read_folder(workdir / name) for name in ("bank", "search")}
     prompts = ledger.prompt_tokens(config, workdir)
-    models_ = {name: {"params": size, "tokens_seen": 1} for name, size in PARAMS.items()}
+    models_ = {name: ledger.Trained(params=size, tokens_seen=1) for name, size in PARAMS.items()}
     counted = ledger.summarise(config, tables["bank"], tables["search"], prompts, models_)["per_question"]
     for cell in found.cells:
         if cell.stage == "search":
