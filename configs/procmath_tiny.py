@@ -40,34 +40,37 @@ def get_config() -> ExperimentConfig:
             steps=173,
             batch_size=64,
             seq_len=128,
+            accumulate=4,  # What is at work at once then stays in a CPU's caches: a fifth faster, and half the memory.
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
             validate_every=173,
         ),
         sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=64, waves=16, prompt_bucket=64),
-        labels=LabelConfig(questions=5000, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
+        labels=LabelConfig(questions=4500, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
         prm=PRMConfig(
             likelihood=True,
             imitation=1.0,
             train=TrainConfig(
-                steps=300,
+                steps=240,
                 batch_size=64,
                 seq_len=128,
+                accumulate=4,
                 # Far above the paper's 3e-5: that is for a large pretrained model, this one has 4e5 weights.
                 optimizer=OptimizerConfig(learning_rate=2e-3),
-                validate_every=100,
+                validate_every=80,
                 patience=4,
             ),
         ),
         revision=RevisionConfig(
             enabled=True,
             # Right answers too, the question once more after them: configs/procmath_revisions.py says why.
-            trajectories=TrajectoryConfig(questions=6000, samples=8, context="any"),
+            trajectories=TrajectoryConfig(questions=5000, samples=8, context="any"),
             train=TrainConfig(
-                steps=200,
+                steps=150,
                 batch_size=20,
                 seq_len=384,
+                accumulate=5,
                 optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-                validate_every=100,
+                validate_every=75,
                 past_minimum=1,
             ),
             max_seq_len=448,
@@ -79,11 +82,12 @@ def get_config() -> ExperimentConfig:
             likelihood=True,
             imitation=1.0,
             train=TrainConfig(
-                steps=80,
+                steps=64,
                 batch_size=20,
                 seq_len=384,
+                accumulate=5,
                 optimizer=OptimizerConfig(learning_rate=2e-3),
-                validate_every=40,
+                validate_every=32,
                 patience=4,
             ),
         ),
@@ -91,7 +95,7 @@ def get_config() -> ExperimentConfig:
             enabled=True,
             # 14.0 times the parameters.
             model=ModelConfig(
-                num_layers=6, d_model=288, num_heads=8, num_kv_heads=8, head_dim=36, d_ff=672, max_seq_len=256
+                num_layers=4, d_model=336, num_heads=8, num_kv_heads=8, head_dim=42, d_ff=896, max_seq_len=256
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30, final_fraction=0.02),
         ),
@@ -101,5 +105,5 @@ def get_config() -> ExperimentConfig:
             strategies=("majority", "best_of_n:select=weighted", "beam:width=4"),
             shard_questions=210,
         ),
-        chains=ChainsConfig(budgets=(1, 2, 4, 8, 16), answers=16, chains=2, questions=140, shard_questions=70),
+        chains=ChainsConfig(budgets=(1, 2, 4, 8, 16), answers=16, chains=2, questions=112, shard_questions=56),
     )

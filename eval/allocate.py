@@ -13,9 +13,6 @@ import numpy as np
 
 from ttcjax.errors import UserError
 
-REPEATS = 20
-"""Cuts into folds that reports average: the paper has one."""
-
 
 @dataclass(frozen=True, eq=False)
 class Choice:

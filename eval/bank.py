@@ -10,17 +10,19 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow.compute as pc
 from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
+from ttcjax.errors import UserError
 from ttcjax.eval import rows
 from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
-from ttcjax.sample.engine import Solution
+from ttcjax.sample.engine import Engine, Solution
 from ttcjax.sample.loading import load_engine
 from ttcjax.text import steps as step_text
 
@@ -54,6 +56,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     Returns:
         `questions`, `solutions`, `shards`, and of the shards made by this call `sampled` and `sampling_seconds`, from
         which solutions a second follow (the first batch compiles).
+
+    Raises:
+        UserError: The bank that samples are to be taken from has not got them, see `read_samples`.
     """
     task, splits = loader.load(config.data, workdir / "data")
     examples, samples, sampled, sampling = splits.test[:], config.sweep.samples, 0, 0.0
@@ -61,6 +66,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
+    earlier = None
+    if config.sweep.samples_from is not None and todo:
+        earlier = read_samples(epath.Path(config.sweep.samples_from), [e.id for e in examples], samples, engine)
     whole, left = (2 * samples * sum(s.questions for s in some) for some in (mine, todo))
     with progress(whole, "bank: solutions sampled and scored") as bar:
         bar.skip(whole - left)
@@ -69,9 +77,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             begin = time.perf_counter()
             asked = shard.take(examples)
             prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-            found = engine.sample(prompts, samples, config.sweep.seed)
-            sampling += time.perf_counter() - begin
-            sampled += sum(map(len, found))
+            if earlier is None:
+                found = engine.sample(prompts, samples, config.sweep.seed)
+                sampling += time.perf_counter() - begin
+                sampled += sum(map(len, found))
+            else:
+                found = [earlier[e.id][:samples] for e in asked]
+                bar.update(len(asked) * samples)
             found = engine.score(prompts, found)
             seconds = (time.perf_counter() - begin) / max(1, len(asked) * samples)
             table = result_rows(task, asked, found, strategy="sample", n=0, seed=config.sweep.seed, seconds=seconds)
@@ -84,6 +96,43 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         "sampled": sampled,
         "sampling_seconds": sampling,
     }
+
+
+def read_samples(
+    folder: epath.Path, questions: Sequence[str], samples: int, engine: Engine
+) -> dict[str, list[Solution]]:
+    """Return the solutions of a finished bank, in the order they were sampled, without scores.
+
+    Texts are read into tokens again, which need not be those that were sampled where a text can be written in several
+    ways.
+
+    Args:
+        folder: Of the bank.
+        questions: Ids that are wanted.
+        samples: Of each question, the first ones.
+        engine: Its tokenizer reads the texts.
+
+    Raises:
+        UserError: A shard is missing or damaged, or the bank lacks a sample that is wanted.
+    """
+    if not folder.is_dir():
+        raise UserError(f"sweep.samples_from names no folder: {folder}; give that of a finished bank")
+    table = rows.read_folder(folder, ("question", "sample", "text", "finished", "tokens", "logprob"))
+    table = table.filter(pc.field("sample") < samples).sort_by([("question", "ascending"), ("sample", "ascending")])
+    end = (engine.tokenizer.eos_id,)
+    found: dict[str, list[Solution]] = {question: [] for question in questions}
+    encoded = engine.tokenizer.encode_batch(table["text"].to_pylist())
+    for row, ids in zip(table.to_pylist(), encoded, strict=True):
+        tokens = (*ids, *(end if row["finished"] else ()))
+        solution = Solution(tokens, row["text"], row["finished"], row["logprob"], tokens_sampled=row["tokens"])
+        found.setdefault(row["question"], []).append(solution)
+    short = [question for question in questions if len(found[question]) < samples]
+    if short:
+        raise UserError(
+            f"{folder} has {len(found[short[0]])} samples of {short[0]}, and {samples} are wanted: lower "
+            "sweep.samples, or take a bank of the same questions"
+        )
+    return found
 
 
 def result_rows(

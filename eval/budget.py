@@ -18,7 +18,6 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval import difficulty, figures, tables
 from ttcjax.eval.allocate import (
-    REPEATS,
     compute_optimal,
     curve_gains,
     cuts,
@@ -139,7 +138,7 @@ def summarise(
     known of all questions; its intervals resample questions and do not share out again.
 
     Args:
-        settings: `seed`, `bootstrap` and `budgets` are used.
+        settings: `folds`, `fold_repeats`, `bootstrap`, `budgets` and `seed` are used.
         samples: Of the bank.
         how: Step aggregation behind the scores.
         accuracy: Each question's accuracy `[Q]`, by strategy and budget.
@@ -173,7 +172,11 @@ def summarise(
 
     def chosen(bins_Q: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
         found = compute_optimal(
-            np.stack([accuracy[name][n] for name in strategies]), bins_Q, repeats=REPEATS, seed=settings.seed
+            np.stack([accuracy[name][n] for name in strategies]),
+            bins_Q,
+            folds=settings.folds,
+            repeats=settings.fold_repeats,
+            seed=settings.seed,
         )
         return found.accuracy, found.chosen
 
@@ -193,7 +196,7 @@ def summarise(
     }
     for notion, values in per_sample.items():
         known = {n: chosen(quantiles[notion], n)[0] for n in budgets}
-        by_threshold = {n: chosen(difficulty.merge_small(absolute[notion], 2), n)[0] for n in budgets}
+        by_threshold = {n: chosen(difficulty.merge_small(absolute[notion], settings.folds), n)[0] for n in budgets}
         found["thresholds"][notion] = {
             "counts": {
                 str(number): int((absolute[notion] == number).sum()) for number in range(1, len(difficulty.EDGES) + 2)
@@ -324,31 +327,27 @@ def policy_label(name: str) -> str:
 
 
 def render(summary: dict[str, Any], console: Console) -> None:
-    """Print what difficulty from few samples costs in accuracy and generations, and what allocations gain."""
+    """Print what bins by few samples give, less best-of-N that spends those on answers, and what allocations gain.
+
+    With difficulty as the verifier predicts it, which is what one has; the tables on disk have the oracle's too.
+    """
     budgets = list(summary["thresholds"]["predicted"]["accuracy"])
-    table = tables.table("strategy chosen by difficulty from m samples: accuracy in %", ["N =", *budgets])
-    for notion, by_m in summary["estimated"].items():
-        for m, cells in by_m.items():
-            table.add_row(f"{notion}, m = {m}", *map(tables.cell, cells["accuracy"].values()))
-            table.add_row("- all samples", *map(tables.difference_cell, cells["minus_all"].values()), style="dim")
-        cells = summary["thresholds"][notion]
-        table.add_row(f"{notion}, 50/10%", *map(tables.cell, cells["accuracy"].values()))
-    console.print(table)
+    title = "strategy chosen by difficulty predicted from m samples: accuracy in %"
+    table = tables.table(title, ["N =", *budgets])
     for m, cells in summary["estimated"]["predicted"].items():
-        spent = ", ".join(f"{n} -> {cost}" for n, cost in cells["cost"].items())
-        agreed = cells["agreement"]
-        console.print(
-            f"m = {m}: {100 * agreed['same']:.0f}% of questions in the bin of all samples, "
-            f"{100 * agreed['within_one']:.0f}% within one; with it N costs {spent}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        table.add_row(f"m = {m}", *map(tables.cell, cells["accuracy"].values()))
+        same = cells.get("minus_same_cost", {})
+        less = (tables.difference_cell(same[n]) if n in same else "" for n in budgets)
+        table.add_row(f"- best-of-N at N + {m}", *less, style="dim")
+    cells = summary["thresholds"]["predicted"]
+    table.add_row("50/10% bins", *map(tables.cell, cells["accuracy"].values()))
+    console.print(table)
     if not summary["allocation"]:
         return
     totals = summary["allocation"]
     table = tables.table("shared out over questions: points above the same for all", ["N =", *totals])
     table.add_row("the same for all (%)", *(tables.cell(cells["uniform"]) for cells in totals.values()))
-    for name in next(iter(totals.values()))["policies"]:
+    for name in (name for name in next(iter(totals.values()))["policies"] if name.startswith("predicted")):
         gains = (cells["policies"][name]["minus_uniform"] for cells in totals.values())
         table.add_row(policy_label(name), *map(tables.difference_cell, gains))
     console.print(table)

@@ -226,7 +226,9 @@ def figure(found: dict[str, Any]) -> Figure:
         grid = drawn.subplots(len(sources), 2, squeeze=False)
         for (left, right), (name, cells) in zip(grid, sources.items(), strict=True):
             _curves(left, found, cells)
-            left.set_title(f"{name}: {cells['questions']} questions by difficulty; stars: {_times(found)} as large")
+            left.set_title(
+                f"{name}: {cells['questions']} questions by difficulty; stars: {_times(found)} as large", pad=16
+            )
             _bars(right, cells)
             right.set_title(f"{name}: better than the larger model by")
         return drawn
@@ -252,11 +254,10 @@ def _curves(axes: Axes, found: dict[str, Any], cells: dict[str, Any]) -> None:
             f"R = {r:g}",
             (kappa, 1.0),
             xycoords=("data", "axes fraction"),
-            xytext=(-3, -2),
+            xytext=(0, 2),
             textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="top",
+            ha="center",
+            va="bottom",
             color=figures.MUTED,
             fontsize=8,
         )
@@ -286,11 +287,7 @@ def _bars(axes: Axes, cells: dict[str, Any]) -> None:
 
 def render(found: dict[str, Any], console: Console) -> None:
     """Print the relative differences at the paper's R, and up to which R the smaller model wins."""
-    ratio, greedy = _times(found), found["greedy"]
-    title = (
-        f"exchange with a model {ratio} as large (greedy {100 * greedy['larger']['mean']:.1f}%, the smaller "
-        f"{100 * greedy['policy']['mean']:.1f}%): % better, R = D_inference / D_pretrain"
-    )
+    title = f"% better than a model {_times(found)} as large, R = D_inference / D_pretrain"
     table = tables.table(title, ["", *(f"R = {r:g}" for r in MARKED["v1"]), "wins"])
     for name, cells in found["sources"].items():
         for group in GROUPS:
@@ -300,6 +297,8 @@ def render(found: dict[str, Any], console: Console) -> None:
             wins = even["wins"] if even["r"] is None else f"R < {even['r']:.2g}"
             table.add_row(f"{name}, {group}", *points, wins)
     console.print(table)
+    larger, smaller = (100 * found["greedy"][model]["mean"] for model in ("larger", "policy"))
+    console.print(f"once and greedily the larger one is right in {larger:.1f}%, the smaller in {smaller:.1f}%")
 
 
 def csv_rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -16,6 +16,7 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.eval import rows
 from ttcjax.eval.bank import result_rows
+from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
 from ttcjax.sample.loading import load_engine
@@ -24,8 +25,25 @@ MODELS = ("policy", "larger")
 """The stages that trained them, and the number of their shard."""
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+SCHEMA = rows.SCHEMA
+
+
+def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+    """Return the stage's shards, one a model, of so many test questions."""
+    return [
+        Shard(name, answers=((name, 1),), seed=0, number=number, first=0, questions=questions, generations=1)
+        for number, name in enumerate(f"greedy:{model}" for model in MODELS)
+    ]
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
     """Answer the test questions, a shard a model; finished shards are kept.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder.
+        out: The folder of this stage.
+        part: Which of the shards are this process's.
 
     Returns:
         `questions`, `shards`.
@@ -33,20 +51,22 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     task, splits = loader.load(config.data, workdir / "data")
     examples = splits.test[:]
     sampler = dataclasses.replace(config.sampler, temperature=0.0)
-    with progress(len(MODELS) * len(examples), "greedy: answers") as bar:
-        for number, model in enumerate(MODELS):
-            path = shard_path(out, number)
-            if is_whole(path, rows.SCHEMA):
-                bar.skip(len(examples))
+    every = shards(config, len(examples))
+    with progress(sum(shard.questions for shard in part.of(every)), "greedy: answers") as bar:
+        for shard in part.of(every):
+            (path,) = shard.paths(out)
+            if is_whole(path, SCHEMA):
+                bar.skip(shard.questions)
                 continue
-            engine = load_engine(workdir, sampler, policy=model, verifier=None)
+            engine = load_engine(workdir, sampler, policy=MODELS[shard.number], verifier=None)
             engine.on_batch = bar.update
             begin = time.perf_counter()
-            found = engine.sample([engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples], 1, seed=0)
+            prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
+            found = engine.sample(prompts, 1, shard.seed)
             seconds = (time.perf_counter() - begin) / len(examples)
-            table = result_rows(task, examples, found, strategy=f"greedy:{model}", n=1, seed=0, seconds=seconds)
-            write_shard(path, table, rows.SCHEMA)
-    return {"questions": len(examples), "shards": len(MODELS)}
+            table = result_rows(task, examples, found, strategy=shard.strategy, n=1, seed=shard.seed, seconds=seconds)
+            write_shard(path, table, SCHEMA)
+    return {"questions": len(examples), "shards": len(every)}
 
 
 def read(folder: epath.Path) -> dict[str, pa.Table]:
@@ -57,6 +77,6 @@ def read(folder: epath.Path) -> dict[str, pa.Table]:
     """
     columns = ("question", "correct", "tokens")
     return {
-        model: read_shard(shard_path(folder, number), rows.SCHEMA, columns, delete=folder)
+        model: read_shard(shard_path(folder, number), SCHEMA, columns, delete=folder)
         for number, model in enumerate(MODELS)
     }

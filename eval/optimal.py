@@ -13,12 +13,11 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.allocate import REPEATS, Choice, compute_optimal, regret
+from ttcjax.eval.allocate import Choice, compute_optimal, regret
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap
 
 BINS = 5
-FOLDS = 2
 CHOSEN = "chosen"
 """Stands among the strategies of a bin for what is chosen there."""
 
@@ -83,12 +82,18 @@ def choices(
     """Choose a strategy for each bin at every budget, on one fold for the other.
 
     Args:
-        settings: `seed` is used.
+        settings: `folds`, `fold_repeats` and `seed` are used.
         candidates: Each question's accuracy `[Q]`, by budget and strategy.
         bins_Q: The bin of each question.
     """
     return {
-        n: compute_optimal(np.stack(list(accuracy.values())), bins_Q, folds=FOLDS, repeats=REPEATS, seed=settings.seed)
+        n: compute_optimal(
+            np.stack(list(accuracy.values())),
+            bins_Q,
+            folds=settings.folds,
+            repeats=settings.fold_repeats,
+            seed=settings.seed,
+        )
         for n, accuracy in candidates.items()
     }
 
@@ -108,7 +113,7 @@ def summarise(
     """Choose a strategy for each difficulty bin and budget on one fold and judge it on the other.
 
     Args:
-        settings: `seed` and `bootstrap` are used.
+        settings: `folds`, `fold_repeats`, `bootstrap` and `seed` are used.
         accuracy: Each question's accuracy `[Q]`, by strategy and budget.
         ease: For each notion of difficulty (`oracle`, `predicted`) how easy each question is, `[Q]`.
         baseline: The strategy that saved compute is counted against, where it is among them.

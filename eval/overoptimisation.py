@@ -134,7 +134,6 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
     median_Q = _median_lines(base, bank)
     found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}}
     exploited: list[tuple[float, str, int, int]] = []
-    searches = [name for name in config.sweep.strategies if not StrategyName.parse(name).from_bank]
     strategy_of_row = np.array(search["strategy"].to_pylist(), object)
     for strategy in config.sweep.strategies:
         name = StrategyName.parse(strategy)
@@ -154,7 +153,7 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
             values = _values(table, how, row, median_Q)
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
-            if n == max(config.sweep.budgets) and (strategy in searches or not searches):
+            if n == max(config.sweep.budgets) and (cell.num_rows or not search.num_rows):
                 wrong = made & (values["right"] == 0)
                 scores = np.where(wrong, values["score"], -np.inf)
                 for at in np.argsort(-scores, axis=None, kind="stable")[:EXAMPLES]:

@@ -17,7 +17,7 @@ from ttcjax import compute
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
-from ttcjax.eval import bank, chains, ledger, rescore, sweep
+from ttcjax.eval import bank, chains, greedy, ledger, rescore, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import duration
 from ttcjax.parquet import read_shard, shard_path
@@ -25,7 +25,7 @@ from ttcjax.search import registry
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train import label
 
-STAGES = {"bank": bank, "rescore": rescore, "search": sweep, "chains": chains}
+STAGES = {"bank": bank, "rescore": rescore, "search": sweep, "chains": chains, "greedy": greedy}
 """The stages that are planned, each with `SCHEMA` and `shards(config, questions)`."""
 
 BOUND = "sampler.max_tokens"
@@ -259,12 +259,18 @@ class _Costs:
             generations,
             policy,
             verifier,
-            compute.inference(self.params["revision" if stage == "chains" else "policy"], policy),
+            compute.inference(self._writer(stage, answers), policy),
             compute.inference(self._reader(stage), verifier),
             seconds,
         )
         read = own and stage != "rescore"
         return amount, stage if read else self.token_from, seconds_from
+
+    def _writer(self, stage: str, answers: tuple[tuple[str, int], ...]) -> int:
+        """Return the parameters of what writes solutions."""
+        if stage == "greedy":
+            return self.params[answers[0][0].partition(":")[2]]
+        return self.params["revision" if stage == "chains" else "policy"]
 
     def _reader(self, stage: str) -> int:
         """Return the parameters of what reads solutions; the mean, where several verifiers do."""
@@ -282,6 +288,9 @@ class _Costs:
         # What the bank's verifier read is read once more.
         _, read = self._bank(list(self.seen["bank"].values()), answers, self.config.sweep.samples)
         return 0.0, read
+
+    def _greedy(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        return self.prompt + (_mean(own, "tokens") if own else self.token), 0.0
 
     def _search(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
         if own:

@@ -32,10 +32,11 @@ from ttcjax.eval import (
     revision_report,
     revisions,
     rows,
+    sweep,
     tables,
     weak,
 )
-from ttcjax.eval.estimators import COLUMNS, StrategyName
+from ttcjax.eval.estimators import COLUMNS
 from ttcjax.eval.exchange_report import Source
 from ttcjax.eval.summary import (
     Measured,
@@ -77,7 +78,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
     columns = (*COLUMNS, *ledger.COLUMNS, "gold")
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
-    searches = [name for name in config.sweep.strategies if not StrategyName.parse(name).from_bank]
+    searches = sweep.search_cells(config)
     search = bank.slice(0, 0)
     if searches:
         search = overoptimisation.with_lines(rows.read_folder(workdir / "search", columns), workdir / "search")

@@ -112,7 +112,7 @@ def summarise(
     pass_at_1 = samples.pass_at_1()
     largest = max(config.sweep.budgets)
     aggregated = {how: {n: samples.accuracy("weighted", how, n) for n in config.sweep.budgets} for how in AGGREGATIONS}
-    enough = len(questions) >= optimal.BINS * optimal.FOLDS
+    enough = len(questions) >= optimal.BINS * config.sweep.folds
     bins = quantile_bins(pass_at_1, optimal.BINS) if enough else None
     summary = {
         "name": config.name,
@@ -153,7 +153,7 @@ def _by_difficulty(
     config: ExperimentConfig, samples: Samples, accuracy: dict[str, dict[int, np.ndarray]]
 ) -> dict[str, Any]:
     """Return what choosing by difficulty gains, where there are questions enough for bins and folds."""
-    if len(samples.questions) < optimal.BINS * optimal.FOLDS:
+    if len(samples.questions) < optimal.BINS * config.sweep.folds:
         return {}
     # Predicted without labels: the mean score that the verifier gives the same samples.
     ease = {

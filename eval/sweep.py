@@ -12,6 +12,7 @@ from ttcjax.data import loader
 from ttcjax.eval import rows
 from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.bank import result_rows
+from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
@@ -27,14 +28,15 @@ SCHEMA = rows.SCHEMA
 def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int]]]:
     """Return the searches to run, each with the (strategy name, budget) pairs that it answers.
 
-    Majority and best-of-N come from the bank. Different names that mean the same search at a budget, such as
-    `beam:width=4` and `beam:width=sqrt` at 16, share one run.
+    Majority and best-of-N come from the bank, and so do searches at budgets below their width. Different names that
+    mean the same search at a budget, such as `beam:width=4` and `beam:width=sqrt` at 16, share one run.
     """
     cells: dict[Strategy, list[tuple[str, int]]] = {}
     for name in config.sweep.strategies:
         for budget in config.sweep.budgets:
             strategy = registry.for_budget(name, budget, max_rounds=config.sweep.max_rounds)
-            if name.partition(":")[0] in registry.FROM_SAMPLES:
+            parsed = StrategyName.parse(name)
+            if parsed.from_bank or parsed.is_best_of_n_at(budget):
                 continue
             cells.setdefault(strategy.resolved(), []).append((name, budget))
     return cells

@@ -63,7 +63,7 @@ environment:
 """
 
 _SWEEP_EPILOG = """\
-It runs the stages bank, rescore, search and chains, those that the config has, and then the report; the models must
+It runs the stages bank, rescore, search, chains and greedy, those that the config has, then the report; the models must
 be trained. What is complete is kept, shard by shard: the same command goes on after any interruption.
 
 examples:

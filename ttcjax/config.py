@@ -459,12 +459,19 @@ class SweepConfig:
 
     samples: int = 64
     """Base samples a test question in the bank; the largest budget of majority and best-of-N."""
+    samples_from: str | None = None
+    """Folder of a finished bank whose samples are taken instead of sampling anew: their texts are graded and scored
+    again, by this run's verifier."""
     budgets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     strategies: tuple[str, ...] = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
     seeds: int = 1
     """Independent runs of each search strategy, averaged within a question."""
     bootstrap: int = 2000
     """Resamples over questions behind each 95% interval."""
+    folds: int = 2
+    """Parts of a difficulty bin: the strategy for one is chosen on the others (Snell et al. 2024, section 3.2)."""
+    fold_repeats: int = 20
+    """Random cuts into such parts that are averaged; the paper has one."""
     max_rounds: int = 40
     """Most steps of a search (Snell et al. 2024, section 5.2)."""
     shard_questions: int = 64
@@ -478,8 +485,9 @@ class SweepConfig:
             max(self.budgets) <= self.samples,
             f"sweep.samples ({self.samples}) must be at least the largest budget ({max(self.budgets)})",
         )
-        for name in ("samples", "seeds", "bootstrap", "max_rounds", "shard_questions"):
+        for name in ("samples", "seeds", "bootstrap", "fold_repeats", "max_rounds", "shard_questions"):
             require(getattr(self, name) > 0, f"sweep.{name} must be positive, not {getattr(self, name)}")
+        require(self.folds > 1, f"sweep.folds must be 2 or more, one to choose on and one to judge, not {self.folds}")
 
 
 @dataclass(frozen=True)
@@ -536,8 +544,9 @@ class ExperimentConfig:
             "revision model reads what the policy reads, and answers before it",
         )
         require(
-            self.chains.questions == 0 or self.chains.questions >= 10,
-            f"chains.questions must be 10 or more, two for each of five difficulty bins, not {self.chains.questions}",
+            self.chains.questions == 0 or self.chains.questions >= 5 * self.sweep.folds,
+            f"chains.questions must be {5 * self.sweep.folds} or more, one for each fold of five difficulty bins, not "
+            f"{self.chains.questions}",
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -38,6 +39,8 @@ SCHEMA = 2
 for one stage there is `Stage.version`."""
 
 RECORD = "stage.json"
+MANIFEST = "manifest.json"
+"""Size and hash of every shard of a stage, for those to whom its folder is given."""
 PART_RECORDS = "part-*.json"
 """What each of several processes leaves in the partial folder of a stage that they share."""
 LOCK = ".lock"
@@ -199,7 +202,7 @@ STAGES = (
         "ttcjax.eval.bank",
         "sample and score solutions of the test questions",
         ("data", "policy", "prm"),
-        ("sampler", "sweep.samples", "sweep.seed", "sweep.shard_questions"),
+        ("sampler", "sweep.samples", "sweep.samples_from", "sweep.seed", "sweep.shard_questions"),
     ),
     Stage(
         "rescore",
@@ -275,6 +278,8 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
     def of(stage: Stage) -> str:
         if stage.name not in found:  # Stages share what they read.
             settings = {path: _lookup(tables, path) for path in stage.settings}
+            # What is not given changes nothing, so folders made before there was such a setting stay good.
+            settings = {path: value for path, value in settings.items() if value is not None}
             if stage.name != "report":
                 settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
             needs = {need.name: of(need) for need in needs_of(stage, config)}
@@ -444,10 +449,19 @@ def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, **optio
 def finish(stage: Stage, workdir: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
     """Write the record of a stage that is done, publish its folder, and return the record."""
     partial = workdir / f"{stage.name}.partial"
+    shards = [*partial.glob("shard-*.parquet"), *partial.glob("*/shard-*.parquet")]
+    if shards:
+        files = {str(path.relative_to(partial)): _identity(path) for path in sorted(shards, key=str)}
+        write_json(partial / MANIFEST, {"stage": stage.name, "fingerprint": record["fingerprint"], "files": files})
     record |= {"complete": True, "versions": _versions()}
     write_json(partial / RECORD, record)
     partial.rename(workdir / stage.name)
     return record
+
+
+def _identity(path: epath.Path) -> dict[str, int | str]:
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _seconds_of_last_attempt(partial: epath.Path, record: dict[str, Any]) -> float:

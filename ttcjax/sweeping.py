@@ -34,7 +34,7 @@ from ttcjax.search import registry
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("bank", "rescore", "search", "chains")
+NAMES = ("bank", "rescore", "search", "chains", "greedy")
 """The stages of an evaluation that sample or score, in order; the report follows."""
 
 _GATE = ".lock-stages"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import logging
 import pathlib
@@ -20,6 +21,7 @@ from ttcjax.config import (
     ChainsConfig,
     DataConfig,
     ExperimentConfig,
+    LargerConfig,
     ModelConfig,
     ORMConfig,
     RevisionConfig,
@@ -27,7 +29,7 @@ from ttcjax.config import (
     SweepConfig,
 )
 from ttcjax.errors import UserError
-from ttcjax.eval import bank, chains, ledger, plan, rescore, rows, sweep
+from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.parquet import shard_path, write_shard
 from ttcjax.pipeline import Stage
@@ -37,6 +39,9 @@ from ttcjax.train import label
 
 QUESTIONS, LIMIT = 12, 192
 PARAMS = {"policy": 1000, "prm": 700, "revision": 1100, "orm/history": 900, "orm/no_history": 500, "base_orm": 800}
+PARAMS |= {"larger": 14_000}
+MADE = ("bank", "rescore", "search", "chains")
+"""What a sweep of `CONFIG` makes; it has no larger model."""
 CONFIG = ExperimentConfig(
     data=DataConfig(name="gsm8k", dir="unset", num_train=20, num_valid=5, num_test=QUESTIONS),
     model=ModelConfig(max_seq_len=LIMIT),
@@ -149,7 +154,7 @@ def scripted(tiny, monkeypatch):
     def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
         return ScriptedEngine(tiny.tokenizer, sampler, verifier)
 
-    for module in (bank, rescore, sweep, chains):
+    for module in (bank, rescore, sweep, chains, greedy):
         monkeypatch.setattr(module, "load_engine", load_engine)
     monkeypatch.setattr(sweep, "search", scripted_search)
 
@@ -202,23 +207,96 @@ def whole(models):
     """The config of a sweep in one process, run, and its rows."""
     config = models("whole")
     records = sweeping.run(config)
-    assert list(records) == ["bank", "rescore", "search", "chains", "report"]
+    assert list(records) == [*MADE, "report"]
     return config, files(config)
+
+
+def test_a_manifest_tells_every_shard(whole):
+    config, found = whole
+    workdir = pathlib.Path(config.workdir)
+    told = {}
+    for name in MADE:
+        manifest = json.loads((workdir / name / "manifest.json").read_text())
+        assert manifest["fingerprint"] == pipeline.fingerprint(pipeline.get_stage(name), config)
+        told |= {f"{name}/{path}": identity for path, identity in manifest["files"].items()}
+    assert set(told) == set(found)
+    for path, identity in told.items():
+        content = (workdir / path).read_bytes()
+        assert identity == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def test_parts_find_what_one_process_finds(models, whole):
     _, expected = whole
-    assert len(expected) == 3 + 3 + 6 * 2 * 3 + 2, (
-        "shards of bank, rescore, six names and budgets with two seeds, chains"
+    assert len(expected) == 3 + 3 + 5 * 2 * 3 + 2, (
+        "shards of bank, rescore, five names and budgets with two seeds, chains"
     )
     config = models("parts")
     first = parts(config, 3, order=(2, 3, 1))
     assert [list(records) for records in first] == [[], [], ["bank", "search", "chains"]]
     assert sweeping.waits_for(config) == ["rescore (2 of 3 shards missing)"], "only the last part saw a complete bank"
     again = parts(config, 3)
-    assert [set(records) for records in again][-1] == {"bank", "rescore", "search", "chains", "report"}
+    assert [set(records) for records in again][-1] == {*MADE, "report"}
     assert files(config) == expected
     assert json.loads((pathlib.Path(config.workdir) / "summary.json").read_text())
+
+
+def test_greedy_answers_are_part_of_a_sweep(models):
+    larger = LargerConfig(True, ModelConfig(max_seq_len=LIMIT))
+    one, two = models("one", larger=larger), models("two", larger=larger)
+    planned = [cell for cell in sweeping.plan(one).cells if cell.stage == "greedy"]
+    assert [cell.answers for cell in planned] == [((f"greedy:{model}", 1),) for model in greedy.MODELS]
+    for cell, model in zip(planned, greedy.MODELS, strict=True):
+        assert cell.whole.policy_flops == pytest.approx(2 * PARAMS[model] * cell.whole.policy_tokens)
+        assert (cell.whole.generations, cell.whole.verifier_tokens) == (QUESTIONS, 0)
+    assert list(sweeping.run(one)) == [*sweeping.NAMES, "report"]
+    parts(two, 2)
+    assert "report" in parts(two, 2)[-1]
+    assert files(two) == files(one)
+    assert len([name for name in files(one) if name.startswith("greedy/")]) == 2
+
+
+def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
+    one = models("one")
+    folder = pathlib.Path(one.workdir) / "bank"
+    bank.run(one, epath.Path(one.workdir), epath.Path(folder))
+    taken = dataclasses.replace(one.sweep, samples=3, budgets=(1, 2), samples_from=str(folder))
+    other = models("other", sweep=taken)
+
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+        engine = ScriptedEngine(one_engine.tokenizer, sampler, "another verifier")
+        engine.sample = None  # type: ignore[assignment]
+        return engine
+
+    one_engine = bank.load_engine(one.workdir, one.sampler)
+    monkeypatch.setattr(bank, "load_engine", load_engine)
+    found = bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")
+    assert (found["solutions"], found["sampled"]) == (3 * QUESTIONS, 0)
+    before, after = (
+        {(r["question"], r["sample"]): r for r in rows.read_folder(pathlib.Path(c.workdir) / "bank").to_pylist()}
+        for c in (one, other)
+    )
+    assert set(after) == {key for key in before if key[1] < 3}
+    for key, row in after.items():
+        same = ("text", "finished", "tokens", "logprob", "answer", "correct", "gold", "seed")
+        assert {name: row[name] for name in same} == {name: before[key][name] for name in same}
+        assert row["step_scores"] != before[key]["step_scores"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples_from": "nowhere"}, "sweep.samples_from names no folder: nowhere"),
+        ({"samples": 5}, "has 4 samples of gsm8k-test-00001, and 5 are wanted: lower sweep.samples"),
+    ],
+)
+def test_samples_that_are_not_there_are_said_so(models, changes, message):
+    one = models("one")
+    folder = epath.Path(one.workdir) / "bank"
+    bank.run(one, epath.Path(one.workdir), folder)
+    sweep_config = dataclasses.replace(one.sweep, **{"samples_from": str(folder), **changes})
+    other = models("other", sweep=sweep_config)
+    with pytest.raises(UserError, match=message):
+        bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")
 
 
 def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog):
@@ -256,7 +334,7 @@ def test_parts_with_real_models_find_what_one_process_finds(models, real_engines
 
 
 def test_what_parts_measured_is_added_up(models, whole):
-    one = {n: pipeline.read_record(epath.Path(whole[0].workdir) / n) for n in sweeping.NAMES}
+    one = {n: pipeline.read_record(epath.Path(whole[0].workdir) / n) for n in MADE}
     config = models("parts")
     parts(config, 2)
     parts(config, 2)
@@ -296,7 +374,7 @@ def test_a_stage_whose_completion_was_killed_is_completed_without_work(models, m
     pipeline.write_json(workdir / "bank.partial" / "stage.json", record | {"complete": False, "parts": True})
     shutil.rmtree(workdir / "report")
     monkeypatch.setattr(bank, "write_shard", lambda *_: pytest.fail("a shard that was whole is made again"))
-    assert set(sweeping.run_part(config, Part(2, 2))) == {*sweeping.NAMES, "report"}
+    assert set(sweeping.run_part(config, Part(2, 2))) == {*MADE, "report"}
 
 
 def test_without_locks_parts_make_shards_and_a_plain_sweep_completes_the_stages(models, whole, monkeypatch):
@@ -308,7 +386,7 @@ def test_without_locks_parts_make_shards_and_a_plain_sweep_completes_the_stages(
     assert not list(workdir.glob(".lock*"))
     assert len(files(config)) == len(whole[1]) - 3, "all but those of rescore, which reads a complete bank"
     monkeypatch.setattr(bank, "write_shard", lambda *_: pytest.fail("a shard that was whole is made again"))
-    assert list(sweeping.run(config)) == [*sweeping.NAMES, "report"]
+    assert list(sweeping.run(config)) == [*MADE, "report"]
     assert files(config) == whole[1]
 
 
