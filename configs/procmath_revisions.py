@@ -1,7 +1,7 @@
 """Revisions at length, with the demo's policy: more steps, chains of 64 answers, budgets to 64, every verifier.
 
 Command:   ttcjax run configs/procmath_revisions.py --workdir runs/revisions
-           (a copy of the demo's folder under that name saves the stages that both share)
+           (a copy of the demo's folder under that name saves the data, the policy and the larger one)
 Hardware:  two CPU cores, no accelerator, no downloads.
 Time:      about an hour after the demo's stages, with other work beside it.
 Expect:    pass@1 0.56 at every step of a chain; 16 answers in parallel 0.69, one chain of 16 0.68.
@@ -30,6 +30,8 @@ def get_config() -> ExperimentConfig:
         demo,
         name="procmath_revisions",
         workdir="runs/procmath_revisions",
+        labels=dataclasses.replace(demo.labels, questions=5000),
+        prm=dataclasses.replace(demo.prm, train=dataclasses.replace(demo.prm.train, steps=300, validate_every=100)),
         revision=RevisionConfig(
             enabled=True,
             trajectories=TrajectoryConfig(questions=16_000, samples=8, context="any"),

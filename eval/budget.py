@@ -267,7 +267,7 @@ def figure(summary: dict[str, Any]) -> Figure:
         summary: What `summarise` returns, with JSON's own types.
     """
     with mpl.rc_context(figures.STYLE):
-        drawn = figures.new_figure(13.5, 4.2)
+        drawn = figures.new_figure(14.5, 4.2)
         left, right = drawn.subplots(1, 2)
         for i, (m, cells) in enumerate(summary["estimated"]["predicted"].items()):
             points = cells["accuracy"].values()
@@ -288,7 +288,7 @@ def figure(summary: dict[str, Any]) -> Figure:
             title="Strategy chosen by difficulty predicted from m samples",
         )
         if summary["estimated"]["predicted"]:
-            left.legend(frameon=False, fontsize=8, loc="lower right")
+            left.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         totals = summary["allocation"]
         names = list(next(iter(totals.values()))["policies"]) if totals else []
         for i, name in enumerate(names):

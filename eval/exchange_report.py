@@ -279,7 +279,8 @@ def _bars(axes: Axes, cells: dict[str, Any]) -> None:
         high = [100 * (point["high"] - point["mean"]) for _, point in known]
         axes.errorbar(at, means, yerr=[low, high], fmt="none", ecolor=figures.MUTED, elinewidth=1, capsize=2, zorder=3)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(names)), [f"{n} (bins {'-'.join(map(str, GROUPS[n]))})" for n in names])
+    bins = [f"bin{'s' * (len(GROUPS[n]) > 1)} {'-'.join(map(str, GROUPS[n]))}" for n in names]
+    axes.set_xticks(range(len(names)), [f"{n} ({which})" for n, which in zip(names, bins, strict=True)])
     axes.set_ylabel("% of the larger model's accuracy")
     axes.grid(axis="x", visible=False)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -46,6 +46,7 @@ from ttcjax.eval.summary import (
     plain,
     predicted_ease,
     summarise,
+    unreadable,
 )
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
@@ -76,7 +77,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """
     began = time.perf_counter()
     workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
-    columns = (*COLUMNS, *ledger.COLUMNS, "gold")
+    columns = (*COLUMNS, *ledger.COLUMNS, "gold", "finished")
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = sweep.search_cells(config)
     search = bank.slice(0, 0)
@@ -119,6 +120,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         )
 
     files.table("missing", "strategy budget question seed sample", measured.missing)
+    files.table("unreadable", "strategy budget question seed sample why", unreadable(bank, search))
     report_files.write_tables(summary, files)
     report_files.draw(summary, files)
     summary |= _timing(workdir, began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,6 +182,20 @@ def predicted_ease(bank: pa.Table, how: str) -> dict[str, float]:
     scores = pa.table({"question": bank["question"], "score": aggregate(step_scores(bank), how)})
     means = scores.group_by("question").aggregate([("score", "mean")])
     return dict(zip(means["question"].to_pylist(), means["score_mean"].to_pylist(), strict=True))
+
+
+def unreadable(*tables: pa.Table) -> Iterator[tuple[Any, ...]]:
+    """Yield (strategy, budget, question, seed, sample, why) of every row without an answer that can be read.
+
+    Such rows count as wrong.
+
+    Args:
+        tables: Rows with these columns, `answer` and `finished`.
+    """
+    for table in tables:
+        for row in table.filter(pc.field("answer").is_null()).to_pylist():
+            why = "no answer found" if row["finished"] else "cut off"
+            yield (*(row[key] for key in ("strategy", "n", "question", "seed", "sample")), why)
 
 
 def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:

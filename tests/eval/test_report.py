@@ -252,6 +252,22 @@ def test_missing_samples_count_as_wrong_and_are_listed(tmp_path):
     assert "beam:width=4,4,test-000,3,1" in listed
 
 
+def test_answers_that_cannot_be_read_are_listed_with_the_reason(tmp_path):
+    workdir = epath.Path(tmp_path)
+    bank, search = make_rows()
+    bank[3] |= {"answer": None, "correct": False, "finished": False}
+    searched = search["beam:width=4", 4][1]
+    searched |= {"answer": None, "correct": False, "finished": True}
+    write(workdir, bank, search)
+    run(workdir)
+    listed = (workdir / "report.partial" / "unreadable.csv").read_text().splitlines()[1:]
+    silent = [row for rows_ in (bank, *search.values()) for row in rows_ if row["answer"] is None]
+    assert len(listed) == len(silent)
+    assert f"sample,0,{bank[3]['question']},{bank[3]['seed']},{bank[3]['sample']},cut off" in listed
+    place = f"{searched['question']},{searched['seed']},{searched['sample']}"
+    assert f"beam:width=4,4,{place},no answer found" in listed
+
+
 def test_the_first_error_threshold_comes_from_validation_scores(workdir):
     # Good steps score 0.2 and more here, so 0.5 would call them all wrong.
     path = workdir / "prm" / "validation_scores.parquet"
