@@ -130,6 +130,7 @@ def summarise(
             strategy: {str(n): interval(values) for n, values in by_budget.items()}
             for strategy, by_budget in accuracy.items()
         },
+        "monte_carlo_error": _monte_carlo_errors(config, samples),
         "comparisons": [
             {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high}
             for a, b in _pairs(config.sweep.strategies)
@@ -147,6 +148,21 @@ def summarise(
         "missing": len(measured.missing),
     }
     return plain(summary)
+
+
+def _monte_carlo_errors(config: ExperimentConfig, samples: Samples) -> dict[str, dict[str, float]]:
+    """Return for strategies of the bank what averaging over some subsets, not over all, leaves open of an accuracy."""
+    names = {strategy: StrategyName.parse(strategy) for strategy in config.sweep.strategies}
+    return {
+        strategy: {
+            str(n): samples.accuracy_error(
+                name.rule, name.aggregation(config.prm.aggregate), n, name.ties, name.temperature
+            )
+            for n in config.sweep.budgets
+        }
+        for strategy, name in names.items()
+        if name.from_bank
+    }
 
 
 def _by_difficulty(

@@ -252,6 +252,14 @@ def test_missing_samples_count_as_wrong_and_are_listed(tmp_path):
     assert "beam:width=4,4,test-000,3,1" in listed
 
 
+def test_the_error_of_random_subsets_is_stated(workdir):
+    found = run(workdir)["monte_carlo_error"]
+    assert set(found) == {"majority", "best_of_n:select=weighted"}
+    for by_budget in found.values():
+        assert by_budget["1"] == by_budget[str(SAMPLES)] == 0, "exact where every sample or all of them are taken"
+        assert 0 < by_budget["2"] < 0.02
+
+
 def test_answers_that_cannot_be_read_are_listed_with_the_reason(tmp_path):
     workdir = epath.Path(tmp_path)
     bank, search = make_rows()
