@@ -100,7 +100,7 @@ def get_config() -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30, final_fraction=0.02),
         ),
         sweep=SweepConfig(
-            samples=64,
+            samples=80,  # 16 of them tell how hard a question is.
             budgets=(1, 2, 4, 8, 16, 64),
             strategies=("majority", "best_of_n:select=weighted", "beam:width=4"),
             shard_questions=210,

@@ -129,17 +129,21 @@ def mean_cost(strategies: Sequence[str], chosen: np.ndarray, n: int, m: int) -> 
 
 
 def summarise(
-    settings: SweepConfig, samples: Samples, how: str, accuracy: Mapping[str, Mapping[int, np.ndarray]]
+    settings: SweepConfig,
+    samples: Samples,
+    others: Samples,
+    how: str,
+    accuracy: Mapping[str, Mapping[int, np.ndarray]],
 ) -> dict[str, Any]:
     """Judge difficulty from a few samples, absolute bins, and allocations of a total budget.
 
-    The first m samples of the bank tell difficulty, and all of them, those m too, tell accuracy, as in the paper. The
-    strategy is chosen as in `optimal.summarise`, with other questions' labels. An allocation is made once, from what is
-    known of all questions; its intervals resample questions and do not share out again.
+    The strategy is chosen as in `optimal.summarise`, with other questions' labels. An allocation is made once, from
+    what all of `others` tell, which is not counted; its intervals resample questions and do not share out again.
 
     Args:
         settings: `folds`, `fold_repeats`, `bootstrap`, `budgets` and `seed` are used.
-        samples: Of the bank.
+        samples: Of the bank, those that judge.
+        others: Of the bank, those that tell difficulty.
         how: Step aggregation behind the scores.
         accuracy: Each question's accuracy `[Q]`, by strategy and budget.
 
@@ -161,8 +165,8 @@ def summarise(
     questions, _, size = samples.row.shape
     bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
     per_sample = {
-        "oracle": samples.correct.reshape(questions, -1),
-        "predicted": samples.scores(how).reshape(questions, -1),
+        "oracle": others.correct.reshape(questions, -1),
+        "predicted": others.scores(how).reshape(questions, -1),
     }
     ease = {notion: values.mean(axis=1) for notion, values in per_sample.items()}
     strategies = list(accuracy)
@@ -241,7 +245,10 @@ def _allocation(
 ) -> dict[str, Any]:
     """Compare allocations with the same for every question, at totals that leave something to share out."""
     questions = accuracy_GQ.shape[1]
-    learned = {notion: learned_gains(steps, accuracy_GQ, bins_Q, settings.seed) for notion, bins_Q in bins.items()}
+    learned = {
+        notion: learned_gains(steps, accuracy_GQ, bins_Q, settings.seed, settings.folds)
+        for notion, bins_Q in bins.items()
+    }
     found: dict[str, Any] = {}
     for n in (n for n in budgets if 1 < n < size):
         uniform = accuracy_GQ[list(steps).index(n)]

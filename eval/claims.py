@@ -7,7 +7,7 @@ a run does not have is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from ttcjax.eval.optimal import CHOSEN
 WEIGHTED = "best_of_n:select=weighted"
 RULE = (
     "yes: the whole 95% interval lies on the side that the claim says; no: the whole of it lies on the other; "
-    "undecided: it holds both. Differences are paired over questions."
+    "undecided: it holds both. Differences are paired over questions. Each interval is of its own claim: of forty that "
+    "are true at their limits, two would be misjudged by chance."
 )
 SAVED = 4.0
 """Times the compute that choosing by difficulty saves at most in the paper."""
@@ -360,15 +361,25 @@ def _exchanging(summary: dict[str, Any]) -> Iterator[Claim]:
                 wins += [cell for cell in by_r if cell["r"] > 1][-1:]
             loses = [cell for cell in by_r if cell["r"] > 1][-1:] if group == "hard" else []
             for cell in wins:
-                text = f"On {group} questions the small model with {source} beats the {times} (R = {cell['r']:g})"
-                yield _relative(text, cell["relative"], where, above)
+                text = f"On {group} questions the small model with {source} beats the {times} ({_due(cell)})"
+                yield _relative(text, cell, where, above)
             for cell in loses:
-                text = f"On {group} questions the small model with {source} loses to the {times} (R = {cell['r']:g})"
-                yield _relative(text, cell["relative"], where, below)
+                text = f"On {group} questions the small model with {source} loses to the {times} ({_due(cell)})"
+                yield _relative(text, cell, where, below)
 
 
-def _relative(text: str, cell: dict[str, Any], measure: str, side: Any) -> Claim:
-    return _claim(text, "Fig. 9", cell, side(cell["low"], cell["high"]), measure, unit="%")
+def _due(cell: dict[str, Any]) -> str:
+    spent = f", judged by {cell['spent']:.0f} of {cell['kappa']:.0f} generations"
+    return f"R = {cell['r']:g}{spent if cell['spent'] < cell['kappa'] else ''}"
+
+
+def _relative(text: str, cell: dict[str, Any], measure: str, side: Callable[[float, float], Held]) -> Claim:
+    """Return a claim at equal FLOPs. A smaller model that loses with less than its due may win with all of it."""
+    found = cell["relative"]
+    held = side(found["low"], found["high"])
+    if cell["spent"] < cell["kappa"] and found["low"] <= 0:
+        held = "undecided"
+    return _claim(text, "Fig. 9", found, held, measure, unit="%")
 
 
 def _exploiting(summary: dict[str, Any]) -> Iterator[Claim]:

@@ -99,6 +99,12 @@ class Samples:
         all_seeds = (*map(int, seeds), *[-1] * (runs - len(seeds)))
         return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table))
 
+    def part(self, first: int, end: int) -> Samples:
+        """Return some of the samples of each run, from the first to before the end."""
+        at = (slice(None), slice(None), slice(first, end))
+        arrays = {"groups": self.groups[at], "correct": self.correct[at], "row": self.row[at]}
+        return Samples(self.questions, self.seeds, **arrays, steps=self.steps, shuffle=self.shuffle)
+
     @property
     def missing(self) -> list[tuple[str, int, int]]:
         """(question, seed, sample) of every row that should be there and is not."""

@@ -95,7 +95,8 @@ def break_even(
 ) -> float | None:
     """Return the R up to which test-time compute wins: where its accuracy falls to that of the larger model.
 
-    Less R means more budget. Where the curve crosses more than once, the crossing at the least budget counts.
+    Less R means more budget. What counts is from which budget on the smaller model stays as good up to the largest
+    budget measured: a curve that falls again has won in between and is not said to win.
 
     Args:
         budgets: Of the smaller model, positive and rising.
@@ -105,15 +106,17 @@ def break_even(
         convention: How inference is charged.
 
     Returns:
-        R; infinite where the smaller model is as good at a budget that it is due at every R; `None` where it is not
-        as good at any budget measured.
+        R; infinite where the smaller model is as good at every budget that it is due; `None` where it is not as good at
+        the largest budget measured.
     """
-    for i, (budget, value) in enumerate(zip(budgets, accuracy, strict=True)):
-        if value < large:
-            continue
-        if i and accuracy[i - 1] < large:
-            before, low = budgets[i - 1], accuracy[i - 1]
-            budget = before * (budget / before) ** ((large - low) / (value - low))
-        found = ratio_of_budget(size_ratio, budget, convention)
-        return math.inf if found is None else found
-    return None
+    if accuracy[-1] < large:
+        return None
+    first = len(budgets) - 1
+    while first and accuracy[first - 1] >= large:
+        first -= 1
+    budget = budgets[first]
+    if first:
+        before, low, value = budgets[first - 1], accuracy[first - 1], accuracy[first]
+        budget = before * (budget / before) ** ((large - low) / (value - low))
+    found = ratio_of_budget(size_ratio, budget, convention)
+    return math.inf if found is None else found

@@ -299,6 +299,16 @@ def render(found: dict[str, Any], console: Console) -> None:
             table.add_row(f"{name}, {group}", *points, wins)
     console.print(table)
     larger, smaller = (100 * found["greedy"][model]["mean"] for model in ("larger", "policy"))
+    for name, cells in found["sources"].items():
+        if not cells["true_flops"]["questions"]:
+            continue
+        n, questions = list(cells["true_flops"]["questions"].items())[-1]
+        upto = "any number of questions" if questions is None else f"up to {questions:,.0f} questions"
+        console.print(
+            f"{name}: in the FLOPs that training and answering took, {n} generations cost less for {upto}",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"once and greedily the larger one is right in {larger:.1f}%, the smaller in {smaller:.1f}%")
 
 
@@ -318,6 +328,8 @@ def csv_rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
                 (source, f"wins {even['wins']}", convention, group, "" if even["r"] is None else even["r"], *[""] * 4)
                 for convention, even in by_convention.items()
             ]
+        for n, questions in cells["true_flops"]["questions"].items():
+            rows.append((source, "questions for equal true FLOPs", "", "", n, "", questions, "", ""))
         for part in ("bars", "grid"):
             for group, compared in cells[part].items():
                 for row in compared:

@@ -223,8 +223,8 @@ def revisions(
         trained: What `models` returns.
 
     Returns:
-        By split, as `summarise` for a strategy and budget, and `context_tokens`: those in view that the revision
-        model reads. `verifier_tokens` counts them too where the verifier reads them.
+        By split `generations`, `prompt_tokens`, `policy_tokens` and `flops` as in `summarise`, `context_tokens`: those
+        in view that the revision model reads, and `verifier_tokens`, those in view among them where it reads them.
     """
     verifier = f"orm/{config.orm.variants[0]}"
     table = table.filter(pc.field("strategy") == "revise").sort_by([(k, "ascending") for k in ("question", "chain")])

@@ -120,7 +120,7 @@ def summarise(
 
     Returns:
         For each notion `accuracy[n]`, `regret[n]`, `shares[n][bin][strategy]` (how often each is chosen) and
-        `minus_best[n]` (less the strategy that is best over all questions, paired), with intervals, and
+        `minus_best[n]` (less one strategy for all bins, the best of the other folds, paired), with intervals, and
         `compute_saved[n]`, see `compute_saved`; `agreement`, the share of questions that both notions put into the
         same bin; and `per_bin[notion][bin][strategy][n]`, `chosen` among the strategies.
     """
@@ -131,12 +131,13 @@ def summarise(
     candidates = by_budget(accuracy)
     found: dict[str, Any] = {}
     per_bin: dict[str, Any] = {}
+    singles = choices(settings, candidates, np.ones(questions, np.int64))
     for name, bins_Q in bins.items():
         cells: dict[str, Any] = {"accuracy": {}, "regret": {}, "minus_best": {}, "shares": {}}
         chosen = choices(settings, candidates, bins_Q)
         for n, choice in chosen.items():
             accuracy_SQ = np.stack([accuracy[strategy][n] for strategy in strategies])
-            single = accuracy_SQ[np.argmax(accuracy_SQ.mean(axis=1))]
+            single = singles[n].accuracy
             cells["accuracy"][str(n)] = dataclasses.asdict(bootstrap(choice.accuracy))
             cells["regret"][str(n)] = dataclasses.asdict(bootstrap(regret(accuracy_SQ, choice.accuracy)))
             cells["minus_best"][str(n)] = dataclasses.asdict(bootstrap.paired(choice.accuracy, single))

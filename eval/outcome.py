@@ -48,7 +48,7 @@ def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table) -> dict[st
     accuracy: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     told_apart: dict[str, float] = {}
     for name, (table, how) in tables_of.items():
-        samples = Samples.from_table(table, questions, config.sweep.samples)
+        samples = Samples.from_table(table, questions, config.sweep.samples).part(0, config.sweep.judged)
         accuracy[name] = {rule: {n: samples.accuracy(rule, how, n) for n in config.sweep.budgets} for rule in RULES}
         told_apart[name] = auroc(aggregate(step_scores(table), how), table["correct"].to_numpy())
     return {

@@ -130,7 +130,7 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
-    base = Samples.from_table(bank, questions, config.sweep.samples)
+    base = Samples.from_table(bank, questions, config.sweep.samples).part(0, config.sweep.judged)
     median_Q = _median_lines(base, bank)
     found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}}
     exploited: list[tuple[float, str, int, int]] = []

@@ -40,11 +40,9 @@ from ttcjax.eval.estimators import COLUMNS
 from ttcjax.eval.exchange_report import Source
 from ttcjax.eval.summary import (
     Measured,
-    ease_of_questions,
     first_error_threshold,
     measure,
     plain,
-    predicted_ease,
     summarise,
     unreadable,
 )
@@ -86,7 +84,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
     measured = measure(config, bank, search)
     summary = summarise(config, bank, measured, threshold=threshold, threshold_source=source)
-    ease = {"oracle": ease_of_questions(bank), "predicted": predicted_ease(bank, config.prm.aggregate)}
+    ease = measured.ease(config.prm.aggregate)
     trained, prompts = ledger.models(workdir), {}
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)

@@ -403,7 +403,7 @@ def _late_steps(bootstrap: Bootstrap, chains: AnswerChains, most: int) -> dict[s
     """Return how much more often answers are right past the steps that training had than at others, paired.
 
     Training had up to `most` answers before one, so late steps are those from `most + 2` on; `minus_first` is their
-    mean pass@1 less that of the first step, `minus_trained` less that of step `most`.
+    mean pass@1 less that of the first step, `minus_trained` less that of step `most + 1`, the last that training had.
     """
     last = int(max(chains.lengths))
     if last < most + 2:
@@ -412,9 +412,9 @@ def _late_steps(bootstrap: Bootstrap, chains: AnswerChains, most: int) -> dict[s
     return {
         "from": most + 2,
         "to": last,
-        "trained": most,
+        "trained": most + 1,
         "minus_first": _plain(bootstrap.paired(late, chains.pass_at_1(0))),
-        "minus_trained": _plain(bootstrap.paired(late, chains.pass_at_1(most - 1))),
+        "minus_trained": _plain(bootstrap.paired(late, chains.pass_at_1(most))),
     }
 
 

@@ -20,7 +20,7 @@ from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
-from ttcjax.verify.aggregate import AGGREGATIONS, aggregate
+from ttcjax.verify.aggregate import AGGREGATIONS
 from ttcjax.verify.metrics import VALIDATION_SCHEMA, auroc, best_threshold, brier, first_error, reliability
 
 DEFAULT_THRESHOLD = 0.5
@@ -35,15 +35,29 @@ class Measured:
 
     Attributes:
         levels: Of each question, `[Q]`.
-        samples: Of the bank, with the ids of all questions.
+        samples: Of the bank, those that judge, with the ids of all questions.
+        others: Of the bank, those that tell difficulty: the rest, or the same where there is none.
         accuracy: Each question's chance of a right answer `[Q]`, by strategy and budget.
         missing: (strategy, budget, question, seed, sample) of every result that should exist and does not.
     """
 
     levels: np.ndarray
     samples: Samples
+    others: Samples
     accuracy: dict[str, dict[int, np.ndarray]]
     missing: list[tuple[Any, ...]]
+
+    def ease(self, how: str) -> dict[str, dict[str, float]]:
+        """Return how easy each question is: `oracle`, the share of right samples, and `predicted`, without labels, the
+        mean of the verifier's scores.
+
+        Args:
+            how: Step aggregation behind a sample's score.
+        """
+        values = {"oracle": self.others.pass_at_1(), "predicted": self.others.scores(how).mean(axis=(1, 2))}
+        return {
+            notion: dict(zip(self.others.questions, map(float, known), strict=True)) for notion, known in values.items()
+        }
 
 
 def measure(
@@ -64,8 +78,11 @@ def measure(
         UserError: Results are missing as a whole or of another config.
     """
     questions, levels = _questions(config, bank, search)
-    samples = Samples.from_table(bank, questions, config.sweep.samples, grade_equal=grade_equal)
-    missing: list[tuple[Any, ...]] = [("sample", 0, *place) for place in samples.missing]
+    everything = Samples.from_table(bank, questions, config.sweep.samples, grade_equal=grade_equal)
+    missing: list[tuple[Any, ...]] = [("sample", 0, *place) for place in everything.missing]
+    judged = config.sweep.judged
+    samples = everything.part(0, judged)
+    others = everything.part(judged, config.sweep.samples) if judged < config.sweep.samples else samples
     accuracy: dict[str, dict[int, np.ndarray]] = {}
     for strategy in config.sweep.strategies:
         name = StrategyName.parse(strategy)
@@ -82,7 +99,7 @@ def measure(
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
             accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.temperature)
             missing += [(strategy, n, *place) for place in found.missing]
-    return Measured(levels, samples, accuracy, missing)
+    return Measured(levels, samples, others, accuracy, missing)
 
 
 def summarise(
@@ -113,12 +130,13 @@ def summarise(
     largest = max(config.sweep.budgets)
     aggregated = {how: {n: samples.accuracy("weighted", how, n) for n in config.sweep.budgets} for how in AGGREGATIONS}
     enough = len(questions) >= optimal.BINS * config.sweep.folds
-    bins = quantile_bins(pass_at_1, optimal.BINS) if enough else None
+    bins = quantile_bins(measured.others.pass_at_1(), optimal.BINS) if enough else None
     summary = {
         "name": config.name,
         "config_hash": config_hash(config),
         "questions": len(questions),
         "samples": config.sweep.samples,
+        "samples_of_difficulty": config.sweep.samples - config.sweep.judged,
         "pass_at_1": pass_at_1.mean(),
         "pass_at_1_interval": interval(pass_at_1),
         "pass_at_1_histogram": np.bincount(
@@ -142,7 +160,7 @@ def summarise(
         },
         "paired": paired.summarise(config.sweep, accuracy, aggregated, bins),
         "per_level": _per_level(config, levels, pass_at_1, {name: accuracy[name][largest] for name in accuracy}),
-        **_by_difficulty(config, samples, accuracy),
+        **_by_difficulty(config, measured),
         "weak_verifiers": weak.summarise(config.sweep, samples, config.prm.aggregate),
         "prm": _verifier_quality(config, bank, threshold) | {"first_error_threshold_source": threshold_source},
         "missing": len(measured.missing),
@@ -165,39 +183,16 @@ def _monte_carlo_errors(config: ExperimentConfig, samples: Samples) -> dict[str,
     }
 
 
-def _by_difficulty(
-    config: ExperimentConfig, samples: Samples, accuracy: dict[str, dict[int, np.ndarray]]
-) -> dict[str, Any]:
+def _by_difficulty(config: ExperimentConfig, measured: Measured) -> dict[str, Any]:
     """Return what choosing by difficulty gains, where there are questions enough for bins and folds."""
-    if len(samples.questions) < optimal.BINS * config.sweep.folds:
+    if len(measured.samples.questions) < optimal.BINS * config.sweep.folds:
         return {}
-    # Predicted without labels: the mean score that the verifier gives the same samples.
-    ease = {
-        "oracle": samples.pass_at_1(),
-        "predicted": samples.scores(config.prm.aggregate).mean(axis=(1, 2)),
-    }
+    how = config.prm.aggregate
+    ease = {notion: np.array(list(values.values())) for notion, values in measured.ease(how).items()}
     return {
-        "compute_optimal": optimal.summarise(config.sweep, accuracy, ease, claims.WEIGHTED),
-        "budget": budget.summarise(config.sweep, samples, config.prm.aggregate, accuracy),
+        "compute_optimal": optimal.summarise(config.sweep, measured.accuracy, ease, claims.WEIGHTED),
+        "budget": budget.summarise(config.sweep, measured.samples, measured.others, how, measured.accuracy),
     }
-
-
-def ease_of_questions(bank: pa.Table) -> dict[str, float]:
-    """Return the share of right base samples of each question."""
-    means = bank.select(["question", "correct"]).group_by("question").aggregate([("correct", "mean")])
-    return dict(zip(means["question"].to_pylist(), means["correct_mean"].to_pylist(), strict=True))
-
-
-def predicted_ease(bank: pa.Table, how: str) -> dict[str, float]:
-    """Return the mean score of each question's base samples, which needs no labels.
-
-    Args:
-        bank: Rows with `question` and `step_scores`.
-        how: Step aggregation behind a sample's score.
-    """
-    scores = pa.table({"question": bank["question"], "score": aggregate(step_scores(bank), how)})
-    means = scores.group_by("question").aggregate([("score", "mean")])
-    return dict(zip(means["question"].to_pylist(), means["score_mean"].to_pylist(), strict=True))
 
 
 def unreadable(*tables: pa.Table) -> Iterator[tuple[Any, ...]]:

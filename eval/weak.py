@@ -1,4 +1,7 @@
-"""How much of the gain is the verifier's: the same samples with worse ones (Snell et al. 2025, App. K, Fig. 17)."""
+"""How much of the gain is the verifier's: the same samples with worse ones.
+
+After Snell et al. 2025, App. K, Fig. 17, which puts such verifiers into the exchange with a larger model.
+"""
 
 from __future__ import annotations
 

@@ -458,7 +458,9 @@ class SweepConfig:
     """Which strategies are compared, at which generation budgets, with which statistics."""
 
     samples: int = 64
-    """Base samples a test question in the bank; the largest budget of majority and best-of-N."""
+    """Base samples a test question in the bank. Those beyond the largest budget tell how hard a question is, up to half
+    of them all, and the others judge majority and best-of-N. Without any to spare the same samples do both, and chance
+    that makes a question look easy then counts for majority and best-of-N too."""
     samples_from: str | None = None
     """Folder of a finished bank whose samples are taken instead of sampling anew: their texts are graded and scored
     again, by this run's verifier."""
@@ -488,6 +490,11 @@ class SweepConfig:
         for name in ("samples", "seeds", "bootstrap", "fold_repeats", "max_rounds", "shard_questions"):
             require(getattr(self, name) > 0, f"sweep.{name} must be positive, not {getattr(self, name)}")
         require(self.folds > 1, f"sweep.folds must be 2 or more, one to choose on and one to judge, not {self.folds}")
+
+    @property
+    def judged(self) -> int:
+        """Samples of the bank, the first ones, that judge majority and best-of-N."""
+        return max(max(self.budgets), -(-self.samples // 2))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def summarised(samples, beams=None):
     accuracy = {WEIGHTED: {n: samples.accuracy("weighted", "last", n) for n in SETTINGS.budgets}}
     if beams is not None:
         accuracy[BEAM] = beams
-    return budget.summarise(SETTINGS, samples, "last", accuracy)
+    return budget.summarise(SETTINGS, samples, samples, "last", accuracy)
 
 
 def test_the_grid_has_two_budgets_an_octave_and_both_ends():
@@ -194,7 +194,7 @@ def test_it_is_printed_drawn_and_written():
     accuracy = {
         name: {n: found.accuracy("weighted", "last", n) for n in BUDGETS} for name in ("majority", WEIGHTED, BEAM)
     }
-    summary = json.loads(json.dumps(budget.summarise(CONFIG.sweep, found, "last", accuracy)))
+    summary = json.loads(json.dumps(budget.summarise(CONFIG.sweep, found, found, "last", accuracy)))
     budget.figure(summary).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
     budget.render(summary, console)
@@ -213,7 +213,7 @@ def test_a_bank_of_one_sample_has_nothing_to_share_out():
     rng = np.random.default_rng(4)
     found = drawn(rng.random(20), 1, rng)
     alone = SweepConfig(bootstrap=50, samples=1, budgets=(1,))
-    summary = budget.summarise(alone, found, "last", {"majority": {1: found.pass_at_1()}})
+    summary = budget.summarise(alone, found, found, "last", {"majority": {1: found.pass_at_1()}})
     assert summary["allocation"] == {}
     assert summary["estimated"] == {"oracle": {}, "predicted": {}}
     budget.figure(summary).canvas.draw()

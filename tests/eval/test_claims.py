@@ -39,12 +39,14 @@ def paper():
     differences = [{"n": n, "selector": rule, **cell(0.02)} for rule in ("hierarchical", "majority") for n in (4, 64)]
     hard = {"between_minus_parallel": cell(0.03), "between_minus_sequential": cell(0.03)}
     bars = {
-        "easy": [{"convention": "v1", "r": r, "kappa": 1.0, "relative": cell(0.2)} for r in (0.16, 0.79, 22.0)],
-        "medium": [{"convention": "v1", "r": 0.16, "kappa": 1.0, "relative": cell(0.2)}],
+        "easy": [
+            {"convention": "v1", "r": r, "kappa": 1.0, "spent": 1.0, "relative": cell(0.2)} for r in (0.16, 0.79, 22.0)
+        ],
+        "medium": [{"convention": "v1", "r": 0.16, "kappa": 1.0, "spent": 1.0, "relative": cell(0.2)}],
         "hard": [
-            {"convention": "v1", "r": 0.16, "kappa": 1.0, "relative": None},
-            {"convention": "v1", "r": 22.0, "kappa": 1.0, "relative": cell(-0.4)},
-            {"convention": "strict", "r": 99.0, "kappa": 1.0, "relative": cell(0.9)},
+            {"convention": "v1", "r": 0.16, "kappa": 1.0, "spent": 1.0, "relative": None},
+            {"convention": "v1", "r": 22.0, "kappa": 1.0, "spent": 1.0, "relative": cell(-0.4)},
+            {"convention": "strict", "r": 99.0, "kappa": 1.0, "spent": 1.0, "relative": cell(0.9)},
         ],
     }
     return {
@@ -152,6 +154,18 @@ def test_a_run_unlike_it_shows_none():
     worked["compute_optimal"]["per_bin"]["oracle"]["5"]["majority"] = by_budget(0.3)
     (claim,) = (claim for claim in claims.summarise(worked) if claim["claim"].startswith(NOTHING_WORKS))
     assert (claim["held"], claim["seen"]) == ("no", 30.0)
+
+
+def test_who_loses_with_less_than_its_due_may_yet_win():
+    full = paper()
+    for source in full["exchange"]["sources"].values():
+        for row in (row for rows in source["bars"].values() for row in rows if row["relative"]):
+            row |= {"kappa": 258.0, "spent": 64.0}
+            row["relative"] = cell(-0.3) if row["r"] < 1 else cell(0.3)
+    held = {c["claim"]: c["held"] for c in claims.summarise(full) if "judged by 64 of 258 generations" in c["claim"]}
+    assert {held[claim] for claim in held if "R = 0.16" in claim} == {"undecided"}
+    assert {held[claim] for claim in held if "beats" in claim and "R = 22" in claim} == {"yes"}
+    assert {held[claim] for claim in held if "loses" in claim} == {"no"}
 
 
 def test_wide_intervals_decide_nothing():

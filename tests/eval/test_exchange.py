@@ -75,6 +75,14 @@ def test_break_even_is_where_the_curves_meet():
     assert exchange.break_even(budgets, accuracy, 0.1, 14) == math.inf, "as good from the start"
 
 
+def test_a_curve_that_falls_again_is_not_said_to_win():
+    """At the smallest R the largest budget counts, and there the larger model is better."""
+    assert exchange.break_even([1, 64, 256], [0.5, 0.9, 0.7], 0.8, 14) is None
+    r = exchange.break_even([1, 4, 16, 64], [0.9, 0.5, 0.7, 0.9], 0.8, 14)
+    assert r is not None
+    assert exchange.kappa(14, r) == pytest.approx(32), "from the last crossing on"
+
+
 @pytest.mark.parametrize(("size", "r"), [(0.9, 1), (math.nan, 1), (math.inf, 1), (14, 0), (14, -1), (14, math.nan)])
 def test_senseless_questions_are_refused(size, r):
     with pytest.raises(UserError):

@@ -73,6 +73,23 @@ def test_choosing_pays_where_difficulty_decides_and_not_where_it_is_unknown():
     assert found["agreement"] < 0.5
 
 
+def test_difficulty_by_the_samples_that_judge_would_be_seen_to_flatter():
+    """Two strategies of the same law, one judged by a bank's samples and one by its own; false-alarm rate 1e-4."""
+    rng = np.random.default_rng(7)
+    gains: dict[str, list[float]] = {"the same": [], "others": []}
+    settings = SweepConfig(samples=16, budgets=(1, 16), bootstrap=20, fold_repeats=4)
+    for _ in range(60):
+        chance = rng.beta(1, 1, 200)
+        bank, own, others = (rng.binomial(16, chance) / 16 for _ in range(3))
+        accuracy = {BASELINE: {1: bank, 16: bank}, "beam:width=4": {1: own, 16: own}}
+        for name, ease in (("the same", bank), ("others", others)):
+            found = optimal.summarise(settings, accuracy, {"oracle": ease}, BASELINE)
+            gains[name].append(found["oracle"]["minus_best"]["16"]["mean"])
+    error = np.std(gains["others"]) / np.sqrt(len(gains["others"]))
+    assert np.mean(gains["others"]) < 3.9 * error, "nothing can be gained where no strategy is better"
+    assert np.mean(gains["the same"]) > np.mean(gains["others"]) + 10 * error, "the test could not see the leak"
+
+
 def test_it_is_drawn_printed_and_written():
     accuracy, ease, shuffled = by_design(np.random.default_rng(0))
     found = optimal.summarise(SETTINGS, accuracy, {"oracle": ease, "predicted": shuffled}, BASELINE)

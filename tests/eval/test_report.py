@@ -183,7 +183,7 @@ def test_the_exchange_is_fed_with_what_was_measured(workdir):
         parquet.write_shard(parquet.shard_path(workdir / "greedy", number), found, rows.SCHEMA)
     bank, search = (rows.read_folder(workdir / name) for name in ("bank", "search"))
     measured = summary_lib.measure(CONFIG, bank, search)
-    ease = summary_lib.ease_of_questions(bank)
+    ease = measured.ease("last")["oracle"]
     prompts = dict.fromkeys(ease, 5)
     trained: dict[str, ledger.Trained] = {
         name: {"params": size, "tokens_seen": 1000} for name, size in (("policy", 10), ("prm", 10), ("larger", 140))
