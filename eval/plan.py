@@ -254,6 +254,8 @@ class _Costs:
         """Return what one question and seed of a cell takes, and what its tokens and its time rest on."""
         own = [found for shard, found in self.seen[stage].items() if shard.answers == answers]
         policy, verifier = getattr(self, f"_{stage}")(own, answers, generations)
+        if stage == "bank" and self.config.sweep.samples_from is not None:
+            generations, policy = 0, 0.0  # They are read and judged, not sampled.
         seconds, seconds_from = self._seconds(stage, own, generations)
         amount = Amount(
             generations,

@@ -328,6 +328,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     if not stages[0].wanted(config):
         raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switch} True")
     workdir = absolute(config.workdir)
+    check_samples(config, workdir)
     with locked(workdir):
         if only is not None:
             _require_needs(stages[0], config, workdir, command)
@@ -364,11 +365,16 @@ def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[
     record = read_record(final)
     if record is not None and record["fingerprint"] == wanted:
         gone = [name for name in stage.writes if not (final / name).exists()]
-        if not gone:
+        lost = lost_shards(final)
+        if not gone and not lost:
             logger.info("%s: complete", stage.name)
             return record
         write_json(final / RECORD, record | {"complete": False})
-        _move_aside(final, record, f"{stage.name} lacks {gone[0]} and is made again")
+        if gone or partial.exists():
+            _move_aside(final, record, f"{stage.name} lacks {[*gone, *lost][0]} and is made again")
+        else:
+            logger.warning("%s lacks %d of its shards, which are made again: %s", stage.name, len(lost), lost[0])
+            final.rename(partial)
     elif final.exists():
         _move_aside(final, record, f"{stage.name} was made with other settings")
 
@@ -388,6 +394,35 @@ def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[
         logger.info("%s: complete (moved back from %s)", stage.name, kept.name)
         return kept_record
     return None
+
+
+def lost_shards(folder: epath.Path) -> list[str]:
+    """Return the shards of a stage's manifest that are gone or of another size."""
+    manifest = folder / MANIFEST
+    if not manifest.exists():
+        return []
+    try:
+        files = json.loads(manifest.read_text())["files"]
+        paths = {name: (folder / name, identity["bytes"]) for name, identity in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{manifest} is corrupt: delete it") from error
+    return [name for name, (path, size) in paths.items() if not path.exists() or path.stat().length != size]
+
+
+def check_samples(config: ExperimentConfig, workdir: epath.Path) -> None:
+    """Refuse a `sweep.samples_from` that holds no bank, before anything is moved for it.
+
+    Raises:
+        UserError: It names no finished bank, or this run's own.
+    """
+    if config.sweep.samples_from is None:
+        return
+    folder = absolute(config.sweep.samples_from)
+    record = read_record(folder)
+    if record is None or not record["complete"] or record.get("stage") != "bank":
+        raise UserError(f"sweep.samples_from must name the folder of a finished bank, which {folder} is not")
+    if folder == workdir / "bank":
+        raise UserError(f"sweep.samples_from names this run's own bank: give another --workdir, or a copy of {folder}")
 
 
 def _compute(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG
     """
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = absolute(config.workdir)
+    pipeline.check_samples(config, workdir)
     _require_models(config, workdir, command)
     return plans.make(config, workdir, {s.name: _folder(s, config, workdir) for s in _stages(config)}, part)
 
@@ -76,6 +77,7 @@ def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
     """
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = absolute(config.workdir)
+    pipeline.check_samples(config, workdir)
     with pipeline.locked(workdir):
         _require_models(config, workdir, command)
         records = {}
@@ -99,6 +101,7 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
     """
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = absolute(config.workdir)
+    pipeline.check_samples(config, workdir)
     stages = _stages(config)
     mark = config_lib.config_hash([pipeline.fingerprint(stage, config) for stage in stages])
     with _shared(workdir, part, mark):
@@ -153,7 +156,9 @@ def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str)
 
 def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
     record = pipeline.read_record(workdir / stage.name)
-    return record is not None and record["complete"] and record["fingerprint"] == pipeline.fingerprint(stage, config)
+    if record is None or not record["complete"] or record["fingerprint"] != pipeline.fingerprint(stage, config):
+        return False
+    return not pipeline.lost_shards(workdir / stage.name)
 
 
 def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:

@@ -282,6 +282,44 @@ def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
         assert row["step_scores"] != before[key]["step_scores"]
 
 
+def test_a_source_of_samples_is_looked_at_before_anything_is_moved(models, whole):
+    one, _ = whole
+    workdir = pathlib.Path(one.workdir)
+    before = sorted(workdir.rglob("*"))
+    for source, message in (
+        (workdir / "labels", "must name the folder of a finished bank"),
+        (workdir / "nowhere", "must name the folder of a finished bank"),
+        (workdir / "bank", "names this run's own bank"),
+    ):
+        wrong = dataclasses.replace(one, sweep=dataclasses.replace(one.sweep, samples_from=str(source)))
+        for run in (sweeping.run, sweeping.plan, pipeline.run, lambda c: sweeping.run_part(c, Part(1, 2))):
+            with pytest.raises(UserError, match=message):
+                run(wrong)
+    assert sorted(workdir.rglob("*")) == before
+    other = models("other", sweep=dataclasses.replace(one.sweep, samples_from=str(workdir / "bank")))
+    [cell] = [cell for cell in sweeping.plan(other).cells if cell.stage == "bank"]
+    assert (cell.whole.generations, cell.whole.policy_tokens) == (0, 0)
+    assert cell.whole.verifier_tokens > 0
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("run", [sweeping.run, lambda c: sweeping.run_part(c, Part(1, 1))], ids=["sweep", "part"])
+def test_a_complete_stage_that_lost_a_shard_makes_that_one_again(whole, monkeypatch, damage, run):
+    config, expected = whole
+    lost = pathlib.Path(config.workdir) / "bank" / "shard-00001.parquet"
+    content = lost.read_bytes()
+    lost.unlink()
+    if damage == "cut":
+        lost.write_bytes(content[:50])
+    assert sweeping.plan(config).left.generations > 0
+    made = []
+    write = bank.write_shard
+    monkeypatch.setattr(bank, "write_shard", lambda path, *rest: (made.append(path.name), write(path, *rest)))
+    assert "report" in run(config)
+    assert made == ["shard-00001.parquet"], "the others were whole"
+    assert files(config) == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
