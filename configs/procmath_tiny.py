@@ -4,7 +4,7 @@ Command:   make demo, or: ttcjax run configs/procmath_tiny.py --workdir runs/dem
 Hardware:  two CPU cores, no accelerator, no downloads.
 Time:      about 14 min on two cores, 1.9 GB; 4 of them train the larger model.
 Expect:    pass@1 0.40; at 8 generations majority 0.54, best-of-N weighted 0.56, beam search 0.59; step AUROC of the
-           verifier 0.83; a model 14 times as large is right in 0.84 and loses to search on easy questions only. The
+           verifier 0.83; a model 14 times as large is right in 0.84, and search is as good on easy questions only. The
            revision model is trained briefly; configs/procmath_revisions.py has what more training gives.
 """
 
