@@ -299,7 +299,7 @@ def _not_made(drawn: Mapping[str, bytes]) -> str:
         for found in catalogue.FIGURES
         if found.name not in drawn
     ]
-    others = [[escape(number), escape(what), "not a figure of reports"] for number, what in catalogue.OTHERS]
+    others = [[escape(number), escape(what), "(no figure of a report)"] for number, what in catalogue.OTHERS]
     return _table(["figure", "what it shows", "given by"], rows + others, words=True)
 
 

@@ -90,7 +90,7 @@ _MEANING = {
     "prompt": "tokens of a prompt",
     "tokens": "new tokens of a sample",
     "requests": "samples to draw, each of a question of its own",
-    "width": "beam width, or for the queue rows under way at once",
+    "width": "beam width, on which the FLOPs of a search do not depend; for the queue, rows under way at once",
     "mean": "mean length of a sample",
     "most": "longest sample",
     "questions": "questions at once",
