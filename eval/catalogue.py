@@ -193,8 +193,8 @@ FIGURES = (
         "weak_verifiers",
         "Weak verifiers",
         "The better the verifier, the more test-time compute brings: random scores are no better than majority, with "
-        "a fifth of its scores flipped the verifier still helps, and it is best as it is. The paper puts such verifiers "
-        "into the exchange with a larger model; here they select among base samples.",
+        "a fifth of its scores flipped the verifier still helps, and it is best as it is. The paper puts such "
+        "verifiers into the exchange with a larger model; here they select among base samples.",
         "sweep.strategies, sweep.budgets",
         iclr="17",
         tables=("weak_verifiers",),

@@ -57,7 +57,7 @@ lap("intervals")
 weak.summarise(settings, samples, "last")
 lap("weak verifiers")
 strategies = {"majority": accuracy["majority"], "best_of_n": accuracy["weighted"]}
-budget.summarise(settings, samples, "last", strategies)
+budget.summarise(settings, samples, samples, "last", strategies)
 lap("difficulty, allocation")
 print(json.dumps({"laps": laps, "found": found, "error": max(errors), "missing": len(samples.missing)}))
 """
