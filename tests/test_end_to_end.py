@@ -146,7 +146,7 @@ def test_a_run_killed_in_every_stage_ends_like_one_left_alone(tmp_path, env, who
 @pytest.mark.timeout(900)
 def test_a_sweep_killed_ten_times_ends_like_one_left_alone(env, whole, trained):
     every = shards_of(whole)
-    assert every == 35, "five shards of questions in bank, rescore, chains and two searches, seven each"
+    assert every == 28, "seven shards of questions in each of bank, rescore, chains and one search"
     rng = random.Random(0)
     for shards in sorted(rng.sample(range(every), 10)):
         process = subprocess.Popen(

@@ -39,7 +39,7 @@ SCHEMA = 2
 for one stage there is `Stage.version`."""
 
 RECORD = "stage.json"
-MANIFEST = "manifest.json"
+MANIFEST = "shards.json"
 """Size and hash of every shard of a stage, for those to whom its folder is given."""
 PART_RECORDS = "part-*.json"
 """What each of several processes leaves in the partial folder of a stage that they share."""

@@ -211,12 +211,12 @@ def whole(models):
     return config, files(config)
 
 
-def test_a_manifest_tells_every_shard(whole):
+def test_every_shard_is_listed_with_its_hash(whole):
     config, found = whole
     workdir = pathlib.Path(config.workdir)
     told = {}
     for name in MADE:
-        manifest = json.loads((workdir / name / "manifest.json").read_text())
+        manifest = json.loads((workdir / name / "shards.json").read_text())
         assert manifest["fingerprint"] == pipeline.fingerprint(pipeline.get_stage(name), config)
         told |= {f"{name}/{path}": identity for path, identity in manifest["files"].items()}
     assert set(told) == set(found)
