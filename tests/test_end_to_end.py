@@ -117,7 +117,8 @@ def whole(shared, env):
 def trained(whole, tmp_path):
     """A workdir with the trained models of that run, and nothing evaluated."""
     workdir = tmp_path / "trained"
-    shutil.copytree(whole, workdir, ignore=lambda _, names: {*EVALUATION, "report", "summary.json"} & set(names))
+    left = {*EVALUATION, "report", "summary.json"}
+    shutil.copytree(whole, workdir, ignore=lambda at, names: left & set(names) if pathlib.Path(at) == whole else ())
     return workdir
 
 

@@ -365,7 +365,7 @@ def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[
     record = read_record(final)
     if record is not None and record["fingerprint"] == wanted:
         gone = [name for name in stage.writes if not (final / name).exists()]
-        lost = lost_shards(final)
+        lost = lost_shards(stage, final)
         if not gone and not lost:
             logger.info("%s: complete", stage.name)
             return record
@@ -396,10 +396,13 @@ def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[
     return None
 
 
-def lost_shards(folder: epath.Path) -> list[str]:
-    """Return the shards of a stage's manifest that are gone or of another size."""
+def lost_shards(stage: Stage, folder: epath.Path) -> list[str]:
+    """Return the shards of a complete stage that are gone or of another size.
+
+    Those of a stage that is known by what else it writes were on its way, and nobody misses them.
+    """
     manifest = folder / MANIFEST
-    if not manifest.exists():
+    if stage.writes or not manifest.exists():
         return []
     try:
         files = json.loads(manifest.read_text())["files"]

@@ -158,7 +158,7 @@ def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) ->
     record = pipeline.read_record(workdir / stage.name)
     if record is None or not record["complete"] or record["fingerprint"] != pipeline.fingerprint(stage, config):
         return False
-    return not pipeline.lost_shards(workdir / stage.name)
+    return not pipeline.lost_shards(stage, workdir / stage.name)
 
 
 def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
