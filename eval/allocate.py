@@ -6,11 +6,12 @@ and judged on the other, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ttcjax.config import SweepConfig
 from ttcjax.errors import UserError
 
 
@@ -85,6 +86,11 @@ def cuts(bins_Q: np.ndarray, folds: int, rng: np.random.Generator) -> Iterator[t
             yield np.sort(inside[fold != number]), inside[fold == number]
 
 
+def choose(settings: SweepConfig, accuracy_SQ: np.ndarray, bins_Q: np.ndarray) -> Choice:
+    """Return `compute_optimal` with the folds, their repeats and the seed of an experiment."""
+    return compute_optimal(accuracy_SQ, bins_Q, folds=settings.folds, repeats=settings.fold_repeats, seed=settings.seed)
+
+
 def regret(accuracy_SQ: np.ndarray, chosen_Q: np.ndarray) -> np.ndarray:
     """Return how far each question stays below the best strategy for it alone, `[Q]`.
 
@@ -95,6 +101,26 @@ def regret(accuracy_SQ: np.ndarray, chosen_Q: np.ndarray) -> np.ndarray:
         chosen_Q: Each question's accuracy under what was chosen.
     """
     return accuracy_SQ.max(axis=0) - chosen_Q
+
+
+def accuracy_at(grid_G: Sequence[int], accuracy_GQ: np.ndarray, counts_Q: np.ndarray) -> np.ndarray:
+    """Return each question's accuracy at its own number of generations, `[Q]`.
+
+    Estimates exist at the budgets of the grid; between two of them a question's accuracy is taken to be linear in the
+    logarithm of the budget.
+
+    Args:
+        grid_G: Positive and rising.
+        accuracy_GQ: Each question's accuracy at each of them.
+        counts_Q: Generations of each question, from the first to the last of the grid; they need not be whole.
+    """
+    logs = np.log(np.asarray(grid_G, np.float64))
+    at = np.clip(np.searchsorted(grid_G, counts_Q, side="right") - 1, 0, max(len(logs) - 2, 0))
+    above = np.minimum(at + 1, len(logs) - 1)
+    width = np.where(above > at, logs[above] - logs[at], 1.0)
+    part = (np.log(counts_Q) - logs[at]) / width
+    question = np.arange(accuracy_GQ.shape[1])
+    return (1 - part) * accuracy_GQ[at, question] + part * accuracy_GQ[above, question]
 
 
 def softmax_weights(difficulty_Q: np.ndarray, temperature: float = 1.0) -> np.ndarray:

@@ -7,7 +7,7 @@ budget up to its size.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
@@ -98,13 +98,33 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     }
 
 
+def solutions_of(engine: Engine, written: Sequence[Mapping[str, Any]]) -> list[Solution]:
+    """Return the solutions of rows, without scores.
+
+    Texts are read into tokens again, which need not be those that were sampled where a text can be written in several
+    ways.
+
+    Args:
+        engine: Its tokenizer reads the texts.
+        written: Rows with `text`, `finished`, `tokens` and `logprob`.
+    """
+    end = (engine.tokenizer.eos_id,)
+    return [
+        Solution(
+            (*ids, *(end if row["finished"] else ())),
+            row["text"],
+            row["finished"],
+            row["logprob"],
+            tokens_sampled=row["tokens"],
+        )
+        for row, ids in zip(written, engine.tokenizer.encode_batch([row["text"] for row in written]), strict=True)
+    ]
+
+
 def read_samples(
     folder: epath.Path, questions: Sequence[str], samples: int, engine: Engine
 ) -> dict[str, list[Solution]]:
     """Return the solutions of a finished bank, in the order they were sampled, without scores.
-
-    Texts are read into tokens again, which need not be those that were sampled where a text can be written in several
-    ways.
 
     Args:
         folder: Of the bank.
@@ -115,16 +135,11 @@ def read_samples(
     Raises:
         UserError: A shard is missing or damaged, or the bank lacks a sample that is wanted.
     """
-    if not folder.is_dir():
-        raise UserError(f"sweep.samples_from names no folder: {folder}; give that of a finished bank")
     table = rows.read_folder(folder, ("question", "sample", "text", "finished", "tokens", "logprob"))
     table = table.filter(pc.field("sample") < samples).sort_by([("question", "ascending"), ("sample", "ascending")])
-    end = (engine.tokenizer.eos_id,)
     found: dict[str, list[Solution]] = {question: [] for question in questions}
-    encoded = engine.tokenizer.encode_batch(table["text"].to_pylist())
-    for row, ids in zip(table.to_pylist(), encoded, strict=True):
-        tokens = (*ids, *(end if row["finished"] else ()))
-        solution = Solution(tokens, row["text"], row["finished"], row["logprob"], tokens_sampled=row["tokens"])
+    written = table.to_pylist()
+    for row, solution in zip(written, solutions_of(engine, written), strict=True):
         found.setdefault(row["question"], []).append(solution)
     short = [question for question in questions if len(found[question]) < samples]
     if short:

@@ -18,7 +18,8 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval import difficulty, figures, tables
 from ttcjax.eval.allocate import (
-    compute_optimal,
+    accuracy_at,
+    choose,
     curve_gains,
     cuts,
     pass_gains,
@@ -45,26 +46,6 @@ def grid(samples: int, budgets: Sequence[int] = ()) -> list[int]:
     """
     octaves = [1 << i for i in range(samples.bit_length())]
     return sorted({n for n in (*octaves, *(3 * n // 2 for n in octaves), *budgets, samples) if 0 < n <= samples})
-
-
-def accuracy_at(grid_G: Sequence[int], accuracy_GQ: np.ndarray, counts_Q: np.ndarray) -> np.ndarray:
-    """Return each question's accuracy at its own number of generations, `[Q]`.
-
-    Estimates exist at the budgets of the grid; between two of them a question's accuracy is taken to be linear in the
-    logarithm of the budget.
-
-    Args:
-        grid_G: Positive and rising.
-        accuracy_GQ: Each question's accuracy at each of them.
-        counts_Q: Generations of each question, from the first to the last of the grid.
-    """
-    logs = np.log(np.asarray(grid_G, np.float64))
-    at = np.clip(np.searchsorted(grid_G, counts_Q, side="right") - 1, 0, max(len(logs) - 2, 0))
-    above = np.minimum(at + 1, len(logs) - 1)
-    width = np.where(above > at, logs[above] - logs[at], 1.0)
-    part = (np.log(counts_Q) - logs[at]) / width
-    question = np.arange(accuracy_GQ.shape[1])
-    return (1 - part) * accuracy_GQ[at, question] + part * accuracy_GQ[above, question]
 
 
 def allocations(ease: Mapping[str, np.ndarray], total: int, most: int) -> dict[str, np.ndarray]:
@@ -155,7 +136,7 @@ def summarise(
           samples give, paired), `cost` (n + m), `cost_reused` (see `mean_cost`), and `minus_same_cost` (less
           best-of-N weighted with n + m generations, paired) where the bank has as many samples;
         * `thresholds[notion]`: `counts` of questions in the bins of `difficulty.EDGES`, `accuracy` and
-          `minus_quantiles` by budget, bins of fewer than two questions merged;
+          `minus_quantiles` by budget, bins of fewer questions than folds merged;
         * `allocation[n]`, for a total of n generations a question: `uniform`, and `policies[name]` with `accuracy`,
           `minus_uniform` (paired), `most` (the largest share) and `single` (the share of questions with one). The
           policies are those of `allocations`, and `notion:learned`, greedy with `learned_gains`.
@@ -175,13 +156,7 @@ def summarise(
     weighted_GQ = np.stack([samples.accuracy("weighted", how, n) for n in steps])
 
     def chosen(bins_Q: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        found = compute_optimal(
-            np.stack([accuracy[name][n] for name in strategies]),
-            bins_Q,
-            folds=settings.folds,
-            repeats=settings.fold_repeats,
-            seed=settings.seed,
-        )
+        found = choose(settings, np.stack([accuracy[name][n] for name in strategies]), bins_Q)
         return found.accuracy, found.chosen
 
     def interval(values_Q: np.ndarray) -> dict[str, float]:
@@ -361,7 +336,10 @@ def render(summary: dict[str, Any], console: Console) -> None:
 
 
 def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Return (part, name, m, measure, budget, cost, mean, low, high); the cost is that of difficulty and answers."""
+    """Return (part, name, m, measure, budget, cost, mean, low, high).
+
+    The cost is that of difficulty and answers; of allocations, whose difficulty is not counted, that of answers.
+    """
     rows: list[tuple[Any, ...]] = []
 
     def add(part: str, name: str, m: str, measure: str, n: str, cost: float | str, cell: dict[str, float]) -> None:

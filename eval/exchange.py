@@ -7,7 +7,6 @@ inference: how large that is depends on R, the tokens of inference that are expe
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
@@ -15,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ttcjax.errors import UserError
+from ttcjax.eval.allocate import accuracy_at
 
 Convention = Literal["v1", "iclr", "strict"]
 """How inference is charged.
@@ -79,11 +79,8 @@ def at_budget(curve: Mapping[int, np.ndarray], budget: float) -> np.ndarray:
     budgets = list(curve)
     if budget < budgets[0]:
         raise UserError(f"nothing is known at {budget:g} generations: add smaller budgets than {budgets[0]}")
-    for low, high in itertools.pairwise(budgets):
-        if budget <= high:
-            part = math.log(budget / low) / math.log(high / low)
-            return curve[low] + part * (curve[high] - curve[low])
-    return curve[budgets[-1]]
+    accuracy_BQ = np.stack(list(curve.values()))
+    return accuracy_at(budgets, accuracy_BQ, np.full(accuracy_BQ.shape[1], min(budget, budgets[-1])))
 
 
 def break_even(

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.allocate import Choice, compute_optimal, regret
+from ttcjax.eval.allocate import Choice, choose, regret
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap
 
@@ -86,16 +86,7 @@ def choices(
         candidates: Each question's accuracy `[Q]`, by budget and strategy.
         bins_Q: The bin of each question.
     """
-    return {
-        n: compute_optimal(
-            np.stack(list(accuracy.values())),
-            bins_Q,
-            folds=settings.folds,
-            repeats=settings.fold_repeats,
-            seed=settings.seed,
-        )
-        for n, accuracy in candidates.items()
-    }
+    return {n: choose(settings, np.stack(list(accuracy.values())), bins_Q) for n, accuracy in candidates.items()}
 
 
 def by_budget(accuracy: Mapping[str, Mapping[int, np.ndarray]]) -> dict[int, dict[str, np.ndarray]]:

@@ -16,10 +16,11 @@ from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import rows
 from ttcjax.eval import shards as shards_lib
+from ttcjax.eval.bank import solutions_of
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import read_shard, write_shard
-from ttcjax.sample.engine import Engine, Solution
+from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 
 SCHEMA = pa.schema(
@@ -60,7 +61,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     """
     task, splits = loader.load(config.data, workdir / "data")
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
-    bank = rows.read_folder(workdir / "bank", ("question", "seed", "sample", "text", "finished")).to_pylist()
+    columns = ("question", "seed", "sample", "text", "finished", "tokens", "logprob")
+    bank = rows.read_folder(workdir / "bank", columns).to_pylist()
     samples = config.sweep.samples
     every = shards(config, len(prompts))
     mine = part.of(every)
@@ -81,14 +83,7 @@ def _scored(engine: Engine, prompts: dict[str, str], piece: Sequence[dict[str, A
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in piece:
         groups.setdefault(row["question"], []).append(row)
-    end = (engine.tokenizer.eos_id,)
-    solutions = [
-        [
-            Solution((*ids, *(end if row["finished"] else ())), row["text"], row["finished"], logprob=0.0)
-            for row, ids in zip(group, engine.tokenizer.encode_batch([row["text"] for row in group]), strict=True)
-        ]
-        for group in groups.values()
-    ]
+    solutions = [solutions_of(engine, group) for group in groups.values()]
     asked = [engine.encode_prompt(question, prompts[question]) for question in groups]
     return [
         {key: row[key] for key in ("question", "seed", "sample")} | {"step_scores": list(solution.step_scores)}

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.eval.allocate import compute_optimal
+from ttcjax.eval.allocate import choose
 from ttcjax.eval.chains import VERIFIERS
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap, Estimate
@@ -325,13 +325,7 @@ def _best(config: ExperimentConfig, bootstrap: Bootstrap, values: dict[tuple[int
     """
     s, p = max(values, key=lambda pair: values[pair].mean())
     everything = np.stack(list(values.values()))
-    choice = compute_optimal(
-        everything,
-        np.ones(everything.shape[1], np.int64),
-        folds=config.sweep.folds,
-        repeats=config.sweep.fold_repeats,
-        seed=config.sweep.seed,
-    )
+    choice = choose(config.sweep, everything, np.ones(everything.shape[1], np.int64))
     parallel = values[min(values)]
     return {
         "s": s,
@@ -385,13 +379,7 @@ def _by_ease(
         between = [values[s, p, rule][hard] for s, p in pairs(largest) if s > 1 and p > 1]
         if between:
             within = Bootstrap(int(hard.sum()), config.sweep.bootstrap, config.sweep.seed)
-            chosen = compute_optimal(
-                np.stack(between),
-                bins[hard],
-                folds=config.sweep.folds,
-                repeats=config.sweep.fold_repeats,
-                seed=config.sweep.seed,
-            ).accuracy
+            chosen = choose(config.sweep, np.stack(between), bins[hard]).accuracy
             found[rule]["hard"] = {
                 "between_minus_parallel": _plain(within.paired(chosen, many[hard])),
                 "between_minus_sequential": _plain(within.paired(chosen, one[hard])),

@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.eval.test_report import BUDGETS, CONFIG
 from tests.eval.test_weak import samples as of_the_report
 from ttcjax.config import SweepConfig
-from ttcjax.eval import budget
+from ttcjax.eval import allocate, budget
 from ttcjax.eval.estimators import Bootstrap, Samples
 from ttcjax.verify.aggregate import Ragged
 
@@ -52,11 +52,11 @@ def test_between_budgets_accuracy_is_linear_in_the_logarithm():
     curve = np.array([[0.1, 0.0], [0.3, 1.0], [0.2, 1.0]])
     steps = [1, 4, 16]
     for place, n in enumerate(steps):
-        np.testing.assert_allclose(budget.accuracy_at(steps, curve, np.array([n, n])), curve[place])
-    np.testing.assert_allclose(budget.accuracy_at(steps, curve, np.array([2, 8])), [0.2, 1.0])
-    got = [budget.accuracy_at(steps, curve, np.array([n, n]))[0] for n in range(1, 17)]
+        np.testing.assert_allclose(allocate.accuracy_at(steps, curve, np.array([n, n])), curve[place])
+    np.testing.assert_allclose(allocate.accuracy_at(steps, curve, np.array([2, 8])), [0.2, 1.0])
+    got = [allocate.accuracy_at(steps, curve, np.array([n, n]))[0] for n in range(1, 17)]
     np.testing.assert_allclose(got, np.interp(np.log(range(1, 17)), np.log(steps), curve[:, 0]))
-    np.testing.assert_allclose(budget.accuracy_at([1], curve[:1], np.array([1, 1])), curve[0])
+    np.testing.assert_allclose(allocate.accuracy_at([1], curve[:1], np.array([1, 1])), curve[0])
 
 
 def test_interpolation_is_near_to_what_the_bank_says():
@@ -66,7 +66,7 @@ def test_interpolation_is_near_to_what_the_bank_says():
     steps = budget.grid(24)
     curve = np.stack([found.accuracy("weighted", "last", n) for n in steps])
     for n in range(1, 25):
-        got = budget.accuracy_at(steps, curve, np.full(150, n)).mean()
+        got = allocate.accuracy_at(steps, curve, np.full(150, n)).mean()
         assert got == pytest.approx(found.accuracy("weighted", "last", n).mean(), abs=0.0035), n
 
 
