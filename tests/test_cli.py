@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ttcjax import cli, pipeline, sweeping
+from ttcjax import cli, pipeline, stages, sweeping
 from ttcjax import config as config_lib
+from ttcjax.cli import show
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, estimators, plan, rows
@@ -139,7 +140,7 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     assert "ttcjax run configs/procmath_tiny.py" in text
     assert "JAX_COMPILATION_CACHE_DIR" in text
-    assert all(stage.name in text for stage in pipeline.STAGES)
+    assert all(stage.name in text for stage in stages.STAGES)
 
 
 def test_the_help_of_sweep_shows_one_host_four_processes_and_a_job_array(capsys):
@@ -297,7 +298,7 @@ def test_list_shows_every_stage(capsys, tmp_path):
     assert cli.main(["list", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["data", "complete", "2.5", "s", "0123456789abcdef"]
-    assert [line.split()[:2] for line in lines[1:]] == [[s.name, "missing"] for s in pipeline.STAGES[1:]]
+    assert [line.split()[:2] for line in lines[1:]] == [[s.name, "missing"] for s in stages.STAGES[1:]]
 
 
 def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
@@ -349,7 +350,7 @@ def test_solve_prints_text_that_looks_like_markup_as_it_is(capsys):
         generations=16,
         seconds=0.5,
     )
-    cli._print_solved(solved)  # type: ignore[arg-type]
+    show.print_solved(solved)  # type: ignore[arg-type]
     out = capsys.readouterr().out
     for part in ("[bold]2[/]", "2 + 3 = [5]", "0.900", "1.650", "answer: 5", "16 generations", "none that could"):
         assert part in out
@@ -367,7 +368,7 @@ def test_solve_by_revising_shows_the_chain_and_what_changed(capsys):
         generations=3,
         seconds=0.5,
     )
-    cli._print_revised(revised)  # type: ignore[arg-type]
+    show.print_revised(revised)  # type: ignore[arg-type]
     out = capsys.readouterr().out
     for part in ("[bold]2[/]", "+ 2 + 3 = [6]", "2 not kept", "(none)", "0.125", "3 *", "answer: 5", "3 generations"):
         assert part in out, part
@@ -402,7 +403,7 @@ def test_strategies_that_revise_are_read_with_care(capsys, tmp_path, strategy, w
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the GNU C library's setting")
 def test_the_program_starts_again_with_large_pages_and_the_same_arguments(tmp_path):
     code = (
-        "import os, sys; from ttcjax import cli; cli._take_large_pages(); "
+        "import os, sys; from ttcjax.cli import program; program._take_large_pages(); "
         "print(os.environ['GLIBC_TUNABLES'], sys.argv[1:])"
     )
     env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
@@ -435,7 +436,7 @@ def test_sigterm_ends_a_run_in_order(config_file, tmp_path):
     """What is open is closed on the way out, and the exit status is the shell's for SIGTERM."""
     script = textwrap.dedent(f"""
         import sys, time
-        from ttcjax import cli, pipeline, sweeping
+        from ttcjax import cli, pipeline, stages, sweeping
         def run(config, **_):
             try:
                 print("ready", flush=True)

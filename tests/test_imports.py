@@ -30,7 +30,7 @@ LAYERS = (
     {"sample", "verify"},
     {"search", "revise", "testing"},
     {"train", "eval", "solve", "bench"},
-    {"pipeline"},
+    {"stages", "pipeline"},
     {"sweeping"},
     {"cli"},
 )

@@ -11,7 +11,7 @@ import pytest
 import ttcjax
 
 ROOT = pathlib.Path(__file__).parents[1]
-EXPECTED = {"ttcjax/__init__.py", "ttcjax/cli.py", "ttcjax/py.typed"} | {
+EXPECTED = {"ttcjax/__init__.py", "ttcjax/cli/program.py", "ttcjax/py.typed"} | {
     f"ttcjax/{p.relative_to(ROOT)}" for name in ("kernels", "train", "eval") for p in (ROOT / name).rglob("*.py")
 }
 

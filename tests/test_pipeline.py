@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 
 from ttcjax import config as config_lib
-from ttcjax import files, pipeline
+from ttcjax import files, pipeline, stages
 from ttcjax.config import (
     ChainsConfig,
     ExperimentConfig,
@@ -33,7 +33,7 @@ from ttcjax.config import (
     TrajectoryConfig,
 )
 from ttcjax.errors import UserError
-from ttcjax.pipeline import Stage
+from ttcjax.stages import Stage
 
 # Two stages that count their runs, the second reading the first; it fails or dies where a file tells it to.
 FIRST = """
@@ -67,7 +67,7 @@ def toy(tmp_path, monkeypatch) -> Iterator[pathlib.Path]:
     (tmp_path / "toy_first.py").write_text(FIRST)
     (tmp_path / "toy_second.py").write_text(SECOND)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(pipeline, "STAGES", STAGES)
+    monkeypatch.setattr(stages, "STAGES", STAGES)
     yield tmp_path
     for name in ("toy_first", "toy_second"):
         sys.modules.pop(name, None)
@@ -174,7 +174,7 @@ def test_an_unfinished_stage_of_other_settings_is_not_resumed(toy):
 def test_a_complete_stage_that_lost_what_it_writes_is_made_again(toy, monkeypatch, caplog):
     """So the advice to delete a damaged file and run its stage again works."""
     second = dataclasses.replace(STAGES[1], writes=("half.txt",))
-    monkeypatch.setattr(pipeline, "STAGES", (STAGES[0], second))
+    monkeypatch.setattr(stages, "STAGES", (STAGES[0], second))
     config = config_for(toy)
     pipeline.run(config)
     pipeline.run(config)
@@ -188,7 +188,7 @@ def test_a_complete_stage_that_lost_what_it_writes_is_made_again(toy, monkeypatc
 
 
 def test_what_a_stage_must_write_is_what_it_writes():
-    wanted = {stage.name: stage.writes for stage in pipeline.STAGES if stage.writes}
+    wanted = {stage.name: stage.writes for stage in stages.STAGES if stage.writes}
     assert wanted == {
         "data": ("tokenizer.model",),
         "policy": ("best",),
@@ -229,10 +229,10 @@ def test_kill_9_leaves_a_workdir_that_resumes(toy):
     code = textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(toy)!r})
-        from ttcjax import pipeline
+        from ttcjax import pipeline, stages
         from ttcjax.config import ExperimentConfig, from_dict
-        from ttcjax.pipeline import Stage
-        pipeline.STAGES = {STAGES!r}
+        from ttcjax.stages import Stage
+        stages.STAGES = {STAGES!r}
         config = from_dict(ExperimentConfig, {config_lib.to_dict(config_for(toy))!r})
         pipeline.run(config)
     """)
@@ -335,7 +335,7 @@ BASE = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(bas
 
 def changed(**changes) -> set[str]:
     other = dataclasses.replace(BASE, **changes)
-    return {s.name for s in pipeline.STAGES if pipeline.fingerprint(s, BASE) != pipeline.fingerprint(s, other)}
+    return {s.name for s in stages.STAGES if stages.fingerprint(s, BASE) != stages.fingerprint(s, other)}
 
 
 ALL = [
@@ -348,9 +348,9 @@ REVISED = {"revision", "attempts", "orm", "chains", "report"}
 
 
 def test_stages_are_in_the_order_of_what_they_read():
-    names = [stage.name for stage in pipeline.STAGES]
+    names = [stage.name for stage in stages.STAGES]
     assert names == ALL
-    for number, stage in enumerate(pipeline.STAGES):
+    for number, stage in enumerate(stages.STAGES):
         assert set(stage.needs) <= set(names[:number]), stage.name
 
 
@@ -392,13 +392,13 @@ def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
 
 def test_stages_that_are_off_are_neither_run_nor_read():
     off, other = ExperimentConfig(), ExperimentConfig(revision=RevisionConfig(max_seq_len=512))
-    assert {s.name for s in pipeline.STAGES if not s.wanted(off)} == {
+    assert {s.name for s in stages.STAGES if not s.wanted(off)} == {
         *("trajectories", "base_orm", "rescore", "larger", "greedy"),
         *(REVISED - {"report"}),
     }
-    for stage in pipeline.STAGES:
+    for stage in stages.STAGES:
         if stage.wanted(off) and stage.name != "report":  # The report writes down the hash of every setting.
-            assert pipeline.fingerprint(stage, off) == pipeline.fingerprint(stage, other)
+            assert stages.fingerprint(stage, off) == stages.fingerprint(stage, other)
 
 
 def test_a_stage_that_is_off_is_said_so(tmp_path):
@@ -420,7 +420,7 @@ def test_every_setting_belongs_to_a_stage():
         else:
             yield path
 
-    claimed = [p for stage in pipeline.STAGES if stage.name != "report" for p in stage.settings]
+    claimed = [p for stage in stages.STAGES if stage.name != "report" for p in stage.settings]
     free = {
         leaf
         for leaf in leaves(config_lib.to_dict(BASE), "")

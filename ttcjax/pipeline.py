@@ -9,7 +9,6 @@ settings is moved aside. Nothing that was computed is ever deleted.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import importlib
@@ -22,21 +21,18 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 
 from ttcjax import config as config_lib
+from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 from ttcjax.files import absolute, write_bytes
+from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
-
-SCHEMA = 2
-"""Part of every fingerprint: raise it when the same settings come to mean other results or other files of most stages;
-for one stage there is `Stage.version`."""
 
 RECORD = "stage.json"
 MANIFEST = "shards.json"
@@ -45,269 +41,6 @@ PART_RECORDS = "part-*.json"
 """What each of several processes leaves in the partial folder of a stage that they share."""
 LOCK = ".lock"
 _LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "sentencepiece")
-
-_SPEED_ONLY = frozenset(
-    [f"sampler.{name}" for name in ("rows", "waves", "memory", "verifier_chunk", "prompt_bucket")]
-    + [
-        f"{train}.{name}"
-        for train in ("policy", "prm.train", "revision.train", "orm.train")
-        for name in ("log_every", "keep_checkpoints")
-    ]
-)
-"""Settings that change how fast or how talkative a stage is and never what it finds."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: where its code is, which stages it reads, and which settings decide its results."""
-
-    name: str
-    """Also its folder under the workdir and its subcommand."""
-    module: str
-    """Holds `run(config, workdir, out) -> dict`; imported when the stage runs."""
-    summary: str
-    needs: tuple[str, ...]
-    """Earlier stages whose folders it reads."""
-    settings: tuple[str, ...]
-    """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
-    writes: tuple[str, ...] = ()
-    """Paths, from its folder, without which a complete stage is not complete after all."""
-    switch: str | None = None
-    """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
-    version: int = 1
-    """Part of its fingerprint: raise it when the same settings come to mean other results of this stage."""
-
-    def wanted(self, config: ExperimentConfig) -> bool:
-        """Return whether an experiment has this stage."""
-        return self.switch is None or bool(_lookup(config_lib.to_dict(config), self.switch))
-
-
-STAGES = (
-    Stage(
-        "data",
-        "ttcjax.data.prepare",
-        "write the questions and train the tokenizer",
-        (),
-        ("data", "tokenizer"),
-        ("tokenizer.model",),
-    ),
-    Stage(
-        "policy",
-        "ttcjax.train.policy",
-        "train the policy on reference solutions",
-        ("data",),
-        ("model", "policy"),
-        ("best",),
-    ),
-    Stage(
-        "labels",
-        "ttcjax.train.label",
-        "label solution steps by Monte Carlo rollouts",
-        ("data", "policy"),
-        ("sampler", "labels"),
-    ),
-    Stage(
-        "prm",
-        "ttcjax.train.prm",
-        "train the process-reward model on the labels",
-        ("data", "policy", "labels"),
-        ("prm.train", "prm.valid_fraction", "prm.likelihood", "prm.imitation"),
-        ("best",),
-    ),
-    Stage(
-        "trajectories",
-        "ttcjax.revise.trajectories",
-        "sample answers of training questions and put others before right ones",
-        ("data", "policy"),
-        ("sampler", "revision.trajectories"),
-        ("trajectories.parquet",),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "revision",
-        "ttcjax.train.revision",
-        "fine-tune the policy to answer again with its last answers in view",
-        ("data", "policy", "trajectories"),
-        (
-            "revision.train",
-            "revision.valid_fraction",
-            "revision.max_seq_len",
-            "revision.max_answers",
-            "revision.restate",
-            "revision.rest_em",
-            "sampler",
-        ),
-        ("best",),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "attempts",
-        "ttcjax.revise.attempts",
-        "sample and grade the revision model's chains on other training questions",
-        ("data", "revision"),
-        (
-            "sampler",
-            "revision.max_answers",
-            "revision.restate",
-            "revision.trajectories.questions",
-            "orm.questions",
-            "orm.chains",
-            "orm.answers",
-            "orm.seed",
-            "orm.shard_questions",
-        ),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "orm",
-        "ttcjax.train.orm",
-        "train outcome-reward models on the attempts",
-        ("data", "revision", "attempts"),
-        (
-            "revision.max_answers",
-            "revision.restate",
-            "orm.variants",
-            "orm.every_step",
-            "orm.likelihood",
-            "orm.imitation",
-            "orm.valid_fraction",
-            "orm.train",
-        ),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "base_orm",
-        "ttcjax.train.base_orm",
-        "train an outcome-reward model on the policy's samples",
-        ("data", "policy", "labels"),
-        ("orm.every_step", "orm.likelihood", "orm.imitation", "orm.valid_fraction", "orm.train"),
-        ("best",),
-        switch="orm.base",
-    ),
-    Stage(
-        "larger",
-        "ttcjax.train.larger",
-        "train a larger policy on the same data",
-        ("data",),
-        (
-            "larger.model",
-            "larger.optimizer",
-            *(f"policy.{f.name}" for f in dataclasses.fields(config_lib.TrainConfig) if f.name != "optimizer"),
-        ),
-        ("best",),
-        switch="larger.enabled",
-    ),
-    Stage(
-        "bank",
-        "ttcjax.eval.bank",
-        "sample and score solutions of the test questions",
-        ("data", "policy", "prm"),
-        ("sampler", "sweep.samples", "sweep.samples_from", "sweep.seed", "sweep.shard_questions"),
-    ),
-    Stage(
-        "rescore",
-        "ttcjax.eval.rescore",
-        "judge the bank's samples with an outcome-reward model",
-        ("data", "policy", "base_orm", "bank"),
-        ("sampler", "sweep.shard_questions"),
-        switch="orm.base",
-    ),
-    Stage(
-        "search",
-        "ttcjax.eval.sweep",
-        "run every search strategy at every budget",
-        ("data", "policy", "prm"),
-        (
-            "sampler",
-            "prm.aggregate",
-            "sweep.budgets",
-            "sweep.strategies",
-            "sweep.seeds",
-            "sweep.max_rounds",
-            "sweep.seed",
-            "sweep.shard_questions",
-        ),
-    ),
-    Stage(
-        "chains",
-        "ttcjax.eval.chains",
-        "sample and score the revision model's chains on the test questions",
-        ("data", "prm", "revision", "orm"),
-        ("sampler", "prm.aggregate", "revision.max_answers", "revision.restate", "orm.variants", "chains"),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "greedy",
-        "ttcjax.eval.greedy",
-        "answer the test questions once with the policy and with the larger one",
-        ("data", "policy", "larger"),
-        ("sampler",),
-        switch="larger.enabled",
-    ),
-    Stage(
-        "report",
-        "ttcjax.eval.report",
-        "compute accuracies and intervals, draw the figures, write summary.json",
-        ("data", "policy", "labels", "prm", "trajectories", "bank", "rescore", "search", "chains", "greedy"),
-        tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
-        ("../summary.json",),
-        version=2,
-    ),
-)
-
-
-def get_stage(name: str) -> Stage:
-    """Return the stage of that name.
-
-    Raises:
-        UserError: There is none.
-    """
-    for stage in STAGES:
-        if stage.name == name:
-            return stage
-    raise UserError(f"unknown stage {name!r}; the stages are {', '.join(s.name for s in STAGES)}")
-
-
-def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
-    """Return 16 hex digits that change exactly when the results of `stage` may change.
-
-    The report writes down the hash of the whole config, so for it every setting counts.
-    """
-    tables, found = config_lib.to_dict(config), {}
-
-    def of(stage: Stage) -> str:
-        if stage.name not in found:  # Stages share what they read.
-            settings = {path: _lookup(tables, path) for path in stage.settings}
-            # What is not given changes nothing, so folders made before there was such a setting stay good.
-            settings = {path: value for path, value in settings.items() if value is not None}
-            if stage.name != "report":
-                settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
-            needs = {need.name: of(need) for need in needs_of(stage, config)}
-            content = {"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs}
-            if stage.version > 1:  # Folders made before stages had versions stay good.
-                content["version"] = stage.version
-            found[stage.name] = config_lib.config_hash(content)
-        return found[stage.name]
-
-    return of(stage)
-
-
-def needs_of(stage: Stage, config: ExperimentConfig) -> list[Stage]:
-    """Return the stages that a stage reads in this experiment."""
-    return [need for need in map(get_stage, stage.needs) if need.wanted(config)]
-
-
-def _lookup(tables: dict[str, Any], path: str) -> Any:
-    value: Any = tables
-    for key in path.split("."):
-        value = value[key]
-    return value
-
-
-def _without_speed_only(value: Any, path: str) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {k: _without_speed_only(v, f"{path}.{k}") for k, v in value.items() if f"{path}.{k}" not in _SPEED_ONLY}
 
 
 def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CONFIG") -> dict[str, Any]:
@@ -324,7 +57,9 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     from ttcjax.search import registry  # imports jax, which reading this module does not need
 
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
-    stages = [stage for stage in STAGES if stage.wanted(config)] if only is None else [get_stage(only)]
+    stages = (
+        [stage for stage in stages_lib.STAGES if stage.wanted(config)] if only is None else [stages_lib.get_stage(only)]
+    )
     if not stages[0].wanted(config):
         raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switch} True")
     workdir = absolute(config.workdir)
@@ -336,9 +71,9 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
 
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
-    for need in needs_of(stage, config):
+    for need in stages_lib.needs_of(stage, config):
         record = read_record(workdir / need.name)
-        if record is None or record["fingerprint"] != fingerprint(need, config):
+        if record is None or record["fingerprint"] != stages_lib.fingerprint(need, config):
             state = "is missing in" if record is None else "was made with other settings in"
             raise UserError(
                 f"stage {stage.name!r} reads {need.name!r}, which {state} {workdir}: "
@@ -361,7 +96,7 @@ def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[
     `<stage>.partial` is of these settings.
     """
     final, partial = workdir / stage.name, workdir / f"{stage.name}.partial"
-    wanted = fingerprint(stage, config)
+    wanted = stages_lib.fingerprint(stage, config)
     record = read_record(final)
     if record is not None and record["fingerprint"] == wanted:
         gone = [name for name in stage.writes if not (final / name).exists()]
@@ -453,7 +188,7 @@ def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts:
     record: dict[str, Any] = {
         "stage": stage.name,
         "complete": False,
-        "fingerprint": fingerprint(stage, config),
+        "fingerprint": stages_lib.fingerprint(stage, config),
         "attempts": 1 if earlier is None else earlier["attempts"] + 1,
         "seconds": 0.0 if earlier is None else earlier["seconds"] + _seconds_of_last_attempt(partial, earlier),
         "started": time.time(),
@@ -537,7 +272,7 @@ def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | Non
     """Return (stage, state, record) for every stage; state is `complete`, `unfinished` or `missing`."""
     folder = epath.Path(workdir)
     found = []
-    for stage in STAGES:
+    for stage in stages_lib.STAGES:
         record, unfinished = read_record(folder / stage.name), read_record(folder / f"{stage.name}.partial")
         if record is not None:
             found.append((stage.name, "complete", record))

@@ -21,6 +21,7 @@ from etils import epath
 
 from ttcjax import config as config_lib
 from ttcjax import pipeline
+from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
@@ -29,8 +30,8 @@ from ttcjax.eval import shards
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.files import absolute
 from ttcjax.metrics import duration
-from ttcjax.pipeline import Stage
 from ttcjax.search import registry
+from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
             if not _is_complete(stage, config, workdir):
                 _tell(stage, config, WHOLE)
             records[stage.name] = pipeline.run_stage(stage, config, workdir)
-        report = pipeline.get_stage("report")
+        report = stages_lib.get_stage("report")
         return records | {report.name: pipeline.run_stage(report, config, workdir)}
 
 
@@ -103,7 +104,7 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
     workdir = absolute(config.workdir)
     pipeline.check_samples(config, workdir)
     stages = _stages(config)
-    mark = config_lib.config_hash([pipeline.fingerprint(stage, config) for stage in stages])
+    mark = config_lib.config_hash([stages_lib.fingerprint(stage, config) for stage in stages])
     with _shared(workdir, part, mark):
         _require_models(config, workdir, command)
         records: dict[str, Any] = {}
@@ -115,7 +116,7 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
             if _is_complete(stage, config, workdir):
                 records[stage.name] = pipeline.read_record(workdir / stage.name)
         if len(records) == len(stages) and not _is_remote(workdir):
-            report = pipeline.get_stage("report")
+            report = stages_lib.get_stage("report")
             with _alone(workdir):
                 records[report.name] = pipeline.run_stage(report, config, workdir)
         return records
@@ -135,16 +136,18 @@ def waits_for(config: ExperimentConfig) -> list[str]:
 
 
 def _stages(config: ExperimentConfig) -> list[Stage]:
-    return [stage for stage in map(pipeline.get_stage, NAMES) if stage.wanted(config)]
+    return [stage for stage in map(stages_lib.get_stage, NAMES) if stage.wanted(config)]
 
 
 def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
     """Refuse to begin before everything that an evaluation and its report read from earlier stages is there."""
     own = {*NAMES, "report"}
-    read = {need.name for stage in pipeline.STAGES if stage.name in own for need in pipeline.needs_of(stage, config)}
+    read = {
+        need.name for stage in stages_lib.STAGES if stage.name in own for need in stages_lib.needs_of(stage, config)
+    }
     absent = [
         s.name
-        for s in pipeline.STAGES
+        for s in stages_lib.STAGES
         if s.name in read - own and s.wanted(config) and not _is_complete(s, config, workdir)
     ]
     if absent:
@@ -156,18 +159,18 @@ def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str)
 
 def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
     record = pipeline.read_record(workdir / stage.name)
-    if record is None or not record["complete"] or record["fingerprint"] != pipeline.fingerprint(stage, config):
+    if record is None or not record["complete"] or record["fingerprint"] != stages_lib.fingerprint(stage, config):
         return False
     return not pipeline.lost_shards(stage, workdir / stage.name)
 
 
 def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
-    return all(_is_complete(need, config, workdir) for need in pipeline.needs_of(stage, config))
+    return all(_is_complete(need, config, workdir) for need in stages_lib.needs_of(stage, config))
 
 
 def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epath.Path | None:
     """Return the folder with shards of these settings, `None` where there is none yet."""
-    wanted = pipeline.fingerprint(stage, config)
+    wanted = stages_lib.fingerprint(stage, config)
     for name in (stage.name, f"{stage.name}.partial", f"{stage.name}.old-{wanted}"):
         record = pipeline.read_record(workdir / name)
         if record is not None and record["fingerprint"] == wanted:

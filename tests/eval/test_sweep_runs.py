@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
-from ttcjax import compute, pipeline, sweeping
+from ttcjax import compute, pipeline, stages, sweeping
 from ttcjax.config import (
     ChainsConfig,
     DataConfig,
@@ -30,9 +30,9 @@ from ttcjax.errors import UserError
 from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.parquet import shard_path, write_shard
-from ttcjax.pipeline import Stage
 from ttcjax.sample.engine import Engine, Model, Solution
 from ttcjax.search.run import search
+from ttcjax.stages import Stage
 from ttcjax.train import label
 
 QUESTIONS, LIMIT = 12, 192
@@ -162,20 +162,20 @@ def models(config, scripted, tiny, tmp_path, monkeypatch):
     """Make a workdir function: of a config whose models are said to be trained, and nothing evaluated."""
     (tmp_path / "toy_report.py").write_text(REPORT)
     monkeypatch.syspath_prepend(str(tmp_path))
-    report = pipeline.get_stage("report")
+    report = stages.get_stage("report")
     toy = Stage("report", "toy_report", "the report", report.needs, report.settings, report.writes)
-    monkeypatch.setattr(pipeline, "STAGES", (*pipeline.STAGES[:-1], toy))
+    monkeypatch.setattr(stages, "STAGES", (*stages.STAGES[:-1], toy))
 
     def make(name: str, **changes) -> ExperimentConfig:
         workdir = tmp_path / name
         found = dataclasses.replace(config, workdir=str(workdir), **changes)
-        for stage in pipeline.STAGES:
+        for stage in stages.STAGES:
             if stage.name not in (*sweeping.NAMES, "report") and stage.wanted(found):
                 (workdir / stage.name).mkdir(parents=True)
                 sizes = {"params": PARAMS.get(stage.name, 1), "tokens_seen": 10}
                 if stage.name == "orm":
                     sizes = {v: {"params": PARAMS[f"orm/{v}"], "tokens_seen": 10} for v in found.orm.variants}
-                record = {"complete": True, "fingerprint": pipeline.fingerprint(stage, found), "attempts": 1}
+                record = {"complete": True, "fingerprint": stages.fingerprint(stage, found), "attempts": 1}
                 record |= {"seconds": 1.0, "started": 0.0, "result": sizes}
                 (workdir / stage.name / "stage.json").write_text(json.dumps(record))
         tiny.tokenizer.save(epath.Path(workdir / "data" / "tokenizer.model"))
@@ -215,7 +215,7 @@ def test_every_shard_is_listed_with_its_hash(whole):
     told = {}
     for name in MADE:
         manifest = json.loads((workdir / name / "shards.json").read_text())
-        assert manifest["fingerprint"] == pipeline.fingerprint(pipeline.get_stage(name), config)
+        assert manifest["fingerprint"] == stages.fingerprint(stages.get_stage(name), config)
         told |= {f"{name}/{path}": identity for path, identity in manifest["files"].items()}
     assert set(told) == set(found)
     for path, identity in told.items():

@@ -1,0 +1,128 @@
+"""The arguments of the `ttcjax` command, and the help that teaches them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from ttcjax import stages
+from ttcjax.bench import cli as bench_cli
+from ttcjax.errors import UserError
+
+_DESCRIPTION = "Test-time compute for language models in JAX: sample, verify, search, and measure what it buys."
+
+_EPILOG = """\
+examples:
+  ttcjax run configs/procmath_tiny.py                       every stage, into the config's workdir
+  ttcjax run configs/procmath_tiny.py --workdir runs/a --policy.steps 800
+  ttcjax search configs/procmath_tiny.py --sweep.budgets 1 4 16
+  ttcjax sweep configs/procmath_tiny.py --dry-run           what an evaluation will take; `ttcjax sweep --help`
+  ttcjax run configs/procmath_tiny.py --help                every setting, its meaning and value
+  ttcjax list runs/demo                                     which stages are complete
+  ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
+  ttcjax bench sample --peer transformers                   tokens a second beside another program
+
+Run a command again to go on after an interruption: complete stages are skipped, the others resume.
+
+flags of every command:
+  --debug        show the traceback of an error
+  --distributed  join the processes of a multi-host JAX job first (jax.distributed.initialize)
+
+environment:
+  JAX_COMPILATION_CACHE_DIR  folder (or gs:// path) where compiled programs are kept between runs
+  JAX_PLATFORMS              cpu, tpu or cuda; the default is the fastest that is installed
+  GLIBC_TUNABLES             glibc.malloc.hugetlb=1 unless it is set: large pages make CPU runs faster
+"""
+
+_SWEEP_EPILOG = """\
+It runs the stages bank, rescore, search, chains and greedy, those that the config has, then the report; the models must
+be trained. What is complete is kept, shard by shard: the same command goes on after any interruption.
+
+examples:
+  ttcjax sweep configs/procmath_tiny.py --dry-run             what is left: generations, tokens, FLOPs, time
+  ttcjax sweep configs/procmath_tiny.py                       everything in one process, with all devices of the host
+  ttcjax sweep configs/procmath_tiny.py --sweep.budgets 1 4 16 --sweep.seeds 3 --dry-run --json
+
+  four processes, on one host or on four that share the workdir:
+    for i in 1 2 3 4; do ttcjax sweep CONFIG --workdir /nfs/runs/a --part $i/4 & done; wait
+
+  a job array (Slurm: sbatch --array=1-16):
+    ttcjax sweep CONFIG --workdir /nfs/runs/a --part $SLURM_ARRAY_TASK_ID/16
+
+Parts take their own shards of every stage, and rows are those of a run in one process. The one that finds a stage
+whole completes it, the last one writes the report; a part that others keep waiting says so and ends with status 0.
+Where a part was lost, start it again, or run the command without --part once no part runs: it makes what is missing.
+On gs://, which has no locks, parts make shards only, and the command without --part completes each stage.
+
+"""
+
+_CONFIG_EPILOG = """\
+Settings of the config are overridden by name after it: --policy.steps 800 --sweep.budgets 1 4 16
+`ttcjax {command} CONFIG --help` lists them all with the values of that config.
+"""
+
+
+Call = Callable[[argparse.Namespace], None]
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def build(calls: Mapping[str, Call]) -> Parser:
+    """Return the parser of the whole command line.
+
+    Args:
+        calls: What runs each command, by its name; `stage` runs any single stage.
+    """
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser("ttcjax", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, summary: str, epilog: str = "") -> Any:
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=epilog, formatter_class=raw
+        )
+        command.set_defaults(call=calls.get(name, calls["stage"]), command=name)
+        return command
+
+    def add_config(name: str, summary: str, epilog: str = "") -> None:
+        command = add(name, summary, epilog + _CONFIG_EPILOG.format(command=name))
+        if name == "sweep":
+            add_sweep_flags(command)
+        command.add_argument("config", metavar="CONFIG", help="Python file with a get_config() function")
+        rest = command.add_argument("overrides", metavar="--SETTING VALUE", nargs=argparse.REMAINDER)
+        rest.required = False
+
+    add_config("run", "run every stage that is not complete yet")
+    for stage in stages.STAGES:
+        add_config(stage.name, f"stage: {stage.summary}")
+    add_config("sweep", "evaluate trained models: estimate, run, or share among processes", _SWEEP_EPILOG)
+    add_config("config", "print the resolved config as JSON")
+
+    command = add("list", "list the stages in a workdir and their state")
+    command.add_argument("workdir", metavar="WORKDIR")
+
+    command = add("solve", "answer one question with the models of a workdir")
+    command.add_argument("question", metavar="QUESTION")
+    command.add_argument("--workdir", required=True, help="where `ttcjax run` put its stages")
+    command.add_argument(
+        "--strategy",
+        default="beam:n=16,width=4",
+        help="such as beam:n=16,width=4, best_of_n:n=64, revise:s=8,p=2 or refine:steps=8 (%(default)s)",
+    )
+    command.add_argument("--seed", type=int, default=0)
+
+    bench = add("bench", "measure the engine, alone or beside Hugging Face transformers")
+    bench_cli.add_arguments(bench)
+
+    add("version", "print the versions of ttcjax and jax")
+    return parser
+
+
+def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what is left and what it takes; run nothing")
+    parser.add_argument("--json", action="store_true", help="print the dry run as JSON")
+    parser.add_argument("--part", metavar="I/K", help="run the share of process I of K that share the workdir")
