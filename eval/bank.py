@@ -55,7 +55,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
 
     Returns:
         `questions`, `solutions`, `shards`, and of the shards made by this call `sampled` and `sampling_seconds`, from
-        which solutions a second follow (the first batch compiles).
+        which solutions a second follow (the first batch compiles); `files`.
 
     Raises:
         UserError: The bank that samples are to be taken from has not got them, see `read_samples`.
@@ -95,6 +95,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         "shards": len(every),
         "sampled": sampled,
         "sampling_seconds": sampling,
+        "files": shards_lib.names(every),
     }
 
 

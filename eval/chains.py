@@ -16,11 +16,10 @@ from etils import epath
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
-from ttcjax.errors import UserError
 from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import read_shard, shard_path, write_shard
+from ttcjax.parquet import read_folder, write_shard
 from ttcjax.revise.chain import Chains, Reviser, read_answer
 from ttcjax.revise.strategies import Refine
 from ttcjax.sample.loading import load_engine
@@ -80,7 +79,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         part: Which of the shards are this process's.
 
     Returns:
-        `questions`, `answers`, `shards`.
+        `questions`, `answers`, `shards`, `files`.
     """
     task, splits = loader.load(config.data, workdir / "data")
     settings = config.chains
@@ -125,7 +124,12 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             ]
             for path in piece.paths(out):
                 write_shard(path, table, SCHEMA)
-    return {"questions": len(examples), "answers": len(examples) * sum(lengths), "shards": len(every)}
+    return {
+        "questions": len(examples),
+        "answers": len(examples) * sum(lengths),
+        "shards": len(every),
+        "files": shards_lib.names(every),
+    }
 
 
 def result_rows(
@@ -184,14 +188,9 @@ def result_rows(
 
 
 def read(folder: epath.Path) -> pa.Table:
-    """Read all shards of a complete stage.
+    """Return the rows of a complete stage.
 
     Raises:
-        UserError: There is none, one is missing, or one is damaged.
+        UserError: There are none, a file is missing, or one is damaged.
     """
-    paths = sorted(folder.glob("shard-[0-9]*.parquet"))
-    if not paths:
-        raise UserError(f"{folder} holds no chains: run the chains stage first")
-    if [path.name for path in paths] != [shard_path(folder, i).name for i in range(len(paths))]:
-        raise UserError(f"{folder} lacks a shard: delete it and run again")
-    return pa.concat_tables(read_shard(path, SCHEMA, delete=folder) for path in paths)
+    return read_folder(folder, SCHEMA)

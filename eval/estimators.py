@@ -84,13 +84,13 @@ class Samples:
         if outside.any():
             raise UserError(
                 f"{int(outside.sum())} result rows do not belong to this config ({len(questions)} questions of "
-                f"{samples} samples): delete their folder and run again"
+                f"{samples} samples): move their folder away and run again"
             )
         at = (question, run, sample)
         row = np.full((len(questions), runs, samples), -1, np.int64)
         row[at] = np.arange(table.num_rows)
         if int((row >= 0).sum()) < table.num_rows:
-            raise UserError("result rows hold the same sample twice: delete their folder and run again")
+            raise UserError("result rows hold the same sample twice: move their folder away and run again")
         groups = np.full(row.shape, -1, np.int64)
         groups[at] = _answer_groups(table, question, grade_equal)
         correct = np.zeros(row.shape, bool)

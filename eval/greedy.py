@@ -10,15 +10,17 @@ import time
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.eval import rows
+from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.bank import result_rows
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_folder, write_shard
 from ttcjax.sample.loading import load_engine
 
 MODELS = ("policy", "larger")
@@ -46,7 +48,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         part: Which of the shards are this process's.
 
     Returns:
-        `questions`, `shards`.
+        `questions`, `shards`, `files`.
     """
     task, splits = loader.load(config.data, workdir / "data")
     examples = splits.test[:]
@@ -66,17 +68,14 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             seconds = (time.perf_counter() - begin) / len(examples)
             table = result_rows(task, examples, found, strategy=shard.strategy, n=1, seed=shard.seed, seconds=seconds)
             write_shard(path, table, SCHEMA)
-    return {"questions": len(examples), "shards": len(every)}
+    return {"questions": len(examples), "shards": len(every), "files": shards_lib.names(every)}
 
 
 def read(folder: epath.Path) -> dict[str, pa.Table]:
     """Return the rows of each model.
 
     Raises:
-        UserError: A shard is missing or damaged.
+        UserError: A file is missing or damaged.
     """
-    columns = ("question", "correct", "tokens")
-    return {
-        model: read_shard(shard_path(folder, number), SCHEMA, columns, delete=folder)
-        for number, model in enumerate(MODELS)
-    }
+    table = read_folder(folder, SCHEMA, ("strategy", "question", "correct", "tokens"))
+    return {model: table.filter(pc.field("strategy") == f"greedy:{model}") for model in MODELS}

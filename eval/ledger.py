@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from ttcjax import compute
 from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
 from ttcjax.data import loader
-from ttcjax.errors import UserError
 from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
+from ttcjax.runtime import records
 from ttcjax.text import tokenizer as tokenizers
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
@@ -45,31 +45,28 @@ def models(workdir: epath.Path) -> dict[str, Trained] | None:
         UserError: A stage's record is corrupt, or a checkpoint's.
     """
     found: dict[str, Trained] = {}
-    for path in sorted(workdir.glob("*/stage.json"), key=str):
-        stage = path.parent
-        if stage.suffix:  # .partial and .old-* folders
-            continue
-        result = _entry(path, "result", stage) or {}
+    for stage, record in records.of_stages(workdir).items():
+        result = record.get("result") or {}
         nested = {f"/{key}": value for key, value in result.items() if isinstance(value, dict)}
         for name, value in {"": result, **nested}.items():
             if "params" in value and "tokens_seen" in value:
-                record = Trained(params=value["params"], tokens_seen=value["tokens_seen"])
-                metadata = workdir / f"{stage.name}{name}" / "best" / "metadata.json"
+                trained = Trained(params=value["params"], tokens_seen=value["tokens_seen"])
+                metadata = workdir / f"{stage}{name}" / "best" / "metadata.json"
                 if metadata.exists():
-                    record["model"] = from_dict(ModelConfig, _entry(metadata, "model", stage))
-                found[stage.name + name] = record
+                    trained["model"] = from_dict(ModelConfig, _entry(metadata, "model"))
+                found[stage + name] = trained
     return found if "policy" in found and "prm" in found else None
 
 
-def _entry(path: epath.Path, key: str, stage: epath.Path) -> Any:
-    """Return one entry, a table, of a stage's JSON file."""
+def _entry(path: epath.Path, key: str) -> Any:
+    """Return one entry, a table, of a model's JSON file."""
     try:
         entry = json.loads(path.read_text()).get(key)
         if isinstance(entry, dict | None):
             return entry
         raise ValueError(f"{key} is no table")
     except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is corrupt: delete {stage} and run again") from error
+        raise records.damaged(path, "it is no table of JSON") from error
 
 
 def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, int]:

@@ -23,6 +23,7 @@ from ttcjax.eval import figures, rows, tables
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap, Estimate, Samples, StrategyName, step_scores
 from ttcjax.parquet import read_shard
+from ttcjax.runtime import records
 from ttcjax.search import registry
 from ttcjax.select import choose
 from ttcjax.text.steps import split_steps
@@ -64,8 +65,8 @@ def with_lines(table: pa.Table, folder: epath.PathLike) -> pa.Table:
         UserError: A shard is missing or corrupt.
     """
     counts, repeats = [], []
-    for path in rows.shards(folder):
-        for batch in read_shard(path, rows.SCHEMA, ("text",), delete=folder).to_batches(max_chunksize=_BATCH):
+    for path, digest in records.members(folder).items():
+        for batch in read_shard(path, rows.SCHEMA, ("text",), sha256=digest).to_batches(max_chunksize=_BATCH):
             found = [lines_of(text) for text in batch["text"].to_pylist()]
             counts += [count for count, _ in found]
             repeats += [repeat for _, repeat in found]
@@ -78,11 +79,11 @@ def texts_at(folder: epath.PathLike, places: Sequence[int]) -> list[str]:
     """Return the texts of some rows of a folder, counted in the order of `rows.read_folder`."""
     found: dict[int, str] = {}
     start = 0
-    for path in rows.shards(folder):
-        count = read_shard(path, rows.SCHEMA, ("sample",), delete=folder).num_rows
+    for path in records.members(folder):
+        count = read_shard(path, rows.SCHEMA, ("sample",)).num_rows
         inside = [place - start for place in places if start <= place < start + count]
         if inside:
-            texts = read_shard(path, rows.SCHEMA, ("text",), delete=folder)["text"]
+            texts = read_shard(path, rows.SCHEMA, ("text",))["text"]
             found |= {start + place: texts[place].as_py() for place in inside}
         start += count
     return [found[place] for place in places]

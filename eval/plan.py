@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ttcjax.eval import bank, chains, greedy, ledger, rescore, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import duration
 from ttcjax.parquet import read_shard, shard_path
+from ttcjax.runtime import records
 from ttcjax.search import registry
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train import label
@@ -349,7 +349,7 @@ def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: l
         return _mean(seen, "tokens") / _mean(seen, "rows"), "bank"
     path = shard_path(workdir / "labels", 0)
     if path.exists():
-        solutions = read_shard(path, label.SCHEMA, ["solution"], delete=path.parent)["solution"].to_pylist()
+        solutions = read_shard(path, label.SCHEMA, ["solution"])["solution"].to_pylist()
         if solutions:
             tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
             # The end mark is a token too.
@@ -362,11 +362,12 @@ def _scoring_seconds(config: ExperimentConfig, folder: epath.Path | None, seen: 
     if not seen or folder is None:
         return None
     sampled = seconds = 0.0
-    for path in (folder / "stage.json", *folder.glob("part-*.json")):
-        result = json.loads(path.read_text()).get("result") or {}
+    own = records.read(folder)
+    for record in (own or {}, *records.parts(folder)):
+        result = record.get("result") or {}
         sampled += result.get("sampled", 0)
         seconds += result.get("sampling_seconds", 0.0)
-        if sampled and path.name == "stage.json":  # It sums up the parts.
+        if sampled and record is own:  # It sums up the parts.
             break
     found = _mean(seen, "seconds") - seconds / sampled * config.sweep.samples if sampled else 0.0
     return found if found > 0 else None

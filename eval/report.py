@@ -13,7 +13,6 @@ from etils import epath
 from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, to_dict
-from ttcjax.errors import UserError
 from ttcjax.eval import (
     budget,
     chains,
@@ -48,6 +47,7 @@ from ttcjax.eval.summary import (
 )
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
+from ttcjax.runtime import records
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 """The keys of the summary that differ between two runs of the same config."""
@@ -103,7 +103,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         found |= {"rest_em": config.revision.rest_em.chains > 0}
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
         found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
-        made = json.loads((workdir / "trajectories" / "stage.json").read_text())["result"]
+        made = records.of_stages(workdir)["trajectories"]["result"]
         summary["revision"] = plain(found | {"trajectories": made})
         summary["accuracy"] |= plain(accuracy)
         if trained is not None:
@@ -221,16 +221,11 @@ def render(summary: dict[str, Any], console: Console) -> None:
 def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:
     """Collect what the earlier stages cost; this stage's own seconds are those up to here."""
     seconds, compile_seconds, peak = {}, 0.0, peak_rss_bytes()
-    for path in sorted(workdir.glob("*/stage.json"), key=str):
-        if path.parent.name == "report" or path.parent.suffix:  # .partial and .old-* folders
-            continue
-        try:
-            stage = json.loads(path.read_text())
-            seconds[path.parent.name] = stage["seconds"]
-            compile_seconds += stage.get("compile_seconds", 0.0)
-            peak = max(peak, stage.get("peak_rss_bytes", 0))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is corrupt: delete {path.parent} and run again") from error
+    for stage, record in records.of_stages(workdir).items():
+        if stage != "report":
+            seconds[stage] = record["seconds"]
+            compile_seconds += record.get("compile_seconds", 0.0)
+            peak = max(peak, record.get("peak_rss_bytes", 0))
     seconds["report"] = round(time.perf_counter() - began, 3)
     return {"seconds": seconds, "compile_seconds": compile_seconds, "peak_rss_bytes": peak}
 

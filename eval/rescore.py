@@ -19,7 +19,7 @@ from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.bank import solutions_of
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
-from ttcjax.parquet import read_shard, write_shard
+from ttcjax.parquet import read_folder, write_shard
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 
@@ -57,7 +57,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         part: Which of the shards are this process's.
 
     Returns:
-        `solutions`, `shards`.
+        `solutions`, `shards`, `files`.
     """
     task, splits = loader.load(config.data, workdir / "data")
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
@@ -76,7 +76,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             piece = bank[shard.first * samples : (shard.first + shard.questions) * samples]
             for path in shard.paths(out):
                 write_shard(path, _scored(engine, prompts, piece), SCHEMA)
-    return {"solutions": len(bank), "shards": len(every)}
+    return {"solutions": len(bank), "shards": len(every), "files": shards_lib.names(every)}
 
 
 def _scored(engine: Engine, prompts: dict[str, str], piece: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -102,14 +102,12 @@ def with_scores(bank: pa.Table, folder: epath.Path) -> pa.Table:
     Raises:
         UserError: A sample was not scored, or a shard is missing or damaged.
     """
-    found: dict[tuple[str, int, int], list[float]] = {}
-    for path in sorted(folder.glob("shard-[0-9]*.parquet")):
-        table = read_shard(path, SCHEMA, delete=folder)
-        keys = zip(*(table[name].to_pylist() for name in ("question", "seed", "sample")), strict=True)
-        found.update(zip(keys, table["step_scores"].to_pylist(), strict=True))
+    table = read_folder(folder, SCHEMA)
+    scored = zip(*(table[name].to_pylist() for name in ("question", "seed", "sample")), strict=True)
+    found = dict(zip(scored, table["step_scores"].to_pylist(), strict=True))
     keys = list(zip(*(bank[name].to_pylist() for name in ("question", "seed", "sample")), strict=True))
     missing = [key for key in keys if key not in found]
     if missing:
-        raise UserError(f"{folder} lacks scores of {len(missing)} of {len(keys)} samples: delete it and run again")
+        raise UserError(f"{folder} lacks scores of {len(missing)} of {len(keys)} samples: move it away and run again")
     column = pa.array([found[key] for key in keys], bank.schema.field("step_scores").type)
     return bank.set_column(bank.schema.get_field_index("step_scores"), "step_scores", column)

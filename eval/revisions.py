@@ -70,11 +70,11 @@ class AnswerChains:
         shape = (len(questions), len(lengths), max(lengths))
         wanted = np.broadcast_to(np.arange(shape[2]) < np.asarray(lengths)[:, None], shape)
         if len(q) and (c.max() >= shape[1] or s.max() >= shape[2]):
-            raise UserError("the chains are longer or more than this config has: delete their folder and run again")
+            raise UserError("the chains are longer or more than this config has: move their folder away and run again")
         count = np.zeros(shape, np.int64)
         np.add.at(count, (q, c, s), 1)
         if (count != wanted).any():
-            raise UserError("answers of the chains are missing or stand twice: delete their folder and run again")
+            raise UserError("answers of the chains are missing or stand twice: move their folder away and run again")
 
         def laid_out(values: np.ndarray, empty: float) -> np.ndarray:
             array = np.full(shape, empty, values.dtype)
@@ -199,11 +199,12 @@ def splits(config: ExperimentConfig, table: pa.Table, questions: Collection[str]
     chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), settings.lengths)
     missing = [question for question in chains.questions if question not in questions]
     if missing:
-        raise UserError(f"the bank has no samples of {missing[0]}: delete the bank and chains folders and run again")
+        raise UserError(f"the bank has no samples of {missing[0]}: move the bank and chains folders away and run again")
     expected = min(settings.questions or len(questions), len(questions))
     if len(chains.questions) != expected:
         raise UserError(
-            f"the chains hold {len(chains.questions)} of {expected} test questions: delete their folder and run again"
+            f"the chains hold {len(chains.questions)} of {expected} test questions: move their folder away and "
+            "run again"
         )
     refined = None
     if settings.refine:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.errors import UserError
-from ttcjax.parquet import read_shard, shard_path
+from ttcjax import parquet
 
 SCHEMA = pa.schema(
     [
@@ -37,34 +35,6 @@ SCHEMA = pa.schema(
 """Columns of every bank and search shard."""
 
 
-def shards(folder: epath.PathLike) -> list[epath.Path]:
-    """Return all shards of a complete stage's folder and its direct subfolders, in the order of their paths.
-
-    Raises:
-        UserError: There is no shard, or one is missing.
-    """
-    folder = epath.Path(folder)
-    paths = sorted([*folder.glob("shard-[0-9]*.parquet"), *folder.glob("*/shard-[0-9]*.parquet")], key=str)
-    if not paths:
-        raise UserError(f"{folder} holds no results: run the stage that writes it first")
-    present = {str(path) for path in paths}
-    for path in paths:
-        index = int(path.stem.removeprefix("shard-"))
-        if index and str(shard_path(path.parent, index - 1)) not in present:
-            missing = shard_path(path.parent, index - 1)
-            raise UserError(f"{missing} is missing: delete {folder} and run again")
-    record = folder / "stage.json"
-    result = json.loads(record.read_text()).get("result", {}) if record.exists() else {}
-    wanted = result.get("shards", len(paths))
-    if len(paths) < wanted:
-        raise UserError(f"{folder} lacks {wanted - len(paths)} of its {wanted} shards: delete {folder} and run again")
-    return paths
-
-
 def read_folder(folder: epath.PathLike, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read all shards of a complete stage's folder and its direct subfolders, in the order of their paths.
-
-    Raises:
-        UserError: There is no shard, one is missing, or one is corrupt.
-    """
-    return pa.concat_tables(read_shard(path, SCHEMA, columns, delete=folder) for path in shards(folder))
+    """Read all rows of a complete stage; see `ttcjax.parquet.read_folder`."""
+    return parquet.read_folder(folder, SCHEMA, columns)

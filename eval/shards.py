@@ -25,18 +25,18 @@ class Shard:
     """The (name, budget) pairs of the config that it answers; budget 0 where all of them are cut from it."""
     seed: int
     number: int
-    """In its folder."""
+    """In its cell."""
     first: int
     """Place of its first question among the test questions."""
     questions: int
     generations: int
     """Of each question, as the paper counts them; 0 where nothing is sampled."""
-    folders: tuple[str, ...] = ("",)
-    """Where its files lie, one a name, under the stage's folder."""
+    cells: tuple[str, ...] = ("",)
+    """What the names of its files begin with, one a name that it answers; empty for a stage of one cell."""
 
     def paths(self, out: epath.Path) -> tuple[epath.Path, ...]:
         """Return its files."""
-        return tuple(shard_path(out / folder if folder else out, self.number) for folder in self.folders)
+        return tuple(shard_path(out, self.number, cell) for cell in self.cells)
 
     def take(self, examples: Sequence[Example]) -> Sequence[Example]:
         """Return its questions among all of them."""
@@ -98,13 +98,25 @@ def cut(
     answers: tuple[tuple[str, int], ...],
     seed: int,
     generations: int,
-    folders: tuple[str, ...] = ("",),
+    cells: tuple[str, ...] = ("",),
 ) -> list[Shard]:
     """Return the shards of `size` questions, the last one smaller, of one strategy and seed."""
     return [
-        Shard(strategy, answers, seed, number, first, min(size, questions - first), generations, folders)
+        Shard(strategy, answers, seed, number, first, min(size, questions - first), generations, cells)
         for number, first in enumerate(range(0, questions, size))
     ]
+
+
+def names(shards: Sequence[Shard]) -> list[str]:
+    """Return the names of the files of some shards in the folder of their stage.
+
+    Raises:
+        ValueError: Two have the same name.
+    """
+    found = [path.name for shard in shards for path in shard.paths(epath.Path())]
+    if len(set(found)) < len(found):
+        raise ValueError("two shards of a stage have the same name")
+    return found
 
 
 def missing(shards: Sequence[Shard], out: epath.Path, schema: pa.Schema) -> list[Shard]:

@@ -94,7 +94,9 @@ def measure(
                 accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties, name.temperature)
                 continue
             if not cell.num_rows:
-                raise UserError(f"the search folder has no rows of {strategy} at budget {n}: delete it and run again")
+                raise UserError(
+                    f"the search folder has no rows of {strategy} at budget {n}: move it away and run again"
+                )
             kept = registry.for_budget(strategy, n).n
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
             accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.temperature)
@@ -240,8 +242,8 @@ def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tu
     # A generated data set has exactly the questions asked for; one read from files may have fewer.
     if config.data.name == "procmath" and len(level) != config.data.num_test:
         raise UserError(
-            f"results hold {len(level)} of {config.data.num_test} test questions: delete the bank and search "
-            "folders and run again"
+            f"results hold {len(level)} of {config.data.num_test} test questions: move the bank and search "
+            "folders away and run again"
         )
     questions = sorted(level)
     return questions, np.array([level[question] for question in questions])

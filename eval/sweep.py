@@ -1,7 +1,8 @@
-"""The search stage: every search strategy at every budget, a folder a cell."""
+"""The search stage: every search strategy at every budget."""
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -56,7 +57,7 @@ def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
             answers=tuple(answers),
             seed=seed,
             generations=strategy.cost(),
-            folders=tuple(f"{_folder(name)},n={n},seed={seed}" for name, n in answers),
+            cells=tuple(f"{cell_name(name)}_n-{n}_seed-{seed}" for name, n in answers),
         )
     ]
 
@@ -71,7 +72,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         part: Which of the shards are this process's.
 
     Returns:
-        `questions`, `cells`, `shards`, and `seconds_per_question` of each cell run by this call (compilation included).
+        `questions`, `cells`, `shards`, `seconds_per_question` of each cell run by this call (compilation included), and
+        `files`.
     """
     task, splits = loader.load(config.data, workdir / "data")
     examples = splits.test[:]
@@ -96,10 +98,19 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
                 table = result_rows(task, asked, found, strategy=name, n=n, seed=shard.seed, seconds=share)
                 write_shard(path, table, SCHEMA)
-    files = sum(len(shard.folders) for shard in every)
-    return {"questions": len(examples), "cells": len(cells), "shards": files, "seconds_per_question": seconds}
+    files = shards_lib.names(every)
+    return {
+        "questions": len(examples),
+        "cells": len(cells),
+        "shards": len(files),
+        "seconds_per_question": seconds,
+        "files": files,
+    }
 
 
-def _folder(name: str) -> str:
-    """A strategy's name as a folder's: no character that a file system or a bucket takes amiss."""
-    return name.replace(":", "-")
+def cell_name(strategy: str) -> str:
+    """Return a strategy's name as part of a file's: `beam:width=4` is `beam-width-4`.
+
+    No reader takes it for a pattern or for a column, as some take `name=value`.
+    """
+    return re.sub(r"[^A-Za-z0-9._]", "-", strategy.replace(",", "_"))

@@ -54,7 +54,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     Returns:
         `questions`, `solutions`, `steps`, `mean_value`, and of the shards labelled by this call `samples`,
-        `dropped` (without a readable answer or unfinished) and `rollouts`.
+        `dropped` (without a readable answer or unfinished) and `rollouts`; `files`.
 
     Raises:
         UserError: No sample has a readable answer, so there is nothing to learn from.
@@ -64,6 +64,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     examples = splits.train[: config.labels.questions]
     counts = _Counts()
     size = config.labels.shard_questions
+    paths = []
     with progress(len(examples), "labels: questions") as bar:
 
         def show(count: int) -> None:
@@ -75,12 +76,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         for number, start in enumerate(range(0, len(examples), size)):
             shard = examples[start : start + size]
             path = shard_path(out, number)
+            paths.append(path)
             if is_whole(path, SCHEMA):
                 bar.skip(len(shard))
             else:
                 write_shard(path, label(engine, task, shard, config, counts), SCHEMA)
                 bar.update(len(shard))
-    return _summary(out, len(examples), counts)
+    return _summary(paths, len(examples), counts)
 
 
 def label(
@@ -144,9 +146,9 @@ def _step_prefixes(engine: Engine, solution: Solution) -> list[tuple[int, ...]]:
     return [solution.tokens[: i + 1] for i in ends[:-1]]
 
 
-def _summary(out: epath.Path, questions: int, counts: _Counts) -> dict[str, Any]:
+def _summary(paths: Sequence[epath.Path], questions: int, counts: _Counts) -> dict[str, Any]:
     solutions, values = 0, []
-    for path in sorted(out.glob("shard-*.parquet")):
+    for path in paths:
         table = read_shard(path, SCHEMA, ["step_values"])
         solutions += table.num_rows
         values.append(np.asarray(table["step_values"].combine_chunks().flatten()))
@@ -164,4 +166,5 @@ def _summary(out: epath.Path, questions: int, counts: _Counts) -> dict[str, Any]
         "samples": counts.samples,
         "dropped": counts.dropped,
         "rollouts": counts.rollouts,
+        "files": [path.name for path in paths],
     }

@@ -6,12 +6,10 @@ import dataclasses
 import functools
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -26,6 +24,7 @@ from ttcjax.config import OptimizerConfig, TrainConfig, config_hash, to_dict
 from ttcjax.errors import UserError
 from ttcjax.metrics import MetricWriter, progress
 from ttcjax.parallel import make_mesh
+from ttcjax.runtime import stop
 from ttcjax.train.batches import Batch, BatchIterator
 
 logger = logging.getLogger(__name__)
@@ -37,17 +36,6 @@ LossFn = Callable[[Any, Mapping[str, jax.Array], jax.Array | None], LossSums]
 
 class DivergedError(UserError):
     """The loss is no longer a finite number."""
-
-
-class Preempted(SystemExit):
-    """SIGTERM came; the state is saved. Ends the process with status 143 (128 + SIGTERM) unless caught."""
-
-    def __init__(self, message: str):
-        super().__init__(128 + signal.SIGTERM)
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
 
 
 @dataclass(frozen=True)
@@ -222,27 +210,6 @@ def _means(sums: Mapping[str, float]) -> dict[str, float]:
     return {name: sums[f"{name}_sum"] / max(sums[f"{name}_weight"], 1e-30) for name in names}
 
 
-class _Sigterm:
-    """Notes SIGTERM in place of dying from it; gives the old handler back at the end."""
-
-    received = False
-
-    def __enter__(self) -> _Sigterm:
-        self._installed = threading.current_thread() is threading.main_thread()
-        if self._installed:
-            self._previous = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._installed:
-            signal.signal(signal.SIGTERM, self._previous)
-
-
 def fit(
     config: TrainConfig,
     loss_fn: LossFn,
@@ -274,7 +241,7 @@ def fit(
 
     Raises:
         DivergedError: A loss is not finite; the message names the last good checkpoint.
-        Preempted: SIGTERM came; run again to go on.
+        Stopped: SIGTERM came, or Ctrl-C as a KeyboardInterrupt; the state is saved, run again to go on.
         UserError: `batch_size / accumulate` does not divide by the devices, the disk is full, or the
             checkpoints found are all damaged or of another configuration.
     """
@@ -285,7 +252,11 @@ def fit(
             f"{name}: batch_size / accumulate = {config.batch_size // config.accumulate} must be a multiple of the "
             f"{devices} devices"
         )
-    with _Fit(config, loss_fn, params, train, valid, epath.Path(folder), name, metadata, mesh) as run:
+    # A stop is held back until the state is saved.
+    with (
+        stop.guarded(),
+        _Fit(config, loss_fn, params, train, valid, epath.Path(folder), name, metadata, mesh) as run,
+    ):
         return run.run()
 
 
@@ -371,7 +342,7 @@ class _Fit:
     def run(self) -> FitResult:
         config = self.config
         self.clock = time.monotonic()
-        with _Sigterm() as sigterm, progress(config.steps, self.name) as bar:
+        with progress(config.steps, self.name) as bar:
             bar.skip(self.step)
             while self.step < config.steps and not self.out_of_patience:
                 self.state, sums = self.train_step(self.state, self._put(next(self.train)))
@@ -387,14 +358,12 @@ class _Fit:
                 if saved:
                     self._save()
                 bar.update(note="" if math.isnan(self.host.train_loss) else f"loss {self.host.train_loss:.4g}")
-                if sigterm.received and not (last or self.out_of_patience):
+                if stop.noted():
                     if not saved:
                         self._save()
-                    self.checkpoints.wait()
-                    message = f"{self.name}: stopped by SIGTERM at step {self.step}; run again to go on from there"
-                    logger.warning("%s", message)
-                    raise Preempted(message)
+                    break
         self.checkpoints.wait()
+        stop.obey(f"{self.name}: stopped at step {self.step}; run again to go on from there")
         host = self.host
         return FitResult(
             params=self.state["params"],

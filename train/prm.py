@@ -32,6 +32,9 @@ from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
 logger = logging.getLogger(__name__)
 
+VALIDATION_FILE = "validation_scores.parquet"
+"""Scores and truths of the held-out solutions' steps, beside the model."""
+
 LabelRow = tuple[str, str, str, list[float]]
 """(question id, prompt, solution, one value a step)."""
 
@@ -68,19 +71,14 @@ def make_loss(config: ModelConfig, imitation: float = 0.0) -> LossFn:
 
 
 def read_labels(folder: epath.Path) -> list[LabelRow]:
-    """Return the rows of all `*.parquet` files of the labels stage, in the order of file names.
+    """Return the rows of the labels stage, in the order of its files.
 
     Raises:
-        UserError: There are no files or rows, or a file cannot be read.
+        UserError: There are none, or a file cannot be read.
     """
-    rows: list[LabelRow] = []
     columns = ("question", "prompt", "solution", "step_values")
-    for path in sorted(folder.glob("*.parquet")):
-        table = parquet.read_shard(path, LABEL_SCHEMA, columns, delete=folder)
-        rows.extend(zip(*(table[column].to_pylist() for column in columns), strict=True))
-    if not rows:
-        raise UserError(f"there are no labels in {folder}: run the labels stage first")
-    return rows
+    table = parquet.read_folder(folder, LABEL_SCHEMA, columns)
+    return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
 
 
 def read_outcomes(folder: epath.Path) -> list[JudgedAnswer]:
@@ -130,11 +128,11 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         config: `prm` is used; the model is the policy's.
         workdir: Holds the finished stages `data`, `policy` and `labels`.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped. Beside `best/` it gets
-            `validation_scores.parquet` where the data set knows the truth of steps.
+            `VALIDATION_FILE` where the data set knows the truth of steps.
 
     Returns:
         What the policy stage returns, and `train_questions`, `valid_questions`, `train_solutions`,
-        `valid_solutions`.
+        `valid_solutions`; `files`.
     """
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
@@ -160,8 +158,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         name="PRM",
         metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
-    _score_held_out(config, workdir, out, tokenizer, Model(policy, policy_model), model, rows, valid_questions)
+    scored = _score_held_out(config, workdir, out, tokenizer, Model(policy, policy_model), model, rows, valid_questions)
     return {
+        "files": [VALIDATION_FILE] * scored,
         **result.summary(),
         "train_questions": len(questions) - len(valid_questions),
         "valid_questions": len(valid_questions),
@@ -179,17 +178,20 @@ def _score_held_out(
     model: ModelConfig,
     rows: list[LabelRow],
     held: set[str],
-) -> None:
+) -> bool:
     """Write the scores and truths of the held-out solutions' steps, from which thresholds are chosen.
 
     A data set that cannot tell the truth of a step gets no file.
+
+    Returns:
+        Whether there is one.
     """
     task, splits = loader.load(config.data, workdir / "data")
     examples = {e.id: e for e in splits.train[: config.labels.questions] if e.id in held}
     kept = [(row, examples[row[0]]) for row in rows if row[0] in held]
     truths = [task.check_steps(example, split_steps(row[2])) for row, example in kept]
     if any(truth is None for truth in truths):
-        return
+        return False
     params, _ = load_params(out / "best", tokenizer)
     engine = Engine(policy, tokenizer, config.sampler, verifier=Model(params, model))
     prompts = [engine.encode_prompt(row[0], row[1]) for row, _ in kept]
@@ -200,4 +202,5 @@ def _score_held_out(
     table = [
         {"step_scores": list(s.step_scores), "step_truth": truth} for [s], truth in zip(scored, truths, strict=True)
     ]
-    parquet.write_shard(out / "validation_scores.parquet", table, VALIDATION_SCHEMA)
+    parquet.write_shard(out / VALIDATION_FILE, table, VALIDATION_SCHEMA)
+    return True

@@ -51,7 +51,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
     model = model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
     fine_tune = functools.partial(_fine_tune, config, tokenizer, policy, model)
-    rows = trajectories.read(workdir / "trajectories")
+    rows = trajectories.read(workdir / "trajectories", config.revision.trajectories)
     if not config.revision.rest_em.chains:
         return fine_tune(rows, out)
     first = fine_tune(rows, out / "offline", name="revision, offline")

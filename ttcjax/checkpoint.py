@@ -11,7 +11,6 @@ bits, and reports either in many lines, so a list of sizes and checksums is kept
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -26,8 +25,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ttcjax.errors import UserError
-from ttcjax.files import absolute
+from ttcjax.errors import DamagedError, UserError
+from ttcjax.files import resolve_workdir, write_bytes
+from ttcjax.runtime import faults, records
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,6 @@ class Fingerprinted(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class DamagedError(Exception):
-    """A file of a checkpoint is missing, cut short or changed."""
-
-
 class Checkpoints:
     """The checkpoints of one training run.
 
@@ -57,7 +53,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: epath.PathLike, *, keep: int, fingerprint: str):
-        self._folder = absolute(folder)
+        self._folder = resolve_workdir(folder, "the training folder")
         self._steps_folder = self._folder / "checkpoints"
         self._fingerprint = fingerprint
         self._unsealed: int | None = None
@@ -85,10 +81,10 @@ class Checkpoints:
             host: JSON-able values.
 
         Raises:
-            UserError: The disk is full; earlier checkpoints are untouched.
+            MachineError: The disk is full, say; earlier checkpoints are untouched.
         """
         self.wait()
-        with self._explain_full_disk():
+        with self._explained():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -103,34 +99,35 @@ class Checkpoints:
         """Return when the last `save` is complete on disk.
 
         Raises:
-            UserError: The disk is full; earlier checkpoints are untouched.
+            MachineError: The disk is full, say; earlier checkpoints are untouched.
         """
-        with self._explain_full_disk():
+        with self._explained():
             self._manager.wait_until_finished()
             if self._unsealed is not None and jax.process_index() == 0:
                 _seal(self._steps_folder / str(self._unsealed))
         self._unsealed = None
 
     def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """Return (step, state, host values) of the newest checkpoint that can be read; `None` where there is none.
+        """Return (step, state, host values) of the newest checkpoint that is whole; `None` where there is none.
 
-        A damaged one is set aside as `damaged-<step>`, with a warning, and the one before it is taken.
+        One whose bytes were read and are wrong is set aside as `damaged-<step>`, with a warning, and the one before it
+        is taken. Nothing is set aside for any other reason.
 
         Args:
             abstract_state: Pytree of `jax.ShapeDtypeStruct` with the shardings that the state shall have.
 
         Raises:
-            UserError: All checkpoints are damaged, or they are of another configuration.
+            MachineError: The machine does not let a checkpoint be read.
+            UserError: All checkpoints are damaged, they are of another configuration, or one cannot be read although
+                its bytes are those that were written.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
             folder = self._steps_folder / str(step)
             try:
                 return self._restore_step(step, abstract_state)
-            except UserError:
-                raise
-            except Exception as error:  # Orbax raises whatever the damage led to.
-                logger.warning("checkpoint %s is damaged (%s); trying the one before it", folder, _first_line(error))
+            except DamagedError as error:
+                logger.warning("checkpoint %s is damaged (%s); trying the one before it", folder, error)
                 aside = self._steps_folder / f"damaged-{step}"
                 if aside.exists():
                     aside.rmtree()
@@ -138,25 +135,29 @@ class Checkpoints:
                 self._manager.reload()
         if steps:
             raise UserError(
-                f"all {len(steps)} checkpoints in {self._steps_folder} are damaged: "
-                f"delete {self._folder} to train from the start"
+                f"all {len(steps)} checkpoints in {self._steps_folder} are damaged: move {self._folder} away to train "
+                "from the start"
             )
         return None
 
     def _restore_step(self, step: int, abstract_state: Any) -> tuple[int, Any, dict[str, Any]]:
         folder = self._steps_folder / str(step)
-        if (folder / _SEAL).exists():  # Missing where the process was killed right after the checkpoint.
-            _check_seal(folder)
-        host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        # There is no seal where the process was killed right after the checkpoint.
+        sealed = (folder / _SEAL).exists()
+        if sealed:
+            check_seal(folder)
+        with _reading(folder, sealed):
+            host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
         if host["fingerprint"] != self._fingerprint:
             raise UserError(
                 f"the checkpoints in {self._steps_folder} were written with another configuration: "
-                f"choose another workdir or delete {self._folder}"
+                f"choose another workdir or move {self._folder} away"
             )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
-        )
+        with _reading(folder, sealed):
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
+            )
         return step, restored["state"], host["values"]
 
     def save_best(self, params: Any, metadata: Mapping[str, Any]) -> None:
@@ -167,10 +168,10 @@ class Checkpoints:
             metadata: JSON-able; see `load_params`.
 
         Raises:
-            UserError: The disk is full; the old `best/` is untouched.
+            MachineError: The disk is full, say; the old `best/` is untouched.
         """
         best, partial, old = (self._folder / name for name in ("best", "best.partial", "best.old"))
-        with self._explain_full_disk():
+        with self._explained():
             if jax.process_index() == 0:
                 for leftover in (partial, old):
                     if leftover.exists():
@@ -190,18 +191,17 @@ class Checkpoints:
             self._manager.close()
 
     @contextmanager
-    def _explain_full_disk(self) -> Iterator[None]:
+    def _explained(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:
-            # Orbax wraps the errors of its writers; tensorstore's carry the number in their text only.
-            if not (getattr(error, "errno", None) == errno.ENOSPC or f"'{errno.ENOSPC}'" in str(error)):
+        except Exception as error:  # Orbax wraps the errors of its writers.
+            found = faults.explain(error)
+            if found is None:
                 raise
             self._unsealed = None
-            latest = self.latest
-            raise UserError(
-                f"the disk is full: could not write a checkpoint to {self._folder}; free some space and run the same "
-                f"command again, it goes on from {latest or 'the start'}"
+            raise type(found)(
+                f"could not write a checkpoint to {self._folder}: {found}; training goes on from "
+                f"{self.latest or 'the start'}"
             ) from error
 
     def __enter__(self) -> Checkpoints:
@@ -214,20 +214,20 @@ class Checkpoints:
 
 
 def save_params(folder: epath.PathLike, params: Any, metadata: Mapping[str, Any]) -> None:
-    """Write parameters where `load_params` can read them; `metadata.json` comes last and marks them complete.
+    """Write parameters where `load_params` can read them.
 
     Args:
         folder: A new folder.
         params: Nested dict of arrays.
         metadata: JSON-able values, see `load_params`.
     """
-    folder = absolute(folder)
+    folder = resolve_workdir(folder, "the model's folder")
     params = jax.device_get(params)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "params", params)
         checkpointer.wait_until_finished()
+    write_bytes(folder / _METADATA, json.dumps({**metadata, "shapes": _shapes(params)}, indent=2).encode())
     _seal(folder)
-    (folder / _METADATA).write_text(json.dumps({**metadata, "shapes": _shapes(params)}, indent=2))
 
 
 def load_params(
@@ -246,18 +246,25 @@ def load_params(
         `prm`), `model` (a `ModelConfig` as a dict), `tokenizer` (fingerprint), `step` and `valid_loss`.
 
     Raises:
-        UserError: The folder is missing, incomplete or damaged, or it does not match `tokenizer` or `expect`.
+        DamagedError: A file of it is gone, or its bytes were read and are not those that were written.
+        MachineError: The machine does not let it be read.
+        UserError: The folder is missing or was never finished, or it does not match `tokenizer` or `expect`.
     """
-    folder = absolute(folder)
+    folder = resolve_workdir(folder, "the model's folder", kind="folder")
     if not folder.exists():
         raise UserError(f"there is no model at {folder}: run the stage that trains it first")
-    again = "delete it and run the stage that writes it again"
+    if not (folder / _SEAL).exists():
+        raise UserError(
+            f"{folder} holds no model of ttcjax, or one whose writing was cut off: its list of files, {_SEAL}, is not "
+            "there; run the stage that trains it"
+        )
+    check_seal(folder)
     try:
         metadata = json.loads((folder / _METADATA).read_text())
         shapes = {path: tuple(shape) for path, shape in metadata.pop("shapes").items()}
-        _check_seal(folder)
-    except (OSError, ValueError, KeyError, AttributeError, DamagedError) as error:
-        raise UserError(f"the model at {folder} is damaged or incomplete ({_first_line(error)}): {again}") from error
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        faults.raise_explained(error)
+        raise records.damaged(folder / _METADATA, _first_line(error)) from error
     if tokenizer is not None and metadata.get("tokenizer") != tokenizer.fingerprint:
         raise UserError(
             f"the model at {folder} was trained with tokenizer {metadata.get('tokenizer')}, not with "
@@ -269,12 +276,29 @@ def load_params(
             f"the model at {folder} does not fit the model config: parameter {wrong} has shape "
             f"{shapes.get(wrong, 'none')}, not {_shapes(expect).get(wrong, 'none')}; use the config it was trained with"
         )
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(folder / "params")
-    except Exception as error:  # Orbax raises whatever the damage led to.
-        raise UserError(f"the model at {folder} cannot be read ({_first_line(error)}): {again}") from error
+    with _reading(folder, sealed=True), ocp.StandardCheckpointer() as checkpointer:
+        params = checkpointer.restore(folder / "params")
     return params, metadata
+
+
+@contextmanager
+def _reading(folder: epath.Path, sealed: bool) -> Iterator[None]:
+    """Tell apart why Orbax cannot read what it wrote: it raises whatever came of it, an `AssertionError` too.
+
+    Args:
+        folder: What is read.
+        sealed: Its bytes were compared with those that were written, and are the same.
+    """
+    try:
+        yield
+    except Exception as error:
+        faults.raise_explained(error)
+        if sealed:
+            raise UserError(
+                f"{folder} cannot be read, although its bytes are those that were written ({_first_line(error)}): are "
+                "jax and orbax-checkpoint of the versions that wrote it?"
+            ) from error
+        raise records.damaged(folder, _first_line(error)) from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -282,39 +306,48 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(np.shape(leaf)) for path, leaf in leaves}
 
 
-def _file_list(folder: epath.Path) -> dict[str, list[int]]:
-    """Return (size in bytes, crc32) of every file below `folder`."""
+def _seal(folder: epath.Path) -> None:
+    """Write size and crc32 of every file below `folder` beside them; the list comes last and marks them complete."""
     files = {}
     pending = [folder]
     while pending:
         for path in pending.pop().iterdir():
             if path.is_dir():
                 pending.append(path)
-            elif path.name not in (_SEAL, _METADATA) or path.parent != folder:
-                data = path.read_bytes()
-                files[os.fspath(path.relative_to(folder))] = [len(data), zlib.crc32(data)]
-    return files
+            elif path != folder / _SEAL:
+                files[os.fspath(path.relative_to(folder))] = _size_and_sum(path)
+    write_bytes(folder / _SEAL, json.dumps(files).encode())
 
 
-def _seal(folder: epath.Path) -> None:
-    partial = folder / f"{_SEAL}.partial"
-    content = json.dumps(_file_list(folder))
-    partial.write_text(content)
-    partial.replace(folder / _SEAL)
+def _size_and_sum(path: epath.Path) -> list[int]:
+    content = path.read_bytes()
+    return [len(content), zlib.crc32(content)]
 
 
-def _check_seal(folder: epath.Path) -> None:
-    """Raise `DamagedError` unless every file is as it was when the folder was sealed."""
+def check_seal(folder: epath.Path) -> None:
+    """Compare the files of a model or checkpoint with the list that was written beside them; others are not looked at.
+
+    Raises:
+        DamagedError: A file is gone, or has other bytes.
+        MachineError: A file cannot be read.
+    """
     try:
         expected = json.loads((folder / _SEAL).read_text())
-    except ValueError as error:
-        raise DamagedError(f"{_SEAL} cannot be read") from error
-    found = _file_list(folder)
-    for name, what in expected.items():
-        if name not in found:
-            raise DamagedError(f"{name} is missing")
-        if found[name] != what:
-            raise DamagedError(f"{name} has {found[name][0]} bytes of {what[0]}, or they have changed")
+        for name, what in expected.items():
+            found = _size_and_sum(folder / name)
+            if found[0] != what[0]:
+                raise records.damaged(folder / name, f"it has {found[0]} bytes of {what[0]}")
+            if found != what:
+                raise records.damaged(folder / name, "it has other bytes than were written")
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise records.damaged(error.filename or folder, "it is gone") from error
+    except (ValueError, AttributeError) as error:
+        raise records.damaged(folder / _SEAL, "it is no table of JSON") from error
+    except OSError as error:
+        faults.raise_explained(error)
+        raise
 
 
 def _first_line(error: Exception) -> str:

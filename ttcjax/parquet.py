@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 from collections.abc import Mapping, Sequence
@@ -11,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from ttcjax.errors import UserError
+from ttcjax.errors import MachineError, UserError
 from ttcjax.files import write_bytes
+from ttcjax.runtime import faults, records
 
 logger = logging.getLogger(__name__)
 
 
-def shard_path(folder: epath.PathLike, index: int) -> epath.Path:
-    """Return the path of shard `index` of a folder."""
-    return epath.Path(folder) / f"shard-{index:05d}.parquet"
+def shard_path(folder: epath.PathLike, index: int, cell: str = "") -> epath.Path:
+    """Return the path of shard `index` of a folder, or of a cell of it where several stand there beside each other."""
+    return epath.Path(folder) / f"{cell or 'shard'}-{index:05d}.parquet"
 
 
 def write_shard(path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
@@ -47,10 +49,7 @@ def write_shard(path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema:
 
 
 def read_shard(
-    path: epath.PathLike,
-    schema: pa.Schema,
-    columns: Sequence[str] | None = None,
-    delete: epath.PathLike | None = None,
+    path: epath.PathLike, schema: pa.Schema, columns: Sequence[str] | None = None, *, sha256: str | None = None
 ) -> pa.Table:
     """Read one shard, checking its checksums.
 
@@ -58,33 +57,58 @@ def read_shard(
         path: The file.
         schema: What the file must hold.
         columns: Columns to read, in this order; all by default.
-        delete: What the user is told to delete if the file is bad, so that running again makes it anew; the
-            file itself by default, which mends a stage that is still at work.
+        sha256: Of the bytes that were written, where it is known.
 
     Raises:
-        UserError: The file is corrupt or truncated, or was written with other columns.
+        DamagedError: The file is corrupt, cut short, or has other bytes than were written.
+        MachineError: The machine does not let it be read.
+        UserError: It is not there, or was written with other columns.
     """
     path = epath.Path(path)
-    mend = f"delete {'it' if delete is None else delete} and run again"
     names = list(schema.names if columns is None else columns)
     wanted = pa.schema([schema.field(name) for name in names])
     try:
-        file = pq.ParquetFile(io.BytesIO(path.read_bytes()), page_checksum_verification=True)
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise records.damaged(path, "it has other bytes than were written")
+        file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         if any(schema.field(name).type != _type_of(file.schema_arrow, name) for name in names):
-            raise UserError(f"{path} was written by another version (its columns differ): {mend}")
+            raise UserError(
+                f"{path} was written by another version (its columns differ): move {path.parent} away and run again"
+            )
         return file.read(names).select(names).cast(wanted)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that writes it") from error
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path} is corrupt or truncated: {mend}") from error
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        faults.raise_explained(error)
+        raise records.damaged(path, "corrupt or cut short") from error
+
+
+def read_folder(folder: epath.PathLike, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the rows of a complete stage: its own files, in the order of their names, each compared with its hash.
+
+    Raises:
+        UserError: The stage is not complete, holds no rows, or a file of it cannot be read; see `read_shard`.
+    """
+    folder = epath.Path(folder)
+    tables = [read_shard(path, schema, columns, sha256=digest) for path, digest in records.members(folder).items()]
+    if not tables:
+        raise UserError(f"{folder} holds no rows: run the {folder.name} stage first")
+    return pa.concat_tables(tables)
 
 
 def is_whole(path: epath.PathLike, schema: pa.Schema) -> bool:
-    """Return whether a shard is there and can be read; a damaged one counts as absent, to be made again."""
+    """Return whether a shard is there and can be read; a damaged one counts as absent, to be made again.
+
+    Raises:
+        MachineError: The machine does not let it be read.
+    """
     if not epath.Path(path).exists():
         return False
     try:
         read_shard(path, schema)
+    except MachineError:
+        raise
     except UserError:
         logger.warning("%s is damaged and is made again", path)
         return False

@@ -1,26 +1,21 @@
-"""The stages of an experiment: what each depends on, which are complete, and how one is run safely.
+"""The stages of an experiment, run safely: complete ones are skipped, interrupted ones resumed, outdated ones kept.
 
-A stage writes into `<workdir>/<stage>.partial`, which becomes `<workdir>/<stage>` when it is done. Its
-`stage.json` holds a fingerprint of the settings that decide its results, those of the stages it reads
-included, so a complete stage is skipped, an interrupted one is resumed, and one made with other
-settings is moved aside. Nothing that was computed is ever deleted.
+A stage writes into `<workdir>/<stage>.partial`, which becomes `<workdir>/<stage>` when it is done. Its record
+(`ttcjax.runtime.records`) holds a fingerprint of the settings that decide its results, those of the stages it reads
+included, and a list of its files. Nothing that was computed is ever deleted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import importlib
 import importlib.metadata
-import json
+import io
 import logging
-import os
 import platform
-import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from etils import epath
@@ -29,18 +24,16 @@ from ttcjax import config as config_lib
 from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.files import absolute, write_bytes
+from ttcjax.files import resolve, resolve_workdir
+from ttcjax.runtime import locks, records, stop
 from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-RECORD = "stage.json"
-MANIFEST = "shards.json"
-"""Size and hash of every shard of a stage, for those to whom its folder is given."""
-PART_RECORDS = "part-*.json"
-"""What each of several processes leaves in the partial folder of a stage that they share."""
-LOCK = ".lock"
 _LIBRARIES = ("ttcjax", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint", "grain", "sentencepiece")
+
+DAMAGED = "damaged"
+"""Folder under the workdir to which files go whose bytes are not those that were written."""
 
 
 def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CONFIG") -> dict[str, Any]:
@@ -54,25 +47,47 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     Raises:
         UserError: A stage that `only` reads is missing, or another run holds the workdir.
     """
+    chosen = wanted_stages(config, only)
+    workdir = check(config)
+    if only is not None:
+        _require_needs(chosen[0], config, workdir, command)
+    with locks.alone(workdir):
+        if only is not None:
+            _require_needs(chosen[0], config, workdir, command)
+        return {stage.name: run_stage(stage, config, workdir) for stage in chosen}
+
+
+def wanted_stages(config: ExperimentConfig, only: str | None = None) -> list[Stage]:
+    """Return the stages that an experiment has, in order, or the one that is named.
+
+    Raises:
+        UserError: There is none of that name, or it is off in this config.
+    """
+    if only is None:
+        return [stage for stage in stages_lib.STAGES if stage.wanted(config)]
+    stage = stages_lib.get_stage(only)
+    if not stage.wanted(config):
+        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stage.switch} True")
+    return [stage]
+
+
+def check(config: ExperimentConfig) -> epath.Path:
+    """Refuse what could not come to its end, before anything runs or is written, and return the workdir.
+
+    Raises:
+        UserError: A path or a strategy cannot be used.
+    """
     from ttcjax.search import registry  # imports jax, which reading this module does not need
 
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
-    stages = (
-        [stage for stage in stages_lib.STAGES if stage.wanted(config)] if only is None else [stages_lib.get_stage(only)]
-    )
-    if not stages[0].wanted(config):
-        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stages[0].switch} True")
-    workdir = absolute(config.workdir)
+    workdir = resolve_workdir(config.workdir)
     check_samples(config, workdir)
-    with locked(workdir):
-        if only is not None:
-            _require_needs(stages[0], config, workdir, command)
-        return {stage.name: run_stage(stage, config, workdir) for stage in stages}
+    return workdir
 
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
     for need in stages_lib.needs_of(stage, config):
-        record = read_record(workdir / need.name)
+        record = records.read_complete(workdir / need.name)
         if record is None or record["fingerprint"] != stages_lib.fingerprint(need, config):
             state = "is missing in" if record is None else "was made with other settings in"
             raise UserError(
@@ -83,9 +98,11 @@ def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, 
 
 def run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
     """Run one stage, unless it is complete, and return its record; the caller holds the workdir's lock."""
+    stop.check()
     record = settle(stage, config, workdir)
     if record is None:
         record = _compute(stage, config, workdir)
+    stop.check()
     return record
 
 
@@ -95,56 +112,90 @@ def settle(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[
     Folders of other settings are moved aside, and a complete one of these settings is moved back. What is then left in
     `<stage>.partial` is of these settings.
     """
-    final, partial = workdir / stage.name, workdir / f"{stage.name}.partial"
-    wanted = stages_lib.fingerprint(stage, config)
-    record = read_record(final)
-    if record is not None and record["fingerprint"] == wanted:
-        gone = [name for name in stage.writes if not (final / name).exists()]
-        lost = lost_shards(stage, final)
-        if not gone and not lost:
-            logger.info("%s: complete", stage.name)
-            return record
-        write_json(final / RECORD, record | {"complete": False})
-        if gone or partial.exists():
-            _move_aside(final, record, f"{stage.name} lacks {[*gone, *lost][0]} and is made again")
-        else:
-            logger.warning("%s lacks %d of its shards, which are made again: %s", stage.name, len(lost), lost[0])
-            final.rename(partial)
-    elif final.exists():
-        _move_aside(final, record, f"{stage.name} was made with other settings")
+    with stop.guarded():
+        return _settle(stage, stages_lib.fingerprint(stage, config), workdir)
 
-    record = read_record(partial)
-    if record is not None and record["fingerprint"] == wanted and record["complete"]:
-        # Killed between the last write and the rename.
-        partial.rename(final)
-        logger.info("%s: complete", stage.name)
-        return record
-    if partial.exists() and (record is None or record["fingerprint"] != wanted):
+
+def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | None:
+    final, partial, kept = (workdir / f"{stage.name}{suffix}" for suffix in ("", ".partial", f".old-{wanted}"))
+    record = records.read(final)
+    mine = record is not None and record["fingerprint"] == wanted
+    if record is not None and record["complete"] and not final.exists():
+        # Killed between a record and the rename that it belongs to.
+        source = next((folder for folder in (partial, kept) if folder.exists() and mine), None)
+        if source is not None and not records.faults(source, record):
+            source.rename(final)
+    if final.exists():
+        if mine and record is not None and record["complete"]:
+            wrong = faults(stage, final, record)
+            if not wrong:
+                fresh = records.refreshed(final, record)
+                if fresh != record:
+                    records.write(final, fresh)
+                logger.info("%s: complete", stage.name)
+                return fresh
+            record = _make_way_for_repair(stage, final, record, wrong)
+            mine = record is not None
+        else:
+            _move_aside(
+                final, record if record and record["complete"] else None, f"{stage.name} was made with other settings"
+            )
+            record = None if record and record["complete"] else record
+    if partial.exists() and (not mine or record is None):
         _move_aside(partial, record, f"an unfinished {stage.name} was begun with other settings")
 
-    kept = workdir / f"{stage.name}.old-{wanted}"
-    kept_record = read_record(kept)
-    if kept_record is not None and kept_record["complete"] and not partial.exists():
-        kept.rename(final)
+    kept_record = records.read_complete(kept)
+    if kept_record is not None and not partial.exists() and not records.faults(kept, kept_record):
+        records.move(kept, final)
         logger.info("%s: complete (moved back from %s)", stage.name, kept.name)
         return kept_record
     return None
 
 
-def lost_shards(stage: Stage, folder: epath.Path) -> list[str]:
-    """Return the shards of a complete stage that are gone or of another size.
+def faults(stage: Stage, folder: epath.Path, record: dict[str, Any]) -> dict[str, str]:
+    """Return what is wrong with the files of a complete stage, by name; see `records.faults`."""
+    gone = {name: "is gone" for name in stage.writes if not (folder / name).exists()}
+    return gone | records.faults(folder, record)
 
-    Those of a stage that is known by what else it writes were on its way, and nobody misses them.
-    """
-    manifest = folder / MANIFEST
-    if stage.writes or not manifest.exists():
-        return []
-    try:
-        files = json.loads(manifest.read_text())["files"]
-        paths = {name: (folder / name, identity["bytes"]) for name, identity in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{manifest} is corrupt: delete it") from error
-    return [name for name, (path, size) in paths.items() if not path.exists() or path.stat().length != size]
+
+def _make_way_for_repair(
+    stage: Stage, final: epath.Path, record: dict[str, Any], wrong: dict[str, str]
+) -> dict[str, Any] | None:
+    """Keep the whole shards of a stage of shards, to be completed; move any other stage aside, to be made again."""
+    name, why = next(iter(wrong.items()))
+    partial = final.parent / f"{final.name}.partial"
+    told = f"{final / name} {why}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
+    if stage.writes or partial.exists():
+        _move_aside(final, record, f"{told}, and {stage.name} is made again", f"{DAMAGED}-")
+        return None
+    aside = final.parent / DAMAGED
+    for name in wrong:
+        if (final / name).exists():
+            aside.mkdir(exist_ok=True)
+            (final / name).rename(_free(aside / f"{final.name}-{name}"))
+    logger.warning("%s: %d of %d files are made again: %s", stage.name, len(wrong), len(record["files"]), told)
+    record = {key: value for key, value in record.items() if key != "files"} | {"complete": False}
+    final.rename(partial)
+    records.write(final, record)
+    return record
+
+
+def _move_aside(folder: epath.Path, record: dict[str, Any] | None, why: str, kind: str = "old-") -> None:
+    target = _free(folder.parent / f"{folder.name}.{kind}{record['fingerprint'] if record else 'unknown'}")
+    if record is not None:
+        records.move(folder, target)
+    else:
+        folder.rename(target)
+    logger.warning("%s: it is kept as %s", why, target)
+
+
+def _free(path: epath.Path) -> epath.Path:
+    """Return the path, or where something has that name, the path with the first number that makes it new."""
+    found, count = path, 1
+    while found.exists():
+        count += 1
+        found = path.parent / f"{path.name}-{count}"
+    return found
 
 
 def check_samples(config: ExperimentConfig, workdir: epath.Path) -> None:
@@ -155,9 +206,9 @@ def check_samples(config: ExperimentConfig, workdir: epath.Path) -> None:
     """
     if config.sweep.samples_from is None:
         return
-    folder = absolute(config.sweep.samples_from)
-    record = read_record(folder)
-    if record is None or not record["complete"] or record.get("stage") != "bank":
+    folder = resolve(config.sweep.samples_from, "sweep.samples_from", kind="folder")
+    record = records.read_complete(folder)
+    if record is None or record.get("stage") != "bank":
         raise UserError(f"sweep.samples_from must name the folder of a finished bank, which {folder} is not")
     if folder == workdir / "bank":
         raise UserError(f"sweep.samples_from names this run's own bank: give another --workdir, or a copy of {folder}")
@@ -166,8 +217,29 @@ def check_samples(config: ExperimentConfig, workdir: epath.Path) -> None:
 def _compute(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
     """Run the stage's code in its partial folder, publish the folder, and return the record written there."""
     record = begin(stage, config, workdir)
-    measured = measure(stage, config, workdir)
+    try:
+        measured = measure(stage, config, workdir)
+    except BaseException:
+        _forget_unless_begun(stage, workdir, record)
+        raise
     return finish(stage, workdir, record | measured | {"seconds": record["seconds"] + measured["seconds"]})
+
+
+def _forget_unless_begun(stage: Stage, workdir: epath.Path, record: dict[str, Any]) -> None:
+    """Remove the folder and the record of a stage that ended before it wrote anything."""
+    partial = workdir / f"{stage.name}.partial"
+    if record["attempts"] > 1 or not _is_hollow(partial):
+        return
+    with contextlib.suppress(OSError):
+        partial.rmtree()
+        path = records.path_of(partial)
+        path.unlink()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+def _is_hollow(folder: epath.Path) -> bool:
+    return all(path.is_dir() and _is_hollow(path) for path in folder.iterdir())
 
 
 def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts: bool = False) -> dict[str, Any]:
@@ -180,11 +252,10 @@ def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts:
         parts: Several processes work on the stage; the first to come begins it for all.
     """
     partial = workdir / f"{stage.name}.partial"
-    earlier = read_record(partial)
+    earlier = records.read(partial) if partial.exists() else None
     if parts and earlier is not None and earlier.get("parts"):
         return earlier
     logger.info("%s: %s", stage.name, stage.summary if earlier is None else "resuming an interrupted run")
-    partial.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "stage": stage.name,
         "complete": False,
@@ -192,16 +263,18 @@ def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts:
         "attempts": 1 if earlier is None else earlier["attempts"] + 1,
         "seconds": 0.0 if earlier is None else earlier["seconds"] + _seconds_of_last_attempt(partial, earlier),
         "started": time.time(),
+        "config": config_lib.to_dict(config),
     } | ({"parts": True} if parts else {})
-    write_json(partial / "config.json", config_lib.to_dict(config))
-    write_json(partial / RECORD, record)
-    for path in partial.glob(PART_RECORDS):  # Their seconds are in the record now.
-        path.unlink()
+    with stop.guarded():
+        partial.mkdir(parents=True, exist_ok=True)
+        records.write(partial, record)
+        for path in records.part_paths(partial):  # Their seconds are in the record now.
+            path.unlink()
     return record
 
 
 def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, **options: Any) -> dict[str, Any]:
-    """Run the stage's code in its partial folder and return its result and what it cost."""
+    """Run the stage's code in its partial folder and return its result, its files and what it cost."""
     from ttcjax.metrics import CompileClock, peak_rss_bytes  # imports jax, which a skipped stage does not need
 
     module = importlib.import_module(stage.module)
@@ -215,26 +288,46 @@ def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, **optio
         "compile_seconds": clock.seconds,
         "compilations": clock.compilations,
         "peak_rss_bytes": peak_rss_bytes(),
+        "files": result.pop("files", []),
         "result": result,
     }
 
 
 def finish(stage: Stage, workdir: epath.Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Write the record of a stage that is done, publish its folder, and return the record."""
-    partial = workdir / f"{stage.name}.partial"
-    shards = [*partial.glob("shard-*.parquet"), *partial.glob("*/shard-*.parquet")]
-    if shards:
-        files = {str(path.relative_to(partial)): _identity(path) for path in sorted(shards, key=str)}
-        write_json(partial / MANIFEST, {"stage": stage.name, "fingerprint": record["fingerprint"], "files": files})
-    record |= {"complete": True, "versions": _versions()}
-    write_json(partial / RECORD, record)
-    partial.rename(workdir / stage.name)
+    """Open the files of a stage that is done once more, list them in its record, publish its folder.
+
+    Returns:
+        The record.
+
+    Raises:
+        UserError: A file cannot be read back.
+    """
+    partial, final = workdir / f"{stage.name}.partial", workdir / stage.name
+    names = dict.fromkeys([*record["files"], *(name for name in stage.writes if not name.startswith(".."))])
+    _open_again(partial, names)
+    files = records.identities(partial, names)
+    record |= {"complete": True, "versions": _versions(), "files": files}
+    with stop.guarded():
+        records.write(partial, record)
+        partial.rename(final)
     return record
 
 
-def _identity(path: epath.Path) -> dict[str, int | str]:
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+def _open_again(folder: epath.Path, names: Iterable[str]) -> None:
+    """Read back what a stage has written, models and rows as the next stages will."""
+    import pyarrow.parquet as pq
+
+    for name in names:
+        path = folder / name
+        if path.is_dir() and (path / "metadata.json").exists():
+            from ttcjax.checkpoint import load_params  # imports jax
+
+            load_params(path)
+        elif name.endswith(".parquet"):
+            try:
+                pq.ParquetFile(io.BytesIO(path.read_bytes())).metadata  # noqa: B018
+            except (OSError, ValueError) as error:
+                raise records.damaged(path, "it was just written and cannot be read back") from error
 
 
 def _seconds_of_last_attempt(partial: epath.Path, record: dict[str, Any]) -> float:
@@ -243,85 +336,32 @@ def _seconds_of_last_attempt(partial: epath.Path, record: dict[str, Any]) -> flo
     Parts that came to their ends have said so.
     """
     if record.get("parts"):
-        return sum(json.loads(path.read_text())["seconds"] for path in partial.glob(PART_RECORDS))
+        return sum(part["seconds"] for part in records.parts(partial))
     last = max((path.stat().mtime for path in partial.iterdir()), default=0.0)
     return max(0.0, last - record["started"])
 
 
-def _move_aside(folder: epath.Path, record: dict[str, Any] | None, why: str) -> None:
-    target = base = f"{folder.name}.old-{record['fingerprint'] if record else 'unknown'}"
-    count = 1
-    while (folder.parent / target).exists():
-        count += 1
-        target = f"{base}-{count}"
-    folder.rename(folder.parent / target)
-    logger.warning("%s: it is kept as %s", why, folder.parent / target)
-
-
-def read_record(folder: epath.Path) -> dict[str, Any] | None:
-    """Return the record of a stage folder, or `None` where there is none that can be read."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
-        return None
-    known = isinstance(record, dict) and {"fingerprint", "complete", "attempts", "seconds", "started"} <= set(record)
-    return record if known else None
-
-
 def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | None]]:
-    """Return (stage, state, record) for every stage; state is `complete`, `unfinished` or `missing`."""
-    folder = epath.Path(workdir)
+    """Return (stage, state, record) for every stage.
+
+    The state is `complete`, `unfinished`, `missing`, or begins with `damaged` and says what is wrong.
+    """
+    workdir = resolve(workdir, "WORKDIR", kind="folder")
     found = []
     for stage in stages_lib.STAGES:
-        record, unfinished = read_record(folder / stage.name), read_record(folder / f"{stage.name}.partial")
-        if record is not None:
-            found.append((stage.name, "complete", record))
-        elif unfinished is not None:
-            found.append((stage.name, "unfinished", unfinished))
-        else:
+        record = records.read(workdir / stage.name)
+        if record is None:
             found.append((stage.name, "missing", None))
+        elif not record["complete"] and (workdir / f"{stage.name}.partial").exists():
+            found.append((stage.name, "unfinished", record))
+        elif not (workdir / stage.name).exists():
+            found.append((stage.name, "missing", None))
+        elif wrong := faults(stage, workdir / stage.name, record):
+            name, why = next(iter(wrong.items()))
+            found.append((stage.name, f"damaged: {name} {why}", record))
+        else:
+            found.append((stage.name, "complete", record))
     return found
-
-
-def write_json(path: epath.Path, value: Any) -> None:
-    """Write JSON so that a reader sees the whole file or the one that was there before."""
-    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-@contextlib.contextmanager
-def locked(workdir: epath.Path) -> Iterator[None]:
-    """Hold the workdir against a second run on it.
-
-    The lock belongs to the process: the system drops it when the process ends, however it ends, so a
-    killed run leaves nothing to clean up. Object stores have no such locks; there the caller must see
-    to it that one run at a time uses a workdir.
-
-    Raises:
-        UserError: Another process holds the workdir, or it cannot be written.
-    """
-    if "://" in os.fspath(workdir):
-        yield
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot write in workdir {workdir}: {error.strerror}; choose another with --workdir") from None
-    try:
-        # Not flock: its locks are inherited by forked workers, which may outlive a killed parent.
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-        os.close(handle)
-        raise UserError(
-            f"workdir {workdir} is in use by {holder}: wait for it to end, or choose another with --workdir"
-        ) from None
-    try:
-        os.truncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        yield
-    finally:
-        os.close(handle)
 
 
 def _versions() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import time
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.revise import strategies
 from ttcjax.revise.chain import Answer, Reviser, read_answer
+from ttcjax.runtime import records
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.run import search
@@ -143,16 +143,16 @@ def _replies(chain: list[Answer], task: Task) -> list[Reply]:
 
 def _config(workdir: epath.Path, stage: str, lacks: str, how: str = "") -> ExperimentConfig:
     """Return the config that a stage of a workdir was made with."""
-    record = workdir / stage / "config.json"
-    if not record.exists():
+    record = records.read_complete(workdir / stage)
+    if record is None:
         raise UserError(f"{lacks} in {workdir}: run `ttcjax run CONFIG --workdir {workdir}`{how} first")
     try:
-        values = json.loads(record.read_text())
+        values = record["config"]
         if missing := {field.name for field in dataclasses.fields(ExperimentConfig)} - set(values):
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         return from_dict(ExperimentConfig, values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{record} is damaged: delete {record.parent} and run the {stage} stage again") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise records.damaged(records.path_of(workdir / stage), f"its config cannot be read: {error}") from error
 
 
 def _check_seed(seed: int) -> None:

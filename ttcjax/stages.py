@@ -10,7 +10,7 @@ from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 
-SCHEMA = 2
+SCHEMA = 3
 """Part of every fingerprint: raise it when the same settings come to mean other results or other files of most stages;
 for one stage there is `Stage.version`."""
 
@@ -88,7 +88,6 @@ STAGES = (
         "sample answers of training questions and put others before right ones",
         ("data", "policy"),
         ("sampler", "revision.trajectories"),
-        ("trajectories.parquet",),
         switch="revision.enabled",
     ),
     Stage(

@@ -7,14 +7,8 @@ whole completes it. Nothing passes between them but files.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import logging
-import os
-import socket
-import time
-from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -28,19 +22,16 @@ from ttcjax.errors import UserError
 from ttcjax.eval import plan as plans
 from ttcjax.eval import shards
 from ttcjax.eval.shards import WHOLE, Part, Shard
-from ttcjax.files import absolute
+from ttcjax.files import is_remote, resolve_workdir
 from ttcjax.metrics import duration
-from ttcjax.search import registry
+from ttcjax.runtime import locks, stop
+from ttcjax.runtime import records as records_lib
 from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
 
 NAMES = ("bank", "rescore", "search", "chains", "greedy")
 """The stages of an evaluation that sample or score, in order; the report follows."""
-
-_GATE = ".lock-stages"
-_PATIENCE = 5.0
-"""Seconds to wait for another part that holds the workdir for a moment."""
 
 
 def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG") -> plans.Plan:
@@ -54,9 +45,7 @@ def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG
     Raises:
         UserError: A model is not trained yet.
     """
-    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
-    workdir = absolute(config.workdir)
-    pipeline.check_samples(config, workdir)
+    workdir = pipeline.check(config)
     _require_models(config, workdir, command)
     return plans.make(config, workdir, {s.name: _folder(s, config, workdir) for s in _stages(config)}, part)
 
@@ -76,11 +65,9 @@ def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
     Raises:
         UserError: A model is not trained yet, or another process holds the workdir.
     """
-    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
-    workdir = absolute(config.workdir)
-    pipeline.check_samples(config, workdir)
-    with pipeline.locked(workdir):
-        _require_models(config, workdir, command)
+    workdir = pipeline.check(config)
+    _require_models(config, workdir, command)
+    with locks.alone(workdir):
         records = {}
         for stage in _stages(config):
             if not _is_complete(stage, config, workdir):
@@ -100,31 +87,30 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
     Raises:
         UserError: As for `run`; or the same part runs already, or parts of other settings or of another number do.
     """
-    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
-    workdir = absolute(config.workdir)
-    pipeline.check_samples(config, workdir)
+    workdir = pipeline.check(config)
     stages = _stages(config)
     mark = config_lib.config_hash([stages_lib.fingerprint(stage, config) for stage in stages])
-    with _shared(workdir, part, mark):
-        _require_models(config, workdir, command)
+    _require_models(config, workdir, command)
+    with locks.shared(workdir, str(part), f"a sweep in {part.count} parts with settings {mark}"):
         records: dict[str, Any] = {}
         waiting = list(stages)
         while ready := [stage for stage in waiting if _can_begin(stage, config, workdir)]:
             waiting.remove(ready[0])
+            stop.check()
             _run_share(ready[0], config, workdir, part)
         for stage in stages:
             if _is_complete(stage, config, workdir):
-                records[stage.name] = pipeline.read_record(workdir / stage.name)
-        if len(records) == len(stages) and not _is_remote(workdir):
+                records[stage.name] = records_lib.read(workdir / stage.name)
+        if len(records) == len(stages) and not is_remote(workdir):
             report = stages_lib.get_stage("report")
-            with _alone(workdir):
+            with locks.gate(workdir):
                 records[report.name] = pipeline.run_stage(report, config, workdir)
         return records
 
 
 def waits_for(config: ExperimentConfig) -> list[str]:
     """Return for each stage that is not complete what is missing of it, in a few words."""
-    workdir = absolute(config.workdir)
+    workdir = resolve_workdir(config.workdir)
     found = []
     for stage in _stages(config):
         if not _is_complete(stage, config, workdir):
@@ -158,10 +144,10 @@ def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str)
 
 
 def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
-    record = pipeline.read_record(workdir / stage.name)
-    if record is None or not record["complete"] or record["fingerprint"] != stages_lib.fingerprint(stage, config):
+    record = records_lib.read_complete(workdir / stage.name)
+    if record is None or record["fingerprint"] != stages_lib.fingerprint(stage, config):
         return False
-    return not pipeline.lost_shards(stage, workdir / stage.name)
+    return not pipeline.faults(stage, workdir / stage.name, record)
 
 
 def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
@@ -172,8 +158,8 @@ def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epat
     """Return the folder with shards of these settings, `None` where there is none yet."""
     wanted = stages_lib.fingerprint(stage, config)
     for name in (stage.name, f"{stage.name}.partial", f"{stage.name}.old-{wanted}"):
-        record = pipeline.read_record(workdir / name)
-        if record is not None and record["fingerprint"] == wanted:
+        record = records_lib.read(workdir / name)
+        if record is not None and record["fingerprint"] == wanted and (workdir / name).exists():
             return workdir / name
     return None
 
@@ -206,7 +192,7 @@ def _tell(stage: Stage, config: ExperimentConfig, part: Part) -> None:
 def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Part) -> None:
     """Run this part's missing shards of a stage, and complete the stage if no shard is missing then."""
     partial = workdir / f"{stage.name}.partial"
-    with _alone(workdir):
+    with locks.gate(workdir):
         if pipeline.settle(stage, config, workdir) is not None:
             return
         pipeline.begin(stage, config, workdir, parts=True)
@@ -214,19 +200,19 @@ def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part
     every = _shards(stage, config, workdir)
     if shards.missing(part.of(every), partial, schema):
         _tell(stage, config, part)
-        path = partial / f"part-{part.index}-of-{part.count}.json"
+        path = records_lib.part_path(partial, part.index, part.count)
         earlier = [json.loads(path.read_text())] if path.exists() else []
         measured = pipeline.measure(stage, config, workdir, part=part)
-        pipeline.write_json(path, _sum([*earlier, measured]))
-    if _is_remote(workdir):  # Nothing there keeps two parts from renaming a folder at once.
+        records_lib.write_json(path, _sum([*earlier, measured]))
+    if is_remote(workdir):  # Nothing there keeps two parts from renaming a folder at once.
         return
-    with _alone(workdir):
+    with locks.gate(workdir):
         if pipeline.settle(stage, config, workdir) is not None:
             return
         if not _all_there(every, partial) or shards.missing(every, partial, schema):
             return
         record = pipeline.begin(stage, config, workdir, parts=True)
-        found = [json.loads(path.read_text()) for path in sorted(partial.glob(pipeline.PART_RECORDS), key=str)]
+        found = records_lib.parts(partial)
         if not found:  # The parts that made the shards were killed before they could say how long it took.
             found = [pipeline.measure(stage, config, workdir, part=part)]
         summed = _sum(found)
@@ -254,94 +240,3 @@ def _sum(found: list[dict[str, Any]]) -> dict[str, Any]:
             cell: sum(result["seconds_per_question"].get(cell, 0.0) for result in results) for cell in cells
         }
     return total
-
-
-def _is_remote(workdir: epath.Path) -> bool:
-    return "://" in os.fspath(workdir)
-
-
-@contextlib.contextmanager
-def _shared(workdir: epath.Path, part: Part, mark: str) -> Iterator[None]:
-    """Hold the workdir together with the other parts of a sweep, and against everything else.
-
-    The locks are `fcntl` ones, as in `pipeline.locked`: they work over NFS, and the system drops them with the process.
-
-    Args:
-        workdir: Local; object stores have no locks.
-        part: This one.
-        mark: Of the settings that decide results.
-    """
-    if _is_remote(workdir):
-        yield
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            own = _open(workdir / f"{pipeline.LOCK}-part-{part.index}-of-{part.count}")
-            stack.callback(os.close, own)
-            everyone = _open(workdir / pipeline.LOCK)
-            stack.callback(os.close, everyone)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
-            raise UserError(
-                f"cannot write in workdir {workdir}: {error.strerror}; choose another with --workdir"
-            ) from None
-        if not _take(own, fcntl.LOCK_EX):
-            raise UserError(f"part {part} of a sweep in {workdir} runs already, as {_holder(own)}")
-        _say(own, f"process {os.getpid()} on {socket.gethostname()}")
-        _join(everyone, workdir, f"a sweep in {part.count} parts with settings {mark}")
-        yield
-
-
-def _join(handle: int, workdir: epath.Path, mark: str) -> None:
-    """Take a shared lock where nobody has one, or where those who have are parts of the same sweep."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        if _take(handle, fcntl.LOCK_EX):  # Nobody else is here: what the file says is old.
-            _say(handle, mark)
-            _take(handle, fcntl.LOCK_SH)
-            return
-        if _take(handle, fcntl.LOCK_SH):
-            break
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"workdir {workdir} is in use by {_holder(handle)}: wait for it to end, or choose another "
-                "with --workdir"
-            )
-        time.sleep(0.05)
-    if (holder := _holder(handle)) != mark:
-        raise UserError(f"workdir {workdir} is in use by {holder}, and this is {mark}: wait for it to end")
-
-
-@contextlib.contextmanager
-def _alone(workdir: epath.Path) -> Iterator[None]:
-    """Let one part at a time begin or complete a stage; others wait."""
-    if _is_remote(workdir):
-        yield
-        return
-    handle = _open(workdir / _GATE)
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _open(path: epath.Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-
-
-def _take(handle: int, kind: int) -> bool:
-    try:
-        fcntl.lockf(handle, kind | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _say(handle: int, text: str) -> None:
-    os.truncate(handle, 0)
-    os.pwrite(handle, f"{text}\n".encode(), 0)
-
-
-def _holder(handle: int) -> str:
-    return os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"

@@ -23,12 +23,12 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import OptimizerConfig, TrainConfig
 from ttcjax.errors import UserError
 from ttcjax.parallel import make_mesh
+from ttcjax.runtime.stop import Stopped
 from ttcjax.train import losses
 from ttcjax.train.batches import train_batches, valid_batches
 from ttcjax.train.loop import (
     DivergedError,
     FitResult,
-    Preempted,
     decay_mask,
     fit,
     init_state,
@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_still_leads_to_the_same_parameters(tmp_path, unint
 def test_sigterm_saves_and_the_rerun_ends_the_same(tmp_path, uninterrupted, stop):
     before = signal.getsignal(signal.SIGTERM)
     kill = lambda: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
-    with pytest.raises(Preempted, match=f"at step {stop}") as stopped:
+    with pytest.raises(Stopped, match=f"at step {stop}") as stopped:
         _fit(tmp_path, batches=_Stopping(_train_batches(), stop, kill))
     assert stopped.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is before

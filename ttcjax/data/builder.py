@@ -153,8 +153,7 @@ def _builder(config: DataConfig, folder: epath.Path) -> Procmath:
 
 
 def _fix(records: epath.Path) -> str:
-    # The stage's whole folder: a complete stage does not look whether its records are still there.
-    return f"delete {records.parent} and run the data stage again"
+    return f"move {records.parent} away and run the data stage again"
 
 
 class _Records(Sequence[Example]):

@@ -18,7 +18,7 @@ from ttcjax.data import loader
 from ttcjax.data.task import Examples, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_folder, read_shard, shard_path, write_shard
 from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
@@ -40,7 +40,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Sample and grade `config.orm.chains` chains of every question; finished shards are kept.
 
     Returns:
-        `questions`, `answers`, and `correct`: the share of right answers by place in the chain.
+        `questions`, `answers`, `correct` (the share of right answers by place in the chain), and `files`.
 
     Raises:
         UserError: There are no training questions left.
@@ -68,7 +68,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         name="attempts",
     )
     correct = np.array([row["correct"] for row in rows])
-    return {"questions": len(examples), "answers": int(correct.size), "correct": correct.mean(axis=0).tolist()}
+    shards = -(-len(examples) // settings.shard_questions)
+    return {
+        "questions": len(examples),
+        "answers": int(correct.size),
+        "correct": correct.mean(axis=0).tolist(),
+        "files": [shard_path(out, number).name for number in range(shards)],
+    }
 
 
 def sample(
@@ -155,11 +161,4 @@ def read(folder: epath.Path) -> list[dict[str, Any]]:
     Raises:
         UserError: There are none, or a file is damaged.
     """
-    rows = [
-        row
-        for path in sorted(folder.glob("shard-*.parquet"))
-        for row in read_shard(path, SCHEMA, delete=folder).to_pylist()
-    ]
-    if not rows:
-        raise UserError(f"there are no attempts in {folder}: run the attempts stage first")
-    return rows
+    return read_folder(folder, SCHEMA).to_pylist()

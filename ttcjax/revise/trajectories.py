@@ -20,7 +20,7 @@ from ttcjax.config import ExperimentConfig, TrajectoryConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_folder, read_shard, shard_path, write_shard
 from ttcjax.sample.loading import load_engine
 from ttcjax.sample.state import question_number
 
@@ -45,9 +45,8 @@ SCHEMA = pa.schema(
         pa.field("distance", pa.int32(), metadata={"about": "edits from the last wrong answer; null without one"}),
     ]
 )
-"""Columns of `trajectories.parquet`."""
+"""Columns of trajectories."""
 
-FILE = "trajectories.parquet"
 _DISTANCES = (0, 1, 2, 3, 5, 9, 17, 33, 65)
 """Lower edges of the histogram of edit distances."""
 
@@ -107,10 +106,10 @@ def _among_all(
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Sample training questions and write their trajectories; finished shards of samples are kept.
+    """Sample training questions and count the trajectories that they give; finished shards of samples are kept.
 
     Returns:
-        The counts of `report`.
+        The counts of `from_samples`, and `files`.
 
     Raises:
         UserError: No sample is right, so there is nothing to learn from.
@@ -153,8 +152,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             "no sampled answer is right, so there is nothing to revise towards: train the policy longer, or lower "
             "--revision.trajectories.temperature"
         )
-    write_shard(out / FILE, rows, SCHEMA)
-    return counts
+    return {**counts, "files": [path.name for path in paths]}
 
 
 def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -213,10 +211,17 @@ def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[di
     }
 
 
-def read(folder: epath.Path) -> list[dict[str, Any]]:
-    """Return the rows of a complete trajectories stage.
+def read(folder: epath.Path, settings: TrajectoryConfig) -> list[dict[str, Any]]:
+    """Return the trajectories of a complete stage, made from its samples as `run` counted them.
+
+    Args:
+        folder: Of the stage.
+        settings: Those that it was run with.
+
+    Returns:
+        Rows of `SCHEMA`.
 
     Raises:
-        UserError: They are missing or damaged.
+        UserError: The samples are missing or damaged.
     """
-    return read_shard(folder / FILE, SCHEMA, delete=folder).to_pylist()
+    return from_samples(read_folder(folder, SAMPLES), settings)[0]

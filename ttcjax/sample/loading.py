@@ -7,6 +7,7 @@ from etils import epath
 from ttcjax.checkpoint import load_params
 from ttcjax.config import ModelConfig, SamplerConfig, from_dict
 from ttcjax.errors import UserError
+from ttcjax.runtime import records
 from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
 
@@ -19,16 +20,13 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
             something else.
     """
     name = stage.partition("/")[0]
-    if (workdir / name / "stage.json").exists() and not (workdir / stage / "best").exists():
-        raise UserError(
-            f"{workdir / name} is complete but {stage}/best is gone: delete {workdir / name} and run the {name} stage "
-            "again"
-        )
+    if records.read_complete(workdir / name) is not None and not (workdir / stage / "best").exists():
+        raise records.damaged(workdir / stage / "best", "it is gone")
     params, metadata = load_params(workdir / stage / "best", tokenizer)
     if metadata["kind"] != name:
         raise UserError(
-            f"the model in {workdir / stage} is a {metadata['kind']}, not a {name}: "
-            f"delete {workdir / name} and run the {name} stage again"
+            f"the model in {workdir / stage} is a {metadata['kind']}, not a {name}: name the workdir of a run that "
+            f"trained a {name}"
         )
     return Model(params, from_dict(ModelConfig, metadata["model"]))
 
