@@ -60,7 +60,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     Raises:
         UserError: The bank that samples are to be taken from has not got them, see `read_samples`.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     examples, samples, sampled, sampling = splits.test[:], config.sweep.samples, 0, 0.0
     every = shards(config, len(examples))
     mine = part.of(every)

@@ -81,7 +81,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     Returns:
         `questions`, `answers`, `shards`, `files`.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     settings = config.chains
     examples = splits.test[: settings.questions or len(splits.test)]
     every = shards(config, len(examples))

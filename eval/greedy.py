@@ -50,7 +50,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     Returns:
         `questions`, `shards`, `files`.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     examples = splits.test[:]
     sampler = dataclasses.replace(config.sampler, temperature=0.0)
     every = shards(config, len(examples))

@@ -71,7 +71,7 @@ def _entry(path: epath.Path, key: str) -> Any:
 
 def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, int]:
     """Return the tokens of every test question's prompt, the begin mark included."""
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     examples = list(splits.test)
     encoded = tokenizer.encode_batch([task.prompt(e.question) for e in examples])

@@ -137,7 +137,7 @@ def make(
     Raises:
         UserError: The data or a model's record is missing or corrupt.
     """
-    _, splits = loader.load(config.data, workdir / "data")
+    _, splits = loader.askable(config, workdir)
     shards = {stage: STAGES[stage].shards(config, len(splits.test)) for stage in folders}
     seen = {stage: _read_shards(stage, shards[stage], folder) for stage, folder in folders.items()}
     costs = _Costs.of(config, workdir, seen, folders)

@@ -59,7 +59,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     Returns:
         `solutions`, `shards`, `files`.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
     columns = ("question", "seed", "sample", "text", "finished", "tokens", "logprob")
     bank = rows.read_folder(workdir / "bank", columns).to_pylist()

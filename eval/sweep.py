@@ -75,7 +75,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         `questions`, `cells`, `shards`, `seconds_per_question` of each cell run by this call (compilation included), and
         `files`.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     examples = splits.test[:]
     cells = {tuple(answers): strategy for strategy, answers in search_cells(config).items()}
     seconds: dict[str, float] = {}

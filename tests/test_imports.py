@@ -15,6 +15,7 @@ LAYERS = (
         "config_train",
         "tables",
         "errors",
+        "runtime",
         "files",
         "parquet",
         "metrics",
@@ -30,8 +31,8 @@ LAYERS = (
     {"sample", "verify"},
     {"search", "revise", "testing"},
     {"train", "eval", "solve", "bench"},
-    {"stages", "pipeline"},
-    {"sweeping"},
+    {"stages", "inputs", "pipeline"},
+    {"sweeping", "dry_run"},
     {"cli"},
 )
 """Lowest first; a module imports from its own layer and those below it."""

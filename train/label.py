@@ -59,7 +59,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Raises:
         UserError: No sample has a readable answer, so there is nothing to learn from.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     engine = load_engine(workdir, config.sampler, verifier=None)
     examples = splits.train[: config.labels.questions]
     counts = _Counts()

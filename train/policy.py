@@ -74,6 +74,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Returns:
         `steps`, `best_step`, `train_loss`, `valid_loss`, `valid_metrics`, `tokens_seen`, `params` (their number).
     """
+    # What could not be asked later is refused before anything is trained.
+    loader.askable(config, workdir)
     return fit_policy("policy", config.data, config.model, config.policy, workdir, out)
 
 

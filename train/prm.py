@@ -186,7 +186,7 @@ def _score_held_out(
     Returns:
         Whether there is one.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     examples = {e.id: e for e in splits.train[: config.labels.questions] if e.id in held}
     kept = [(row, examples[row[0]]) for row in rows if row[0] in held]
     truths = [task.check_steps(example, split_steps(row[2])) for row, example in kept]

@@ -27,6 +27,7 @@ from etils import epath
 
 from ttcjax.errors import DamagedError, UserError
 from ttcjax.files import resolve_workdir, write_bytes
+from ttcjax.parallel import all_devices
 from ttcjax.runtime import faults, records
 
 logger = logging.getLogger(__name__)
@@ -250,7 +251,7 @@ def load_params(
         MachineError: The machine does not let it be read.
         UserError: The folder is missing or was never finished, or it does not match `tokenizer` or `expect`.
     """
-    folder = resolve_workdir(folder, "the model's folder", kind="folder")
+    folder = resolve_workdir(folder, "the model's folder")
     if not folder.exists():
         raise UserError(f"there is no model at {folder}: run the stage that trains it first")
     if not (folder / _SEAL).exists():
@@ -289,6 +290,7 @@ def _reading(folder: epath.Path, sealed: bool) -> Iterator[None]:
         folder: What is read.
         sealed: Its bytes were compared with those that were written, and are the same.
     """
+    all_devices()
     try:
         yield
     except Exception as error:

@@ -125,6 +125,11 @@ class DataConfig:
     num_test: int = 250
     """For data sets of fixed size these are upper limits."""
     seed: int = 0
+    faults: Literal["refuse", "leave_out"] = "refuse"
+    """Examples that cannot be used (empty, without an answer, doubled with other answers, too long): refused by the
+    data stage, or left out, counted and listed."""
+    content: str | None = None
+    """Hash of the files it is read from; a run fills it in, and tells when they have changed."""
 
     def __post_init__(self) -> None:
         require_seed(self.seed, "data.seed")
@@ -464,6 +469,8 @@ class SweepConfig:
     samples_from: str | None = None
     """Folder of a finished bank whose samples are taken instead of sampling anew: their texts are graded and scored
     again, by this run's verifier."""
+    samples_content: str | None = None
+    """Hash of that bank; a run fills it in, and tells when it has changed."""
     budgets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     strategies: tuple[str, ...] = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
     seeds: int = 1
@@ -504,6 +511,9 @@ class ExperimentConfig:
     name: str = "experiment"
     workdir: str = "runs/experiment"
     """Where every stage writes its folder; may be a `gs://` path. Not part of the config's hash."""
+    changed_inputs: Literal["refuse", "keep", "read"] = "refuse"
+    """What to do where files outside the workdir have changed since they were read: refuse to go on, keep what was read
+    then, or read them anew, which makes again what was made of them. Not part of the config's hash."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -537,6 +547,11 @@ class ExperimentConfig:
                 f"({self.model.max_seq_len}) or more: the larger model reads what the policy reads",
             )
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that leaves room for a solution, the begin mark included."""
+        return self.model.max_seq_len - self.sampler.max_tokens
+
     def _check_revision(self) -> None:
         longest = self.revision.max_seq_len or self.model.max_seq_len
         for name, train in (("revision.train", self.revision.train), ("orm.train", self.orm.train)):
@@ -557,16 +572,21 @@ class ExperimentConfig:
         )
 
 
+UNHASHED = ("workdir", "changed_inputs")
+"""Settings of an experiment that do not change what it finds."""
+
+
 def config_hash(*parts: Any) -> str:
     """Return 16 hex digits that identify the given configs; equal configs give equal digits.
 
-    `ExperimentConfig.workdir` is left out: where a result lies does not change it.
+    `UNHASHED` settings are left out: where a result lies does not change it.
     """
     plain = []
     for part in parts:
         values = to_dict(part) if dataclasses.is_dataclass(part) else part
         if isinstance(part, ExperimentConfig):
-            values.pop("workdir")
+            for name in UNHASHED:
+                values.pop(name)
         plain.append(values)
     text = json.dumps(plain, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

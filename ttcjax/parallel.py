@@ -17,6 +17,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ttcjax.runtime import faults
+
 MeshAxes = str | tuple[str, ...] | None
 """What one array dimension is split over: a mesh axis, several of them, or nothing."""
 
@@ -56,18 +58,33 @@ def use_all_cpu_cores() -> None:
         return
 
 
+def all_devices() -> list[Any]:
+    """Return the devices of the platform that JAX runs on.
+
+    Raises:
+        UserError: The platform that was asked for is not here.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX's own assertion has no text: a platform's plugin is not installed.
+        chosen = str(jax.config.jax_platforms or "")  # pyright: ignore[reportAttributeAccessIssue]
+        raise faults.explain(error) or faults.absent_platform(chosen or "chosen by JAX", str(error)[:200]) from error
+
+
 def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """Return a mesh with the named axes, all of type `Auto`.
 
     Args:
         axis_sizes: Axis name to number of devices along it, major axis first; one size may be -1 and
             takes all the devices that are left.
-        devices: The devices to use, `jax.devices()` by default; the first ones where fewer are needed.
+        devices: The devices to use, all by default; the first ones where fewer are needed.
 
     Raises:
         ValueError: The sizes ask for more devices than there are, or -1 does not come out even.
+        UserError: As for `all_devices`.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = all_devices() if devices is None else devices
     sizes = dict(axis_sizes)
     open_axes = [name for name, size in sizes.items() if size == -1]
     if len(open_axes) > 1 or any(size < 1 and size != -1 for size in sizes.values()):

@@ -21,10 +21,11 @@ from typing import Any
 from etils import epath
 
 from ttcjax import config as config_lib
+from ttcjax import inputs
 from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.files import resolve, resolve_workdir
+from ttcjax.files import resolve_workdir
 from ttcjax.runtime import locks, records, stop
 from ttcjax.stages import Stage
 
@@ -48,7 +49,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
         UserError: A stage that `only` reads is missing, or another run holds the workdir.
     """
     chosen = wanted_stages(config, only)
-    workdir = check(config)
+    config, workdir = prepared(config)
     if only is not None:
         _require_needs(chosen[0], config, workdir, command)
     with locks.alone(workdir):
@@ -71,18 +72,20 @@ def wanted_stages(config: ExperimentConfig, only: str | None = None) -> list[Sta
     return [stage]
 
 
-def check(config: ExperimentConfig) -> epath.Path:
-    """Refuse what could not come to its end, before anything runs or is written, and return the workdir.
+def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
+    """Refuse what could not come to its end, before anything runs or is written.
+
+    Returns:
+        The config with the hashes of what it reads from outside the workdir, and the workdir.
 
     Raises:
-        UserError: A path or a strategy cannot be used.
+        UserError: A path, a list or a strategy cannot be used, or an input has changed.
     """
     from ttcjax.search import registry  # imports jax, which reading this module does not need
 
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = resolve_workdir(config.workdir)
-    check_samples(config, workdir)
-    return workdir
+    return inputs.resolved(config, workdir), workdir
 
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
@@ -196,22 +199,6 @@ def _free(path: epath.Path) -> epath.Path:
         count += 1
         found = path.parent / f"{path.name}-{count}"
     return found
-
-
-def check_samples(config: ExperimentConfig, workdir: epath.Path) -> None:
-    """Refuse a `sweep.samples_from` that holds no bank, before anything is moved for it.
-
-    Raises:
-        UserError: It names no finished bank, or this run's own.
-    """
-    if config.sweep.samples_from is None:
-        return
-    folder = resolve(config.sweep.samples_from, "sweep.samples_from", kind="folder")
-    record = records.read_complete(folder)
-    if record is None or record.get("stage") != "bank":
-        raise UserError(f"sweep.samples_from must name the folder of a finished bank, which {folder} is not")
-    if folder == workdir / "bank":
-        raise UserError(f"sweep.samples_from names this run's own bank: give another --workdir, or a copy of {folder}")
 
 
 def _compute(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
@@ -345,8 +332,13 @@ def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | Non
     """Return (stage, state, record) for every stage.
 
     The state is `complete`, `unfinished`, `missing`, or begins with `damaged` and says what is wrong.
+
+    Raises:
+        UserError: There is no such workdir.
     """
-    workdir = resolve(workdir, "WORKDIR", kind="folder")
+    workdir = resolve_workdir(workdir, "WORKDIR")
+    if not workdir.is_dir():
+        raise UserError(f"no workdir {workdir}: `ttcjax run CONFIG --workdir {workdir}` makes it")
     found = []
     for stage in stages_lib.STAGES:
         record = records.read(workdir / stage.name)

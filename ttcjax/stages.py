@@ -15,14 +15,16 @@ SCHEMA = 3
 for one stage there is `Stage.version`."""
 
 _SPEED_ONLY = frozenset(
-    [f"sampler.{name}" for name in ("rows", "waves", "memory", "verifier_chunk", "prompt_bucket")]
+    # Files are known by their content, wherever they lie; a stage that is complete has refused nothing.
+    ["data.dir", "data.faults"]
+    + [f"sampler.{name}" for name in ("rows", "waves", "memory", "verifier_chunk", "prompt_bucket")]
     + [
         f"{train}.{name}"
         for train in ("policy", "prm.train", "revision.train", "orm.train")
         for name in ("log_every", "keep_checkpoints")
     ]
 )
-"""Settings that change how fast or how talkative a stage is and never what it finds."""
+"""Settings that change where things lie, how fast or how talkative a stage is, and never what it finds."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ STAGES = (
         "ttcjax.eval.bank",
         "sample and score solutions of the test questions",
         ("data", "policy", "prm"),
-        ("sampler", "sweep.samples", "sweep.samples_from", "sweep.seed", "sweep.shard_questions"),
+        ("sampler", "sweep.samples", "sweep.samples_content", "sweep.seed", "sweep.shard_questions"),
     ),
     Stage(
         "rescore",
@@ -216,7 +218,7 @@ STAGES = (
         "ttcjax.eval.report",
         "compute accuracies and intervals, draw the figures, write summary.json",
         ("data", "policy", "labels", "prm", "trajectories", "bank", "rescore", "search", "chains", "greedy"),
-        tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name != "workdir"),
+        tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in config_lib.UNHASHED),
         ("../summary.json",),
         version=2,
     ),

@@ -22,7 +22,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import plan as plans
 from ttcjax.eval import shards
 from ttcjax.eval.shards import WHOLE, Part, Shard
-from ttcjax.files import is_remote, resolve_workdir
+from ttcjax.files import is_remote
 from ttcjax.metrics import duration
 from ttcjax.runtime import locks, stop
 from ttcjax.runtime import records as records_lib
@@ -45,7 +45,7 @@ def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG
     Raises:
         UserError: A model is not trained yet.
     """
-    workdir = pipeline.check(config)
+    config, workdir = pipeline.prepared(config)
     _require_models(config, workdir, command)
     return plans.make(config, workdir, {s.name: _folder(s, config, workdir) for s in _stages(config)}, part)
 
@@ -65,7 +65,7 @@ def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
     Raises:
         UserError: A model is not trained yet, or another process holds the workdir.
     """
-    workdir = pipeline.check(config)
+    config, workdir = pipeline.prepared(config)
     _require_models(config, workdir, command)
     with locks.alone(workdir):
         records = {}
@@ -87,7 +87,7 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
     Raises:
         UserError: As for `run`; or the same part runs already, or parts of other settings or of another number do.
     """
-    workdir = pipeline.check(config)
+    config, workdir = pipeline.prepared(config)
     stages = _stages(config)
     mark = config_lib.config_hash([stages_lib.fingerprint(stage, config) for stage in stages])
     _require_models(config, workdir, command)
@@ -110,7 +110,7 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
 
 def waits_for(config: ExperimentConfig) -> list[str]:
     """Return for each stage that is not complete what is missing of it, in a few words."""
-    workdir = resolve_workdir(config.workdir)
+    config, workdir = pipeline.prepared(config)
     found = []
     for stage in _stages(config):
         if not _is_complete(stage, config, workdir):
@@ -165,7 +165,7 @@ def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epat
 
 
 def _shards(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> list[Shard]:
-    _, splits = loader.load(config.data, workdir / "data")
+    _, splits = loader.askable(config, workdir)
     return plans.STAGES[stage.name].shards(config, len(splits.test))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
 import shlex
+from collections.abc import Callable
 
-import ttcjax
 from ttcjax import config as config_lib
-from ttcjax import pipeline, stages
+from ttcjax import dry_run, pipeline, stages
 from ttcjax.bench import cli as bench_cli
 from ttcjax.cli import parser, show
 from ttcjax.cli.overrides import load_config, override
@@ -21,19 +21,41 @@ def _config_of(args: argparse.Namespace) -> ExperimentConfig:
     return override(load_config(args.config), args.overrides, f"ttcjax {args.command} {args.config}")
 
 
+def _config_with_flags(args: argparse.Namespace, add: Callable[[argparse.ArgumentParser], None]) -> ExperimentConfig:
+    """Return the config; flags of the command may stand before CONFIG or after it, among the settings."""
+    flags = parser.Parser(f"ttcjax {args.command} {args.config}", add_help=False, allow_abbrev=False)
+    add(flags)
+    _, args.overrides = flags.parse_known_args(args.overrides, args)
+    if args.json and not args.dry_run:
+        raise UserError("--json is the form of a dry run: add --dry-run")
+    return _config_of(args)
+
+
+def _print_plan(config: ExperimentConfig, args: argparse.Namespace, only: str | None = None) -> None:
+    found = dry_run.plan(config, only=only)
+    if args.json:
+        print(json.dumps({"workdir": config.workdir, "stages": [dataclasses.asdict(one) for one in found]}, indent=2))
+    else:
+        print("\n".join(dry_run.lines(found)))
+
+
 def _as_typed(args: argparse.Namespace) -> str:
     """Return the config and its overrides as they would be typed again."""
     return shlex.join([args.config, *args.overrides])
 
 
 def _run(args: argparse.Namespace) -> None:
-    config = _config_of(args)
+    config = _config_with_flags(args, parser.add_run_flags)
+    if args.dry_run:
+        return _print_plan(config, args)
     records = pipeline.run(config, command=_as_typed(args))
     show.print_report(records["report"]["result"], config.workdir)
 
 
 def _run_one(args: argparse.Namespace) -> None:
-    config = _config_of(args)
+    config = _config_with_flags(args, parser.add_run_flags)
+    if args.dry_run:
+        return _print_plan(config, args, only=args.command)
     records = pipeline.run(config, only=args.command, command=_as_typed(args))
     if args.command == "report":
         show.print_report(records["report"]["result"], config.workdir)
@@ -44,14 +66,8 @@ def _sweep(args: argparse.Namespace) -> None:
     from ttcjax.eval import plan as plans
     from ttcjax.eval.shards import WHOLE, Part
 
-    # What follows CONFIG is read here, as it may hold settings; flags before it are in `args` already.
-    flags = parser.Parser(f"ttcjax sweep {args.config}", add_help=False, allow_abbrev=False)
-    parser.add_sweep_flags(flags)
-    _, args.overrides = flags.parse_known_args(args.overrides, args)
-    config = _config_of(args)
+    config = _config_with_flags(args, parser.add_sweep_flags)
     part = Part.parse(args.part) if args.part else WHOLE
-    if args.json and not args.dry_run:
-        raise UserError("--json is the form of a dry run: add --dry-run")
     if args.dry_run:
         found = sweeping.plan(config, part, command=_as_typed(args))
         if args.json:
@@ -77,8 +93,6 @@ def _print_config(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    if not os.path.isdir(args.workdir) and "://" not in args.workdir:
-        raise UserError(f"no workdir {args.workdir}: `ttcjax run CONFIG --workdir {args.workdir}` makes it")
     for name, state, record in pipeline.states(args.workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
         print(f"{name:12} {state:10} {detail}".rstrip())
@@ -99,9 +113,7 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _version(args: argparse.Namespace) -> None:
-    from importlib.metadata import version
-
-    print(f"ttcjax {ttcjax.__version__}, jax {version('jax')}")
+    print(parser.version())
 
 
 CALLS: dict[str, parser.Call] = {

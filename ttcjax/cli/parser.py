@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+import itertools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
+import ttcjax
 from ttcjax import stages
 from ttcjax.bench import cli as bench_cli
 from ttcjax.errors import UserError
@@ -19,11 +23,15 @@ examples:
   ttcjax search configs/procmath_tiny.py --sweep.budgets 1 4 16
   ttcjax sweep configs/procmath_tiny.py --dry-run           what an evaluation will take; `ttcjax sweep --help`
   ttcjax run configs/procmath_tiny.py --help                every setting, its meaning and value
-  ttcjax list runs/demo                                     which stages are complete
+  ttcjax run configs/procmath_tiny.py --dry-run             what each stage would do; nothing is run or written
+  ttcjax list runs/demo                                     which stages are complete, and what is damaged
   ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
   ttcjax bench sample --peer transformers                   tokens a second beside another program
 
 Run a command again to go on after an interruption: complete stages are skipped, the others resume.
+
+exit status: 0 done; 1 the machine refuses (full disk, no permission, memory or network); 2 what was given cannot be
+used; 130 Ctrl-C; 143 SIGTERM. After any of them, the same command goes on.
 
 flags of every command:
   --debug        show the traceback of an error
@@ -57,6 +65,15 @@ On gs://, which has no locks, parts make shards only, and the command without --
 
 """
 
+_SOLVE_EPILOG = """\
+examples:
+  ttcjax solve "If f(x)=3x-3, what is f(7)?" --workdir runs/demo
+  ttcjax solve --workdir runs/demo --strategy best_of_n:n=64,select=weighted -- "-3 + 5 = ?"
+  ttcjax solve "..." --workdir runs/demo --strategy revise:s=8,p=2 --sampler.max_tokens 64
+
+It warns where the question is unlike those that the policy was trained on: its answer is then worth little.
+"""
+
 _CONFIG_EPILOG = """\
 Settings of the config are overridden by name after it: --policy.steps 800 --sweep.budgets 1 4 16
 `ttcjax {command} CONFIG --help` lists them all with the values of that config.
@@ -79,6 +96,7 @@ def build(calls: Mapping[str, Call]) -> Parser:
     """
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser("ttcjax", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(name: str, summary: str, epilog: str = "") -> Any:
@@ -92,6 +110,8 @@ def build(calls: Mapping[str, Call]) -> Parser:
         command = add(name, summary, epilog + _CONFIG_EPILOG.format(command=name))
         if name == "sweep":
             add_sweep_flags(command)
+        elif name != "config":
+            add_run_flags(command)
         command.add_argument("config", metavar="CONFIG", help="Python file with a get_config() function")
         rest = command.add_argument("overrides", metavar="--SETTING VALUE", nargs=argparse.REMAINDER)
         rest.required = False
@@ -106,7 +126,8 @@ def build(calls: Mapping[str, Call]) -> Parser:
     command.add_argument("workdir", metavar="WORKDIR")
 
     command = add("solve", "answer one question with the models of a workdir")
-    command.add_argument("question", metavar="QUESTION")
+    command.epilog = _SOLVE_EPILOG
+    command.add_argument("question", metavar="QUESTION", help="after `--` where it looks like an option")
     command.add_argument("--workdir", required=True, help="where `ttcjax run` put its stages")
     command.add_argument(
         "--strategy",
@@ -114,12 +135,60 @@ def build(calls: Mapping[str, Call]) -> Parser:
         help="such as beam:n=16,width=4, best_of_n:n=64, revise:s=8,p=2 or refine:steps=8 (%(default)s)",
     )
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--sampler.SETTING",
+        metavar="VALUE",
+        dest="overrides",
+        help="a setting of the sampler in place of the run's own, such as --sampler.max_tokens 64",
+    )
 
     bench = add("bench", "measure the engine, alone or beside Hugging Face transformers")
     bench_cli.add_arguments(bench)
 
     add("version", "print the versions of ttcjax and jax")
     return parser
+
+
+def version() -> str:
+    """Return the versions of ttcjax and jax in a line."""
+    from importlib.metadata import version as version_of
+
+    return f"ttcjax {ttcjax.__version__}, jax {version_of('jax')}"
+
+
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with those of `solve` in an order in which any question is a question.
+
+    What is no option of `solve` is its question, even if it begins with a dash.
+
+    Raises:
+        UserError: There are two questions.
+    """
+    if not arguments or arguments[0] != "solve":
+        return list(arguments)
+    options, overrides, questions = [], [], []
+    waiting = iter(arguments[1:])
+    for argument in waiting:
+        name, given, _ = argument.partition("=")
+        if argument == "--":
+            questions += waiting
+        elif argument in ("-h", "--help"):
+            options.append(argument)
+        elif name in ("--workdir", "--strategy", "--seed") or re.fullmatch(r"--sampler\.\w[\w-]*", name):
+            kept = overrides if name.startswith("--sampler.") else options
+            kept += [argument] if given else [argument, *itertools.islice(waiting, 1)]
+        else:
+            questions.append(argument)
+    if len(questions) > 1:
+        raise UserError(f"solve takes one question, not {len(questions)}: put it in quotes; see `ttcjax solve --help`")
+    # The settings travel as one value, to be read once the run's own are known.
+    travelling = [f"--sampler.SETTING={json.dumps(overrides)}"] if overrides else []
+    return ["solve", *options, *travelling, *(["--", *questions] if questions else [])]
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what each stage would do; run and write nothing")
+    parser.add_argument("--json", action="store_true", help="print the dry run as JSON")
 
 
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,27 +1,27 @@
 """The `ttcjax` command: reads arguments, calls the library, prints results and errors.
 
-Library errors become one line on stderr and an exit status: 2 for bad input, 1 for a full disk or
-another failure of the system, 130 for Ctrl-C and 143 for SIGTERM. `--debug` shows the traceback too.
+An error becomes one line on stderr and an exit status:
+
+    1    the machine refuses: a full disk, no permission, no memory, no network
+    2    what was given cannot be used: a setting, a path, a file, a library or a device that is not there
+    130  Ctrl-C
+    143  SIGTERM, as shells say it; also where it came before the program could handle it
+
+`--debug` shows the traceback too.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Sequence
 
 from ttcjax.cli import commands, parser
 from ttcjax.config import ConfigError
 from ttcjax.errors import UserError
-
-_TERMINATED = 128 + signal.SIGTERM
-"""The status that shells give to a process ended by SIGTERM."""
+from ttcjax.runtime import faults, stop
 
 
 def entry() -> int:
@@ -51,32 +51,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, distributed = _take(arguments, "--debug"), _take(arguments, "--distributed")
     try:
-        args = parser.build(commands.CALLS).parse_args(arguments)
-        _start_logging()
-        with _sigterm_raises():
+        with stop.watching():
+            args = parser.build(commands.CALLS).parse_args(parser.prepared(arguments))
+            _start_logging()
             if args.command in commands.COMPUTING:
                 _prepare_jax()
             if distributed:
                 _join_distributed()
             args.call(args)
+            sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         return _report("interrupted; run the same command again to go on", 130, debug)
+    except stop.Stopped as error:
+        return _report("stopped by SIGTERM; run the same command again to go on", int(error.code or 0), debug)
     except BrokenPipeError:
         # The reader of our output, such as `head`, is gone; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UserError, ConfigError) as error:
-        return _report(str(error), 2, debug)
-    except SystemExit as error:
-        if error.code == _TERMINATED:
-            return _report("stopped by SIGTERM; run the same command again to go on", _TERMINATED, debug)
-        raise
+    except ConfigError as error:
+        return _report(str(error), UserError.status, debug)
     except Exception as error:
-        if _disk_is_full(error):
-            where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
-            advice = "free some space and run the same command again, finished work is kept"
-            return _report(f"no space left on the disk{where}: {advice}", 1, debug)
+        fault = faults.explain(error)
+        if fault is not None:
+            return _report(str(fault), fault.status, debug)
         if isinstance(error, OSError) and error.strerror:
             return _report(f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1, debug)
         raise
@@ -90,35 +88,11 @@ def _report(message: str, status: int, debug: bool) -> int:
 
 
 def _take(arguments: list[str], flag: str) -> bool:
-    found = flag in arguments
-    while flag in arguments:
-        arguments.remove(flag)
+    """Remove a flag of every command and return whether it was there; what follows `--` is no flag."""
+    flags = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    found = flag in flags
+    arguments[: len(flags)] = [argument for argument in flags if argument != flag]
     return found
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Say whether the error or what caused it is a full disk; C++ writers tell it in their message only."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if os.strerror(errno.ENOSPC) in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(_TERMINATED)
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that what is open is closed and what can be saved is saved."""
-    previous = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _start_logging() -> None:
@@ -127,10 +101,11 @@ def _start_logging() -> None:
 
 
 def _prepare_jax() -> None:
-    from ttcjax.parallel import skip_absent_tpu, use_all_cpu_cores  # imports jax
+    from ttcjax.parallel import all_devices, skip_absent_tpu, use_all_cpu_cores  # imports jax
 
     skip_absent_tpu()
     use_all_cpu_cores()
+    all_devices()  # A platform that is not here is told before anything is read or written.
 
 
 def _join_distributed() -> None:

@@ -8,38 +8,65 @@ import numpy as np
 from etils import epath
 
 from ttcjax.config import DataConfig
+from ttcjax.data.screen import Fault, screened
 from ttcjax.data.task import Example, Splits, Task
 from ttcjax.errors import UserError
+from ttcjax.files import resolve
 from ttcjax.text.grading import extract_hash_number, grade_exact
 from ttcjax.text.prompt import question_prompt
 
 TASK = Task(name="gsm8k", prompt=question_prompt, extract=extract_hash_number, grade=grade_exact)
 
+FILES = ("train.jsonl", "test.jsonl")
 
-def load(config: DataConfig) -> Splits:
+
+def read(config: DataConfig) -> tuple[Splits, list[Fault]]:
     """Read the files in `config.dir`; calculator marks (`<<2+3=5>>`) stay in the solutions.
 
     The training file is shuffled by `config.seed`; its last `num_valid` questions are the validation split and
     at most `num_train` of the others the training split. The test split is the head of the test file. Questions
     that recur in a later split are left out of the earlier one.
 
+    Returns:
+        The splits, and why other lines cannot be used: no JSON, a field that is missing, no `#### n` answer, and what
+        `screen.screened` finds.
+
     Raises:
-        UserError: A folder, file or field is missing, a line is no JSON or has no `#### n` answer, or the
-            training file is not larger than `num_valid`.
+        UserError: A folder or file is missing, or the training file is not larger than `num_valid`.
+    """
+    folder = source(config)
+    faults: list[Fault] = []
+    read = {name: _read(folder / name, faults) for name in FILES}
+    usable, more = screened([pair for pairs in read.values() for pair in pairs])
+    faults += more
+    ids = {example.id for example in usable}
+    train_rows, test_rows = ([example for _, example in pairs if example.id in ids] for pairs in read.values())
+    test = test_rows[: config.num_test]
+    if len(train_rows) <= config.num_valid:
+        raise UserError(
+            f"data.num_valid={config.num_valid} leaves none of {len(train_rows)} questions to train on; lower it"
+        )
+    if not test:
+        raise UserError(f"{folder / FILES[1]} holds no question that can be used")
+    order = np.random.default_rng(config.seed).permutation(len(train_rows))
+    shuffled = [train_rows[i] for i in order]
+    valid = _without(shuffled[-config.num_valid :], test)
+    train = _without(shuffled[: -config.num_valid], [*valid, *test])[: config.num_train]
+    return Splits(train, valid, test), faults
+
+
+def source(config: DataConfig) -> epath.Path:
+    """Return the folder of the files.
+
+    Raises:
+        UserError: It is not given, or not there.
     """
     if config.dir is None:
         raise UserError("gsm8k is read from files: give their folder with --data.dir")
-    folder = epath.Path(config.dir)
+    folder = resolve(config.dir, "--data.dir", kind="folder")
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; give the one with GSM8K's train.jsonl and test.jsonl as --data.dir")
-    rows, test = _read(folder, "train"), _read(folder, "test")[: config.num_test]
-    if len(rows) <= config.num_valid:
-        raise UserError(f"data.num_valid={config.num_valid} leaves none of {len(rows)} questions to train on; lower it")
-    order = np.random.default_rng(config.seed).permutation(len(rows))
-    shuffled = [rows[i] for i in order]
-    valid = _without(shuffled[-config.num_valid :], test)
-    train = _without(shuffled[: -config.num_valid], [*valid, *test])[: config.num_train]
-    return Splits(train, valid, test)
+    return folder
 
 
 def _without(examples: list[Example], others: list[Example]) -> list[Example]:
@@ -47,31 +74,39 @@ def _without(examples: list[Example], others: list[Example]) -> list[Example]:
     return [example for example in examples if example.question not in questions]
 
 
-def _read(folder: epath.Path, split: str) -> list[Example]:
-    path = folder / f"{split}.jsonl"
+def _read(path: epath.Path, faults: list[Fault]) -> list[tuple[str, Example]]:
     try:
-        lines = path.read_text().split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise UserError(f"no file {path}; --data.dir needs GSM8K's train.jsonl and test.jsonl") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text; fetch the file again") from error
-    return [_parse(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            parsed = _parse(f"gsm8k-{path.stem}-{number:05d}", line)
+            if isinstance(parsed, str):
+                faults.append(Fault(where, parsed))
+            else:
+                found.append((where, parsed))
+    return found
 
 
-def _parse(path: epath.Path, number: int, line: str) -> Example:
-    where = f"{path}, line {number}"
+def _parse(name: str, line: str) -> Example | str:
+    """Return the example of a line, or what is wrong with it."""
     try:
         row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON; mend or delete the line") from error
-    for name in ("question", "answer"):
-        if not isinstance(row, dict) or not isinstance(row.get(name), str):
-            raise UserError(f'{where}: no text field "{name}"; each line needs "question" and "answer"')
+    except (ValueError, RecursionError):
+        return "not valid JSON"
+    for field in ("question", "answer"):
+        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+            return f'no text field "{field}"; each line needs "question" and "answer"'
     answer = extract_hash_number(row["answer"])
     if answer is None:
-        raise UserError(f'{where}: the answer does not end in "#### number"; mend or delete the line')
+        return 'the answer does not end in "#### number"'
     return Example(
-        id=f"gsm8k-{path.stem}-{number:05d}",
+        id=name,
         question=row["question"].strip(),
         solution=row["answer"].strip(),
         answer=answer,

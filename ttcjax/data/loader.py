@@ -1,28 +1,68 @@
-"""The one door to every data set: a `DataConfig` in, a `Task` and its `Splits` out."""
+"""The one door to every data set: a config in, a `Task` and its `Splits` out."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import DataConfig
-from ttcjax.data import gsm8k
-from ttcjax.data.task import Splits, Task
+from ttcjax.config import DataConfig, ExperimentConfig
+from ttcjax.data import gsm8k, sources
+from ttcjax.data.screen import Fault, refusal
+from ttcjax.data.task import Example, Examples, Splits, Task
+from ttcjax.parquet import read_shard, write_shard
+from ttcjax.runtime import records
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+LENGTHS_FILE = "prompt_tokens.npz"
+"""Tokens of every question's prompt, the begin mark included, by split; written by the data stage."""
 
 _RECORDS = "records"
+_SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("solution", pa.string(), nullable=False),
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("level", pa.int32(), nullable=False),
+        pa.field("subject", pa.string(), nullable=False),
+    ]
+)
 
 
-def prepare(config: DataConfig, folder: epath.PathLike) -> None:
+def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
     """Build on disk, under `folder`, what `load` will read; what is complete there is kept.
 
-    Data sets read from their own files need nothing built.
+    A data set of files is read here and nowhere else: what the files hold later changes nothing.
+
+    Returns:
+        Why examples of the files cannot be used; these are left out.
 
     Raises:
-        UserError: The records cannot be written, or more questions are asked for than there are.
+        UserError: The records cannot be written, more questions are asked for than there are, or files are missing.
     """
+    folder = epath.Path(folder)
     if config.name == "procmath":
         from ttcjax.data import builder  # imports tfds, which is slow
 
-        builder.prepare(config, epath.Path(folder) / _RECORDS)
+        builder.prepare(config, folder / _RECORDS)
+        return []
+    splits, faults = gsm8k.read(config)
+    for name in SPLITS:
+        write_shard(folder / f"{name}.parquet", [vars(example) for example in getattr(splits, name)], _SCHEMA)
+    sources.write(folder, sources.digests(config))
+    return faults
+
+
+def files(config: DataConfig) -> list[str]:
+    """Return the names of the files and folders that `prepare` leaves."""
+    return [_RECORDS] if config.name == "procmath" else [*(f"{name}.parquet" for name in SPLITS), sources.FILE]
 
 
 def task(config: DataConfig) -> Task:
@@ -37,13 +77,77 @@ def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
 
     Args:
         config: Which data set, and how much of it.
-        folder: The folder given to `prepare`; a data set read from its own files does not use it.
+        folder: The folder given to `prepare`.
 
     Raises:
         UserError: Files are missing, corrupt or cut short; the message names the file and the fix.
     """
-    if config.name == "gsm8k":
-        return task(config), gsm8k.load(config)
-    from ttcjax.data import builder
+    folder = epath.Path(folder)
+    if config.name == "procmath":
+        from ttcjax.data import builder
 
-    return task(config), builder.load(config, epath.Path(folder) / _RECORDS)
+        return task(config), builder.load(config, folder / _RECORDS)
+    record = records.read_complete(folder)
+    own = record.get("files", {}) if record is not None else {}
+    splits = []
+    for name in (f"{split}.parquet" for split in SPLITS):
+        table = read_shard(folder / name, _SCHEMA, sha256=own.get(name, {}).get("sha256"))
+        splits.append([Example(**row) for row in table.to_pylist()])
+    return task(config), Splits(*splits)
+
+
+def askable(config: ExperimentConfig, workdir: epath.PathLike) -> tuple[Task, Splits]:
+    """Open the data set of an experiment, without the questions whose prompts leave no room for a solution.
+
+    Raises:
+        UserError: As for `load`; or there are such questions, and `data.faults` refuses them.
+    """
+    return askable_in(config, epath.Path(workdir) / "data")
+
+
+def askable_in(config: ExperimentConfig, folder: epath.Path) -> tuple[Task, Splits]:
+    """As `askable`, with the folder of the data stage."""
+    task, splits = load(config.data, folder)
+    with np.load(folder / LENGTHS_FILE) as lengths:
+        fits = {name: lengths[name] <= config.longest_prompt for name in SPLITS}
+    if all(kept.all() for kept in fits.values()):
+        return task, splits
+    faults = too_long(config, splits, fits)
+    if config.data.faults == "refuse":
+        raise refusal(faults, "raise --model.max_seq_len, lower --sampler.max_tokens, shorten them")
+    logger.warning("%d questions are left out: they leave no room for a solution", len(faults))
+    return task, Splits(*(_Some(getattr(splits, name), np.flatnonzero(fits[name])) for name in SPLITS))
+
+
+def too_long(config: ExperimentConfig, splits: Splits, fits: dict[str, np.ndarray]) -> list[Fault]:
+    """Return the faults of the questions that do not fit."""
+    return [
+        Fault(
+            f"{name} {getattr(splits, name)[int(i)].id}",
+            f"its prompt leaves no room for sampler.max_tokens={config.sampler.max_tokens} in "
+            f"model.max_seq_len={config.model.max_seq_len}",
+        )
+        for name in SPLITS
+        for i in np.flatnonzero(~fits[name])
+    ]
+
+
+class _Some(Sequence[Example]):
+    """Some examples of a split, read when they are asked for."""
+
+    def __init__(self, examples: Examples, places: np.ndarray):
+        self._examples, self._places = examples, places.tolist()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self._examples[place] for place in self._places[index]]
+        return self._examples[self._places[index]]

@@ -1,8 +1,10 @@
-"""The data stage: records on disk, a tokenizer trained on their text, and a manifest of both."""
+"""The data stage: examples on disk, a tokenizer trained on their text, and a manifest of both."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -13,61 +15,97 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
-from ttcjax.data.task import Example, Task
+from ttcjax.data.screen import Fault, refusal
+from ttcjax.data.task import Example
+from ttcjax.files import write_bytes
 from ttcjax.text import tokenizer as tokenizer_lib
+from ttcjax.text.familiar import Familiar
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER_FILE = "tokenizer.model"
 MANIFEST_FILE = "manifest.json"
+FAMILIAR_FILE = "familiar.npz"
+"""What tells whether a question is like those of the training split."""
+LEFT_OUT_FILE = "left_out.csv"
+"""The examples that cannot be used, and why."""
 
 
 def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
-    """Write records, `tokenizer.model` and `manifest.json` into `out`; running it again changes nothing.
+    """Write examples, `tokenizer.model` and `manifest.json` into `out`; running it again changes nothing.
 
     Args:
-        config: Its `data` and `tokenizer` settings decide the result; `model.max_seq_len` only what is
-            reported as too long.
+        config: Its `data` and `tokenizer` settings decide the result; `longest_prompt` which questions are refused or
+            listed as too long.
         workdir: Folder of the earlier stages; this is the first and reads none.
         out: Folder of this stage.
 
     Returns:
-        The manifest: example counts and content hashes of each split, size and fingerprint of the tokenizer, and
-        per split the lengths in tokens of prompts (begin mark included) and solutions (end mark included).
+        The manifest: example counts and content hashes of each split, how many were left out, size and fingerprint of
+        the tokenizer, and per split the lengths in tokens of prompts (begin mark included) and solutions (end mark
+        included); `files`.
 
     Raises:
-        UserError: The data cannot be read or written, or no tokenizer can be trained on it.
+        UserError: The data cannot be read or written, no tokenizer can be trained on it, or examples cannot be used
+            and `data.faults` refuses them.
     """
     del workdir
     out = epath.Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    loader.prepare(config.data, out)
+    faults = loader.prepare(config.data, out)
+    if faults and config.data.faults == "refuse":
+        raise refusal(faults)
     task, splits = loader.load(config.data, out)
-    named = {"train": list(splits.train), "valid": list(splits.valid), "test": list(splits.test)}
+    named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
     texts = (task.prompt(example.question) + example.solution for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, config.tokenizer)
     tokenizer.save(out / TOKENIZER_FILE)
+
+    asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
+    prompts = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in asked.items()}
+    sink = io.BytesIO()
+    np.savez(sink, **prompts)  # type: ignore[arg-type]
+    write_bytes(out / loader.LENGTHS_FILE, sink.getvalue())
+    fits = {name: lengths <= config.longest_prompt for name, lengths in prompts.items()}
+    faults = [*faults, *loader.too_long(config, splits, fits)]
+    loader.askable_in(config, out)  # Refuses what is too long, if it is to be refused.
+    Familiar.fit(asked["train"], asked["valid"], tokenizer.vocab_size).save(out / FAMILIAR_FILE)
+    _write_left_out(out / LEFT_OUT_FILE, faults)
+
     manifest = {
         "name": task.name,
         "config": config_hash(config.data, config.tokenizer),
         "counts": {name: len(examples) for name, examples in named.items()},
+        "left_out": len(faults),
         "hashes": {name: _content_hash(examples) for name, examples in named.items()},
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
         "tokens": {
-            name: _lengths(task, tokenizer, examples, config.model.max_seq_len) for name, examples in named.items()
+            name: _lengths(tokenizer, prompts[name], examples, config.model.max_seq_len)
+            for name, examples in named.items()
         },
     }
     for name, lengths in manifest["tokens"].items():
         if lengths["over_limit"]:
             logger.warning(
-                "%d of %d %s examples are longer than model.max_seq_len=%d tokens",
+                "%d of %d %s examples are longer than model.max_seq_len=%d tokens, and none is trained on whole",
                 lengths["over_limit"],
                 len(named[name]),
                 name,
                 config.model.max_seq_len,
             )
-    (out / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
+    write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
+    own = (TOKENIZER_FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
+    return {**manifest, "files": [*loader.files(config.data), *own]}
+
+
+def _write_left_out(path: epath.Path, faults: Sequence[Fault]) -> None:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(("where", "what"))
+    writer.writerows((fault.where, fault.what) for fault in faults)
+    write_bytes(path, sink.getvalue().encode())
+    if faults:
+        logger.warning("%d examples cannot be used and are left out: %s lists them", len(faults), path.name)
 
 
 def _content_hash(examples: Iterable[Example]) -> str:
@@ -78,15 +116,15 @@ def _content_hash(examples: Iterable[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _lengths(task: Task, tokenizer: tokenizer_lib.Tokenizer, examples: Sequence[Example], limit: int) -> dict[str, Any]:
-    prompts = tokenizer.encode_batch([task.prompt(example.question) for example in examples])
+def _lengths(
+    tokenizer: tokenizer_lib.Tokenizer, prompts: np.ndarray, examples: Sequence[Example], limit: int
+) -> dict[str, Any]:
     solutions = tokenizer.encode_batch([example.solution for example in examples])
-    prompt_lengths = np.array([len(row) for row in prompts], np.int64) + 1
     solution_lengths = np.array([len(row) for row in solutions], np.int64) + 1
     return {
-        "prompt": _summary(prompt_lengths),
+        "prompt": _summary(prompts),
         "solution": _summary(solution_lengths),
-        "over_limit": int((prompt_lengths + solution_lengths > limit).sum()),
+        "over_limit": int((prompts + solution_lengths > limit).sum()),
     }
 
 

@@ -45,7 +45,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Raises:
         UserError: There are no training questions left.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     settings = config.orm
     rest_em = config.revision.rest_em
     first = max(config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0)

@@ -32,7 +32,7 @@ def sample(config: ExperimentConfig, engine: Engine, workdir: epath.Path, out: e
     Returns:
         Rows of `attempts.SCHEMA`.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     settings = config.revision.rest_em
     return attempts.sample(
         engine,

@@ -114,7 +114,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Raises:
         UserError: No sample is right, so there is nothing to learn from.
     """
-    task, splits = loader.load(config.data, workdir / "data")
+    task, splits = loader.askable(config, workdir)
     engine = load_engine(workdir, config.sampler, verifier=None)
     settings = config.revision.trajectories
     examples, size = splits.train[: settings.questions], settings.shard_questions

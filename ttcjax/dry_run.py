@@ -1,0 +1,110 @@
+"""What a run would do, stage by stage, told without running or writing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from etils import epath
+
+from ttcjax import pipeline
+from ttcjax import stages as stages_lib
+from ttcjax.config import ExperimentConfig, TrainConfig
+from ttcjax.runtime import records
+from ttcjax.stages import Stage
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do of one stage."""
+
+    stage: str
+    action: str
+    """`keep` what is complete, `run`, `resume` what was begun, `repair` what is damaged, or `restore` what was kept of
+    these settings."""
+    why: str
+    work: str
+    """How much it is in all; empty for a stage that is kept."""
+
+
+def plan(config: ExperimentConfig, *, only: str | None = None) -> list[Planned]:
+    """Return what `pipeline.run` would do.
+
+    Raises:
+        UserError: What `pipeline.run` refuses before anything runs.
+    """
+    config, workdir = pipeline.prepared(config)
+    return [_planned(stage, config, workdir) for stage in pipeline.wanted_stages(config, only)]
+
+
+def lines(found: Sequence[Planned]) -> list[str]:
+    """Return a plan as lines of text."""
+    return [f"{one.stage:12} {one.action:8} {'; '.join(filter(None, (one.why, one.work)))}".rstrip() for one in found]
+
+
+def _planned(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> Planned:
+    wanted = stages_lib.fingerprint(stage, config)
+    final, partial = workdir / stage.name, workdir / f"{stage.name}.partial"
+    record = records.read(final)
+    mine = record is not None and record["fingerprint"] == wanted
+    kept = records.read_complete(workdir / f"{stage.name}.old-{wanted}")
+    if mine and record is not None and record["complete"] and final.exists():
+        wrong = pipeline.faults(stage, final, record)
+        if not wrong:
+            return Planned(stage.name, "keep", "complete", "")
+        name, why = next(iter(wrong.items()))
+        return Planned(stage.name, "repair", f"{name} {why}", _work(stage, config))
+    if mine and partial.exists():
+        return Planned(stage.name, "resume", "begun and not finished", _work(stage, config))
+    if kept is not None:
+        return Planned(stage.name, "restore", f"complete in {stage.name}.old-{wanted}", "")
+    why = "made with other settings, and kept" if final.exists() or partial.exists() else ""
+    return Planned(stage.name, "run", why, _work(stage, config))
+
+
+def _work(stage: Stage, config: ExperimentConfig) -> str:
+    return _WORK[stage.name](config) if stage.name in _WORK else ""
+
+
+def _training(train: TrainConfig, models: int = 1) -> str:
+    found = f"{train.steps:,} steps of {train.batch_size} rows of {train.seq_len} tokens"
+    return f"{models} models, each {found}" if models > 1 else found
+
+
+def _search(config: ExperimentConfig) -> str:
+    from ttcjax.eval.sweep import search_cells  # imports jax
+
+    cells = search_cells(config)
+    generations = sum(strategy.cost() for strategy in cells) * config.sweep.seeds
+    return f"{len(cells)} searches of {config.data.num_test:,} questions, {generations:,} generations each in all"
+
+
+def _times(*numbers: int) -> str:
+    product = 1
+    for number in numbers:
+        product *= number
+    return f"{' x '.join(f'{number:,}' for number in numbers)} = {product:,}"
+
+
+_WORK: dict[str, Callable[[ExperimentConfig], str]] = {
+    "data": lambda c: f"at most {c.data.num_train:,} + {c.data.num_valid:,} + {c.data.num_test:,} questions",
+    "policy": lambda c: _training(c.policy),
+    "labels": lambda c: (
+        f"{_times(c.labels.questions, c.labels.samples)} solutions, {c.labels.rollouts} completions of each step"
+    ),
+    "prm": lambda c: _training(c.prm.train),
+    "trajectories": lambda c: f"{_times(c.revision.trajectories.questions, c.revision.trajectories.samples)} answers",
+    "revision": lambda c: _training(c.revision.train, 2 if c.revision.rest_em.chains else 1),
+    "attempts": lambda c: f"{_times(c.orm.questions, c.orm.chains, c.orm.answers)} answers",
+    "orm": lambda c: _training(c.orm.train, len(c.orm.variants)),
+    "base_orm": lambda c: _training(c.orm.train),
+    "larger": lambda c: _training(c.policy),
+    "bank": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",
+    "rescore": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",
+    "search": _search,
+    "chains": lambda c: (
+        f"{_times(min(c.chains.questions or c.data.num_test, c.data.num_test), sum(c.chains.lengths))} answers"
+    ),
+    "greedy": lambda c: f"{_times(c.data.num_test, 2)} answers",
+}
+"""How much each stage is to do, from the settings alone."""
