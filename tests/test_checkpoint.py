@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ttcjax.checkpoint import Checkpoints, load_params, save_params
-from ttcjax.errors import UserError
+from ttcjax.errors import MachineError, UserError
 
 
 @dataclasses.dataclass
@@ -126,7 +126,7 @@ def test_all_damaged_is_one_line_with_the_fix(tmp_path):
     with _open(tmp_path) as checkpoints:
         checkpoints.save(1, _state(1), {})
     _truncate(_largest_file(tmp_path / "checkpoints" / "1" / "state"))
-    with _open(tmp_path) as checkpoints, pytest.raises(UserError, match=r"all 1 checkpoints .* damaged: delete"):
+    with _open(tmp_path) as checkpoints, pytest.raises(UserError, match=r"all 1 checkpoints .* damaged: move .* away"):
         checkpoints.restore(_abstract())
 
 
@@ -193,8 +193,6 @@ def test_damage_to_any_file_is_one_line(tmp_path, damage):
     save_params(tmp_path / "best", PARAMS, METADATA)
     files = [p.relative_to(tmp_path / "best") for p in (tmp_path / "best").rglob("*") if p.is_file()]
     for name in files:
-        if name.name == "metadata.json" and damage is _flip_a_bit:
-            continue  # A changed letter may still be JSON with the same meaning.
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         shutil.copytree(tmp_path / "best", tmp_path / "copy")
         if (tmp_path / "copy" / name).stat().st_size:
@@ -202,7 +200,8 @@ def test_damage_to_any_file_is_one_line(tmp_path, damage):
             with pytest.raises(UserError) as error:
                 load_params(tmp_path / "copy")
             assert "\n" not in str(error.value), name
-            assert "damaged" in str(error.value), name
+            gone = name.name == "files.json" and damage is os.remove  # Then nothing says what was written.
+            assert ("never finished" if gone else "is damaged") in str(error.value), name
 
 
 def test_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatch):
@@ -216,9 +215,9 @@ def test_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatch)
 
         monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.save", full)
         monkeypatch.setattr(checkpoints._manager, "save", full)
-        with pytest.raises(UserError, match=r"disk is full.*goes on from .*checkpoints/1"):
+        with pytest.raises(MachineError, match=r"no space left on the disk.*goes on from .*checkpoints/1"):
             checkpoints.save_best(PARAMS, {**METADATA, "step": 8})
-        with pytest.raises(UserError, match="disk is full"):
+        with pytest.raises(MachineError, match="no space left on the disk"):
             checkpoints.save(2, _state(2), {})
         monkeypatch.undo()
     assert load_params(tmp_path / "best")[1]["step"] == 7
@@ -240,7 +239,7 @@ def test_writers_report_a_really_full_disk(tmp_path):
             for step in range(1, 6):
                 checkpoints.save(step, big, {})
 
-        with pytest.raises(UserError, match="disk is full") as error:
+        with pytest.raises(MachineError, match="no space left on the disk") as error:
             fill()
         assert "\n" not in str(error.value)
         checkpoints.close()

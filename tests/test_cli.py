@@ -22,6 +22,8 @@ from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, estimators, plan, rows
 from ttcjax.eval.shards import Part
 from ttcjax.eval.summary import measure, summarise
+from ttcjax.runtime.stop import Stopped
+from ttcjax.testing import folders
 
 CONFIG = """
 from ttcjax.config import ExperimentConfig
@@ -124,7 +126,7 @@ def test_broken_config_files_are_answered_in_one_line(capsys, tmp_path, text, wo
         (["run"], "required: CONFIG; see `ttcjax run --help`"),
         (["run", "--policy.steps", "3"], "--policy.steps"),
         (["solve", "1 + 1?"], "--workdir"),
-        (["list", "no/such/folder"], "no workdir no/such/folder"),
+        (["list", "no/such/folder"], "no/such/folder: `ttcjax run"),
     ],
 )
 def test_wrong_commands_are_answered_in_one_line(capsys, arguments, words):
@@ -240,10 +242,18 @@ def test_a_missing_stage_is_named_with_its_command(capsys, config_file, tmp_path
     [
         (UserError("the\nfix"), 2, "ttcjax: the fix"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command again"),
-        (SystemExit(143), 143, "SIGTERM; run the same command again"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"), 1, "no space left on the disk while writing a/b"),
+        (Stopped(), 143, "SIGTERM; run the same command again"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"),
+            1,
+            "no space left on the disk at a/b: free some space",
+        ),
         (ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device"), 1, "no space left on the disk"),
-        (PermissionError(errno.EACCES, "Permission denied", "a/b"), 1, "Permission denied: a/b"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            1,
+            "permission denied at a/b: run as a user who may",
+        ),
     ],
 )
 def test_errors_of_a_stage_become_one_line(capsys, monkeypatch, config_file, error, status, words):
@@ -292,13 +302,17 @@ def test_distributed_outside_a_job_is_answered_in_one_line(capsys, config_file):
 
 
 def test_list_shows_every_stage(capsys, tmp_path):
-    (tmp_path / "data").mkdir()
-    record = {"complete": True, "fingerprint": "0123456789abcdef", "attempts": 1, "seconds": 2.5, "started": 0.0}
-    (tmp_path / "data" / pipeline.RECORD).write_text(json.dumps(record))
+    tokenizer = tmp_path / "data" / "tokenizer.model"
+    tokenizer.parent.mkdir()
+    tokenizer.write_text("pieces")
+    folders.complete(tmp_path / "data", fingerprint="0123456789abcdef", seconds=2.5)
     assert cli.main(["list", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["data", "complete", "2.5", "s", "0123456789abcdef"]
     assert [line.split()[:2] for line in lines[1:]] == [[s.name, "missing"] for s in stages.STAGES[1:]]
+    tokenizer.write_text("piece")
+    assert cli.main(["list", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("data         damaged: tokenizer.model has 5 bytes of 6")
 
 
 def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
@@ -393,8 +407,7 @@ def test_solve_by_revising_needs_a_revision_model(capsys, tmp_path, strategy):
     ],
 )
 def test_strategies_that_revise_are_read_with_care(capsys, tmp_path, strategy, words):
-    (tmp_path / "prm").mkdir()
-    (tmp_path / "prm" / "config.json").write_text(json.dumps(config_lib.to_dict(ExperimentConfig())))
+    folders.complete(tmp_path / "prm", config=config_lib.to_dict(ExperimentConfig()))
     status, line = fails(capsys, "solve", "1+1?", "--workdir", str(tmp_path), "--strategy", strategy)
     assert status == 2
     assert words in line

@@ -19,6 +19,7 @@ from ttcjax import config as config_lib
 from ttcjax import files, pipeline, stages
 from ttcjax.config import (
     ChainsConfig,
+    DataConfig,
     ExperimentConfig,
     LargerConfig,
     ModelConfig,
@@ -33,6 +34,7 @@ from ttcjax.config import (
     TrajectoryConfig,
 )
 from ttcjax.errors import UserError
+from ttcjax.runtime import locks, records
 from ttcjax.stages import Stage
 
 # Two stages that count their runs, the second reading the first; it fails or dies where a file tells it to.
@@ -87,13 +89,13 @@ def log_of(folder: pathlib.Path) -> list[str]:
 
 def test_a_run_writes_results_records_and_settings(toy):
     config = config_for(toy)
-    records = pipeline.run(config)
-    assert records["second"]["result"] == {"value": 5}
+    found = pipeline.run(config)
+    assert found["second"]["result"] == {"value": 5}
     work = toy / "work"
-    assert sorted(p.name for p in work.iterdir()) == [".lock", "first", "log.txt", "second"]
-    assert json.loads((work / "second" / "config.json").read_text())["policy"]["steps"] == 5
-    record = json.loads((work / "second" / "stage.json").read_text())
-    assert record == records["second"]
+    assert sorted(p.name for p in work.iterdir()) == [".lock", "first", "log.txt", "second", "stages"]
+    record = json.loads((work / "stages" / "second.json").read_text())
+    assert record == found["second"]
+    assert record["config"]["policy"]["steps"] == 5
     assert record["complete"]
     assert record["attempts"] == 1
     assert record["seconds"] > 0
@@ -115,9 +117,9 @@ def test_complete_stages_are_skipped(toy, caplog):
 
 def test_a_late_setting_does_not_rerun_an_early_stage(toy):
     pipeline.run(config_for(toy))
-    records = pipeline.run(config_for(toy, top_k=3))
+    found = pipeline.run(config_for(toy, top_k=3))
     assert log_of(toy) == ["first", "second", "second"]
-    assert records["second"]["result"] == {"value": 8}
+    assert found["second"]["result"] == {"value": 8}
 
 
 def test_an_early_setting_reruns_what_reads_it(toy):
@@ -138,7 +140,7 @@ def test_outdated_results_are_kept_and_come_back(toy, caplog):
     with caplog.at_level(logging.WARNING, "ttcjax"):
         pipeline.run(config_for(toy, top_k=3))
     assert "second was made with other settings: it is kept as" in caplog.text
-    assert json.loads((old / "stage.json").read_text()) == before["second"]
+    assert records.read(epath.Path(old)) == before["second"]
 
     assert pipeline.run(config_for(toy)) == before, "the old results serve again"
     assert log_of(toy) == ["first", "second", "second"]
@@ -182,7 +184,7 @@ def test_a_complete_stage_that_lost_what_it_writes_is_made_again(toy, monkeypatc
     (toy / "work" / "second" / "half.txt").unlink()
     with caplog.at_level(logging.WARNING, "ttcjax"):
         pipeline.run(config)
-    assert "second lacks half.txt and is made again" in caplog.text
+    assert "half.txt is gone, and second is made again" in caplog.text
     assert log_of(toy) == ["first", "second", "second"]
     assert (toy / "work" / "second" / "half.txt").exists()
 
@@ -193,7 +195,6 @@ def test_what_a_stage_must_write_is_what_it_writes():
         "data": ("tokenizer.model",),
         "policy": ("best",),
         "prm": ("best",),
-        "trajectories": ("trajectories.parquet",),
         "revision": ("best",),
         "base_orm": ("best",),
         "larger": ("best",),
@@ -205,7 +206,7 @@ def test_what_a_stage_must_write_is_what_it_writes():
 def test_a_folder_without_a_readable_record_is_moved_aside(toy, kept):
     config = config_for(toy)
     pipeline.run(config)
-    record = toy / "work" / "second" / "stage.json"
+    record = toy / "work" / "stages" / "second.json"
     if kept:
         record.write_text(record.read_text()[:20])
     else:
@@ -276,8 +277,8 @@ def test_states_tell_complete_from_unfinished(toy):
 HOLD = """
 import sys, time
 from etils import epath
-from ttcjax import pipeline
-with pipeline.locked(epath.Path(sys.argv[1])):
+from ttcjax.runtime import locks
+with locks.alone(epath.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -290,13 +291,13 @@ def test_a_second_run_on_a_workdir_is_refused_until_the_first_is_dead(tmp_path):
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(UserError, match=f"in use by process {holder.pid} on .*--workdir"),
-            pipeline.locked(epath.Path(tmp_path)),
+            locks.alone(epath.Path(tmp_path)),
         ):
             pass
     finally:
         holder.kill()
         holder.communicate()
-    with pipeline.locked(epath.Path(tmp_path)):
+    with locks.alone(epath.Path(tmp_path)):
         assert (tmp_path / ".lock").exists(), "the lock of a killed process is free at once"
 
 
@@ -317,13 +318,13 @@ def test_an_object_store_gets_a_file_in_one_piece(monkeypatch):
             written[self.path] = content
 
     monkeypatch.setattr(files, "epath", types.SimpleNamespace(Path=Store))
-    files.write_bytes("gs://bucket/run/stage.json", b"{}")
-    assert written == {"gs://bucket/run/stage.json": b"{}"}
+    files.write_bytes("gs://bucket/run/stages/bank.json", b"{}")
+    assert written == {"gs://bucket/run/stages/bank.json": b"{}"}
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write in workdir"), pipeline.locked(epath.Path(tmp_path / "file")):
+    with pytest.raises(UserError, match="cannot make workdir"), locks.alone(epath.Path(tmp_path / "file")):
         pass
 
 
@@ -377,7 +378,7 @@ def test_stages_are_in_the_order_of_what_they_read():
         ({"chains": ChainsConfig(seed=9)}, {"chains", "report"}),
         ({"sweep": SweepConfig(seed=9)}, ["bank", "rescore", "search", "report"]),
         ({"sweep": SweepConfig(samples=128)}, ["bank", "rescore", "report"]),
-        ({"sweep": SweepConfig(samples_from="elsewhere/bank")}, ["bank", "rescore", "report"]),
+        ({"sweep": SweepConfig(samples_content="0123")}, ["bank", "rescore", "report"]),
         ({"sweep": SweepConfig(budgets=(1, 2))}, ["search", "report"]),
         ({"sweep": SweepConfig(seeds=2)}, ["search", "report"]),
         ({"prm": PRMConfig(aggregate="min")}, ["search", "chains", "report"]),
@@ -408,6 +409,9 @@ def test_a_stage_that_is_off_is_said_so(tmp_path):
 
 def test_the_workdir_changes_no_fingerprint():
     assert changed(workdir="elsewhere") == set()
+    assert changed(changed_inputs="keep") == set()
+    assert changed(data=DataConfig(dir="elsewhere")) == {"report"}, "files are known by their content"
+    assert changed(data=DataConfig(content="0123")) == set(ALL)
 
 
 def test_every_setting_belongs_to_a_stage():
@@ -428,4 +432,6 @@ def test_every_setting_belongs_to_a_stage():
     }
     reported = {"sweep.bootstrap", "sweep.folds", "sweep.fold_repeats"}
     switches = {"revision.enabled", "orm.base", "larger.enabled"}
-    assert free == {"name", "workdir"} | reported | switches, "these decide the report alone, or nothing"
+    assert free == {"name", "workdir", "changed_inputs", "sweep.samples_from"} | reported | switches, (
+        "these decide the report alone, or nothing"
+    )

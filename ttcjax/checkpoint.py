@@ -256,7 +256,7 @@ def load_params(
         raise UserError(f"there is no model at {folder}: run the stage that trains it first")
     if not (folder / _SEAL).exists():
         raise UserError(
-            f"{folder} holds no model of ttcjax, or one whose writing was cut off: its list of files, {_SEAL}, is not "
+            f"{folder} holds no model of ttcjax, or one that was never finished: its list of files, {_SEAL}, is not "
             "there; run the stage that trains it"
         )
     check_seal(folder)

@@ -1,10 +1,11 @@
 import json
 import pathlib
+import re
 from dataclasses import replace
 
 import pytest
 
-from ttcjax.config import DataConfig, ExperimentConfig, TokenizerConfig
+from ttcjax.config import DataConfig, ExperimentConfig, ModelConfig, SamplerConfig, TokenizerConfig
 from ttcjax.data import gsm8k, loader, prepare
 from ttcjax.errors import UserError
 
@@ -25,13 +26,22 @@ def write(folder, train, test):
     return DataConfig(name="gsm8k", dir=str(folder), num_train=1000, num_valid=10, num_test=5)
 
 
+def experiment(config, vocab_size=420, max_seq_len=256):
+    return ExperimentConfig(
+        data=config,
+        tokenizer=TokenizerConfig(vocab_size=vocab_size),
+        model=ModelConfig(max_seq_len=max_seq_len),
+        sampler=SamplerConfig(max_tokens=24),
+    )
+
+
 @pytest.fixture
 def config(tmp_path):
     return write(tmp_path, [row(i) for i in range(1000, 1060)], [row(i) for i in range(8)])
 
 
 def test_splits_partition_the_training_file_and_keep_the_text(config):
-    splits = gsm8k.load(config)
+    splits = gsm8k.read(config)[0]
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (50, 10, 5)
     questions = [e.question for split in (splits.train, splits.valid, splits.test) for e in split]
     assert len(set(questions)) == 65, "splits are disjoint by question"
@@ -45,23 +55,24 @@ def test_splits_partition_the_training_file_and_keep_the_text(config):
 
 
 def test_the_split_depends_on_the_seed_alone(config, tmp_path):
-    assert gsm8k.load(config) == gsm8k.load(config)
-    assert gsm8k.load(replace(config, seed=1)).valid != gsm8k.load(config).valid
-    fewer = gsm8k.load(replace(config, num_train=20))
-    assert fewer.train == gsm8k.load(config).train[:20]
-    assert fewer.valid == gsm8k.load(config).valid
+    assert gsm8k.read(config)[0] == gsm8k.read(config)[0]
+    assert gsm8k.read(replace(config, seed=1))[0].valid != gsm8k.read(config)[0].valid
+    fewer = gsm8k.read(replace(config, num_train=20))[0]
+    assert fewer.train == gsm8k.read(config)[0].train[:20]
+    assert fewer.valid == gsm8k.read(config)[0].valid
 
 
 def test_questions_that_recur_are_left_out_of_training(tmp_path):
     config = write(tmp_path, [*(row(i) for i in range(40)), *(row(i) for i in range(40))], [row(0), row(1)])
-    splits = gsm8k.load(config)
+    splits = gsm8k.read(config)[0]
     held_out = {e.question for e in (*splits.valid, *splits.test)}
     assert not held_out & {e.question for e in splits.train}
     assert not {e.question for e in splits.test} & {e.question for e in splits.valid}
 
 
-def test_task_reads_and_grades_its_own_solutions(config):
-    task, splits = loader.load(config, "unused")
+def test_task_reads_and_grades_its_own_solutions(config, tmp_path):
+    loader.prepare(config, tmp_path / "prepared")
+    task, splits = loader.load(config, tmp_path / "prepared")
     for example in splits.train:
         assert task.prompt(example.question) == example.question + "\n"
         assert task.grade(task.extract(example.solution), example.answer)
@@ -79,40 +90,91 @@ def test_task_reads_and_grades_its_own_solutions(config):
         ('{"question": "a", "answer": "1"}', "line 61: the answer does not end"),
     ],
 )
-def test_a_bad_line_is_named(config, tmp_path, line, message):
+def test_a_bad_line_is_named_or_left_out(config, tmp_path, caplog, line, message):
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(UserError, match=message) as caught:
-        gsm8k.load(config)
-    assert "train.jsonl" in str(caught.value)
+    with pytest.raises(UserError, match=f"1 example cannot be used: .*train.jsonl, {message}.*leave_out") as caught:
+        prepare.run(experiment(config), tmp_path, tmp_path / "out")
     assert "\n" not in str(caught.value)
+    manifest = prepare.run(experiment(replace(config, faults="leave_out")), tmp_path, tmp_path / "out")
+    assert manifest["left_out"] == 1
+    assert message.split(": ")[1] in (tmp_path / "out" / "left_out.csv").read_text().replace('""', '"')
+    assert sum(manifest["counts"].values()) == 65, "the others are all there"
+    assert "1 examples cannot be used and are left out: left_out.csv lists them" in caplog.text
+
+
+BAD = {
+    "an empty question": ({"question": " ", "answer": "#### 1"}, "the question is empty"),
+    "an empty solution": ({"question": "a?", "answer": ""}, 'does not end in "#### number"'),
+    "no number": ({"question": "a?", "answer": "so many"}, 'does not end in "#### number"'),
+    "half a number": ({"question": "a?", "answer": "#### 12:30"}, 'does not end in "#### number"'),
+    "another answer": (row(1003) | {"answer": "#### 7"}, "the same question has different answers: 2006, 7"),
+    "another answer, other blanks": (
+        {"question": row(1004)["question"].replace(" ", "  "), "answer": "#### 7"},
+        "the same question has different answers: 2008, 7",
+    ),
+    "another answer in the test": (row(5) | {"answer": "#### 7"}, "the same question has different answers: 10, 7"),
+    "too long": ({"question": "Why? " * 400, "answer": "#### 1"}, "leaves no room for sampler.max_tokens=24"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_an_example_that_would_stop_a_later_stage_is_found_by_the_first(config, tmp_path, kind):
+    """Four models used to be trained before the bank died of one question of 9,000 tokens."""
+    bad, what = BAD[kind]
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(json.dumps(bad) + "\n")
+    with pytest.raises(UserError, match=re.escape(what)):
+        prepare.run(experiment(config), tmp_path, tmp_path / "data")
+    lenient = experiment(replace(config, faults="leave_out"))
+    manifest = prepare.run(lenient, tmp_path, tmp_path / "data")
+    assert manifest["left_out"] == (2 if kind.startswith("another answer") else 1), "which of two is right nobody knows"
+    _, splits = loader.askable(lenient, tmp_path)
+    asked = [e.question for split in (splits.train, splits.valid, splits.test) for e in split]
+    assert bad["question"].strip() not in asked
+    assert max(map(len, asked)) < 100
+
+
+def test_a_question_that_a_later_setting_leaves_no_room_for_is_refused_then(config, tmp_path):
+    fine = experiment(config)
+    prepare.run(fine, tmp_path, tmp_path / "data")
+    loader.askable(fine, tmp_path)
+    longer = replace(fine, sampler=SamplerConfig(max_tokens=fine.model.max_seq_len - 5))
+    with pytest.raises(UserError, match=r"65 examples cannot be used: train .* Raise --model\.max_seq_len"):
+        loader.askable(longer, tmp_path)
+
+
+def test_what_was_read_counts_whatever_becomes_of_the_files(config, tmp_path):
+    loader.prepare(config, tmp_path / "prepared")
+    before = loader.load(config, tmp_path / "prepared")[1]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").unlink()
+    assert loader.load(config, tmp_path / "prepared")[1] == before
 
 
 def test_missing_folder_file_or_questions_name_the_fix(config, tmp_path):
     with pytest.raises(UserError, match=r"--data\.dir"):
-        gsm8k.load(DataConfig(name="gsm8k", dir=str(tmp_path / "nowhere")))
+        gsm8k.read(DataConfig(name="gsm8k", dir=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match=r"data\.num_valid=60 "):
-        gsm8k.load(DataConfig(name="gsm8k", dir=str(tmp_path), num_valid=60))
+        gsm8k.read(DataConfig(name="gsm8k", dir=str(tmp_path), num_valid=60))
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(UserError, match=r"test\.jsonl"):
-        gsm8k.load(config)
+        gsm8k.read(config)[0]
     (tmp_path / "test.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
-        gsm8k.load(config)
+        gsm8k.read(config)[0]
 
 
 def test_data_stage_on_a_folder_of_files(config, tmp_path):
-    experiment = ExperimentConfig(data=config, tokenizer=TokenizerConfig(vocab_size=420))
-    manifest = prepare.run(experiment, tmp_path, tmp_path / "out")
+    manifest = prepare.run(experiment(config), tmp_path, tmp_path / "out")
     assert manifest["counts"] == {"train": 50, "valid": 10, "test": 5}
-    assert prepare.run(experiment, tmp_path, tmp_path / "out") == manifest
+    assert prepare.run(experiment(config), tmp_path, tmp_path / "out") == manifest
 
 
 @needs_files
 def test_the_real_files(tmp_path):
     config = DataConfig(name="gsm8k", dir=str(REAL), num_train=10_000, num_valid=500, num_test=2000)
-    experiment = ExperimentConfig(data=config, tokenizer=TokenizerConfig(vocab_size=4000))
-    manifest = prepare.run(experiment, tmp_path, tmp_path / "out")
+    manifest = prepare.run(experiment(config, vocab_size=4000, max_seq_len=1024), tmp_path, tmp_path / "out")
     assert manifest["counts"] == {"train": 6973, "valid": 500, "test": 1319}
     assert manifest["tokenizer"]["vocab_size"] == 4000
     assert 50 < manifest["tokens"]["test"]["solution"]["mean"] < 200

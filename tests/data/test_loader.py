@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import pathlib
@@ -144,13 +145,14 @@ assert "tensorflow" not in sys.modules
     assert done.stdout + done.stderr == "", "building records must not print"
 
 
-EXPERIMENT = ExperimentConfig(data=DATA, tokenizer=TokenizerConfig(vocab_size=512), model=ModelConfig(max_seq_len=128))
+EXPERIMENT = ExperimentConfig(data=DATA, tokenizer=TokenizerConfig(vocab_size=512), model=ModelConfig(max_seq_len=256))
 
 
 def test_data_stage_writes_a_manifest_that_agrees_with_the_data(tmp_path):
     out = tmp_path / "data.partial"
     manifest = prepare.run(EXPERIMENT, tmp_path, out)
-    assert manifest == json.loads((out / "manifest.json").read_text())
+    assert {**json.loads((out / "manifest.json").read_text()), "files": manifest["files"]} == manifest
+    assert {path.name for path in out.iterdir()} == set(manifest["files"])
     assert manifest["counts"] == {"train": 700, "valid": 40, "test": 35}
     assert len(set(manifest["hashes"].values())) == 3
     tokenizer = tokenizer_lib.load(out / "tokenizer.model")
@@ -181,6 +183,9 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
         prm=PRMConfig(train=TrainConfig(seq_len=20)),
         sampler=SamplerConfig(max_tokens=10),
     )
+    with pytest.raises(UserError, match=r"examples cannot be used: train .*leaves no room for sampler\.max_tokens=10"):
+        prepare.run(config, tmp_path, tmp_path / "data")
+    config = dataclasses.replace(config, data=dataclasses.replace(DATA, faults="leave_out"))
     with caplog.at_level(logging.WARNING):
         manifest = prepare.run(config, tmp_path, tmp_path / "data")
     assert manifest["tokens"]["train"]["over_limit"] > 0

@@ -11,9 +11,11 @@ from etils import epath
 from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, STRATEGIES, make_rows
 from tests.eval.test_revisions import markov_chains
 from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, ORMConfig, RevisionConfig, to_dict
-from ttcjax.errors import UserError
+from ttcjax.errors import DamagedError
 from ttcjax.eval import chains, ledger
 from ttcjax.eval.rows import SCHEMA
+from ttcjax.runtime import records
+from ttcjax.testing import folders
 
 ALONE = "majority:ties=first"
 TRAINED = {"policy": {"params": 1000, "tokens_seen": 7}, "prm": {"params": 3000, "tokens_seen": 5}}
@@ -155,10 +157,10 @@ def test_training_costs_six_a_parameter_and_token():
 def test_models_are_found_where_they_were_trained(tmp_path):
     workdir = epath.Path(tmp_path)
     model = {"params": 3, "tokens_seen": 4, "valid_loss": 0.5}
-    records = {"policy": model, "prm": model, "orm": {"history": model, "no_history": model}, "data": {"train": 9}}
-    for name, result in (records | {"revision.partial": model}).items():
-        (workdir / name).mkdir()
-        (workdir / name / "stage.json").write_text(json.dumps({"stage": name, "result": result}))
+    made = {"policy": model, "prm": model, "orm": {"history": model, "no_history": model}, "data": {"train": 9}}
+    for name, result in (made | {"larger.old-0123": model}).items():
+        folders.complete(workdir / name, result=result)
+    folders.complete(workdir / "revision", result=model, complete=False)
     found = ledger.models(workdir)
     assert found is not None
     assert set(found) == {"policy", "prm", "orm/history", "orm/no_history"}
@@ -170,13 +172,10 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     assert found is not None
     assert [name for name, record in found.items() if record.get("model") == SHAPE] == ["orm/history", "prm"]
     (workdir / "prm" / "best" / "metadata.json").write_text("[]")
-    with pytest.raises(UserError, match=r"metadata.json is corrupt: delete .*prm and run again"):
+    with pytest.raises(DamagedError, match=r"prm/best/metadata.json is damaged"):
         ledger.models(workdir)
-    (workdir / "prm" / "stage.json").unlink()
+    records.path_of(workdir / "prm").unlink()
     assert ledger.models(workdir) is None
-    (workdir / "prm" / "stage.json").write_text("{")
-    with pytest.raises(UserError, match="is corrupt: delete"):
-        ledger.models(workdir)
 
 
 def test_it_is_drawn_and_written():

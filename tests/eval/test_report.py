@@ -19,6 +19,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
 from ttcjax.select import choose_one
+from ttcjax.testing import folders
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
 QUESTIONS, SAMPLES, BUDGETS = 20, 8, (1, 2, 4, 8)
@@ -290,22 +291,17 @@ def test_the_first_error_threshold_comes_from_validation_scores(workdir):
     parquet.write_shard(path, found[1:], VALIDATION_SCHEMA)
     assert run(workdir)["prm"]["first_error_threshold_source"] == "default"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match=r"validation_scores.parquet is corrupt"):
+    with pytest.raises(UserError, match=r"validation_scores.parquet is damaged"):
         run(workdir)
 
 
 def test_times_are_those_of_the_current_stages(workdir):
     stages = {"policy": (10.0, 4.0, 1 << 50), "bank": (5.0, 1.5, 7), "bank.old-0123": (99.0, 9.0, 1 << 60)}
     for name, (seconds, compiling, memory) in stages.items():
-        record = {"seconds": seconds, "compile_seconds": compiling, "peak_rss_bytes": memory}
-        (workdir / name).mkdir(exist_ok=True)
-        (workdir / name / "stage.json").write_text(json.dumps(record))
+        folders.complete(workdir / name, seconds=seconds, compile_seconds=compiling, peak_rss_bytes=memory)
     summary = run(workdir)
     assert {k: v for k, v in summary["seconds"].items() if k != "report"} == {"bank": 5.0, "policy": 10.0}
     assert (summary["compile_seconds"], summary["peak_rss_bytes"]) == (5.5, 1 << 50)
-    (workdir / "policy" / "stage.json").write_text("{")
-    with pytest.raises(UserError, match=r"stage.json is corrupt"):
-        run(workdir)
 
 
 def test_a_data_set_without_step_truth_or_searches_is_reported_too(tmp_path):

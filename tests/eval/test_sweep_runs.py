@@ -30,9 +30,11 @@ from ttcjax.errors import UserError
 from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.parquet import shard_path, write_shard
+from ttcjax.runtime import locks, records
 from ttcjax.sample.engine import Engine, Model, Solution
 from ttcjax.search.run import search
 from ttcjax.stages import Stage
+from ttcjax.testing import folders
 from ttcjax.train import label
 
 QUESTIONS, LIMIT = 12, 192
@@ -171,13 +173,10 @@ def models(config, scripted, tiny, tmp_path, monkeypatch):
         found = dataclasses.replace(config, workdir=str(workdir), **changes)
         for stage in stages.STAGES:
             if stage.name not in (*sweeping.NAMES, "report") and stage.wanted(found):
-                (workdir / stage.name).mkdir(parents=True)
                 sizes = {"params": PARAMS.get(stage.name, 1), "tokens_seen": 10}
                 if stage.name == "orm":
                     sizes = {v: {"params": PARAMS[f"orm/{v}"], "tokens_seen": 10} for v in found.orm.variants}
-                record = {"complete": True, "fingerprint": stages.fingerprint(stage, found), "attempts": 1}
-                record |= {"seconds": 1.0, "started": 0.0, "result": sizes}
-                (workdir / stage.name / "stage.json").write_text(json.dumps(record))
+                folders.complete(workdir / stage.name, fingerprint=stages.fingerprint(stage, found), result=sizes)
         tiny.tokenizer.save(epath.Path(workdir / "data" / "tokenizer.model"))
         return found
 
@@ -188,7 +187,7 @@ def models(config, scripted, tiny, tmp_path, monkeypatch):
 def files(config):
     """Every row but for its time, by file."""
     found = {}
-    for path in sorted(pathlib.Path(config.workdir).rglob("shard-*.parquet")):
+    for path in sorted(p for name in sweeping.NAMES for p in pathlib.Path(config.workdir).glob(f"{name}*/*.parquet")):
         table = pq.read_table(path)
         kept = [name for name in table.column_names if name != "seconds"]
         found[str(path.relative_to(config.workdir))] = table.select(kept).to_pylist()
@@ -204,8 +203,7 @@ def parts(config, count, order=None):
 def whole(models):
     """The config of a sweep in one process, run, and its rows."""
     config = models("whole")
-    records = sweeping.run(config)
-    assert list(records) == [*MADE, "report"]
+    assert list(sweeping.run(config)) == [*MADE, "report"]
     return config, files(config)
 
 
@@ -214,13 +212,15 @@ def test_every_shard_is_listed_with_its_hash(whole):
     workdir = pathlib.Path(config.workdir)
     told = {}
     for name in MADE:
-        manifest = json.loads((workdir / name / "shards.json").read_text())
-        assert manifest["fingerprint"] == stages.fingerprint(stages.get_stage(name), config)
-        told |= {f"{name}/{path}": identity for path, identity in manifest["files"].items()}
+        record = records.read_complete(workdir / name)
+        assert record is not None
+        assert record["fingerprint"] == stages.fingerprint(stages.get_stage(name), config)
+        told |= {f"{name}/{path}": identity for path, identity in record["files"].items()}
     assert set(told) == set(found)
     for path, identity in told.items():
         content = (workdir / path).read_bytes()
-        assert identity == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        expected = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        assert identity == {**expected, "written": (workdir / path).stat().st_mtime}
 
 
 def test_parts_find_what_one_process_finds(models, whole):
@@ -362,15 +362,15 @@ def test_parts_with_real_models_find_what_one_process_finds(models, real_engines
 
 
 def test_what_parts_measured_is_added_up(models, whole):
-    one = {n: pipeline.read_record(epath.Path(whole[0].workdir) / n) for n in MADE}
+    one = {n: records.read(epath.Path(whole[0].workdir) / n) for n in MADE}
     config = models("parts")
     parts(config, 2)
     parts(config, 2)
     for name, alone in one.items():
-        record = pipeline.read_record(epath.Path(config.workdir) / name)
+        record = records.read(epath.Path(config.workdir) / name)
         assert record is not None
         assert alone is not None
-        shares = [json.loads(p.read_text()) for p in (pathlib.Path(config.workdir) / name).glob("part-*.json")]
+        shares = records.parts(epath.Path(config.workdir) / name)
         assert len(shares) == 2
         assert record["seconds"] == pytest.approx(sum(share["seconds"] for share in shares))
         timing = ("sampling_seconds", "seconds_per_question")
@@ -385,21 +385,22 @@ def test_a_plain_sweep_makes_what_lost_parts_left(models, whole):
     parts(config, 4, order=(3,))
     made = files(config)
     assert 0 < len(made) < len(whole[1])
-    records = sweeping.run(config)
-    assert records["report"]["result"] == {"made": True}
-    assert records["bank"]["attempts"] == 2
+    found = sweeping.run(config)
+    assert found["report"]["result"] == {"made": True}
+    assert found["bank"]["attempts"] == 2
     assert files(config) == whole[1]
-    assert not list(pathlib.Path(config.workdir).glob("*/part-*.json")), "their seconds are in the records now"
+    left = [p for name in MADE for p in records.part_paths(epath.Path(config.workdir) / name)]
+    assert not left, "their seconds are in the records now"
 
 
 def test_a_stage_whose_completion_was_killed_is_completed_without_work(models, monkeypatch):
     config = models("killed")
     sweeping.run(config)
     workdir = epath.Path(config.workdir)
-    record = pipeline.read_record(workdir / "bank")
+    record = records.read(workdir / "bank")
     assert record is not None
     (workdir / "bank").rename(workdir / "bank.partial")
-    pipeline.write_json(workdir / "bank.partial" / "stage.json", record | {"complete": False, "parts": True})
+    records.write(workdir / "bank", record | {"complete": False, "parts": True})
     shutil.rmtree(workdir / "report")
     monkeypatch.setattr(bank, "write_shard", lambda *_: pytest.fail("a shard that was whole is made again"))
     assert set(sweeping.run_part(config, Part(2, 2))) == {*MADE, "report"}
@@ -407,7 +408,8 @@ def test_a_stage_whose_completion_was_killed_is_completed_without_work(models, m
 
 def test_without_locks_parts_make_shards_and_a_plain_sweep_completes_the_stages(models, whole, monkeypatch):
     """As on object stores, where two parts could rename a folder at once."""
-    monkeypatch.setattr(sweeping, "_is_remote", lambda workdir: True)
+    for module in (sweeping, locks):
+        monkeypatch.setattr(module, "is_remote", lambda workdir: True)
     config = models("remote")
     assert parts(config, 2) == [{}, {}]
     workdir = pathlib.Path(config.workdir)
@@ -421,11 +423,11 @@ def test_without_locks_parts_make_shards_and_a_plain_sweep_completes_the_stages(
 def test_a_damaged_shard_is_planned_and_made_again(models, whole):
     config, expected = whole
     workdir = epath.Path(config.workdir)
-    record = pipeline.read_record(workdir / "search")
+    record = records.read(workdir / "search")
     assert record is not None
     (workdir / "search").rename(workdir / "search.partial")
-    pipeline.write_json(workdir / "search.partial" / "stage.json", record | {"complete": False})
-    path = shard_path(workdir / "search.partial" / "beam-width=2,n=4,seed=3", 1)
+    records.write(workdir / "search", record | {"complete": False})
+    path = shard_path(workdir / "search.partial", 1, "beam-width-2_n-4_seed-3")
     path.write_bytes(path.read_bytes()[:50])
     left = [cell for cell in sweeping.plan(config).cells if cell.shards_left]
     assert [(cell.answers, cell.shards_left) for cell in left] == [((("beam:width=2", 4), ("beam:width=sqrt", 4)), 1)]

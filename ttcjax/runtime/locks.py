@@ -17,7 +17,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from etils import epath
 
@@ -99,6 +99,7 @@ def gate(workdir: epath.Path) -> Iterator[None]:
         yield
 
 
+@runtime_checkable
 class _Lock(Protocol):
     """A file that processes lock, and in which the holder says who it is."""
 
