@@ -18,7 +18,9 @@ from ttcjax.config_train import OptimizerConfig as OptimizerConfig
 from ttcjax.config_train import TrainConfig as TrainConfig
 from ttcjax.tables import ConfigError as ConfigError
 from ttcjax.tables import from_dict as from_dict
-from ttcjax.tables import require, require_seed
+from ttcjax.tables import require as require
+from ttcjax.tables import require_list as require_list
+from ttcjax.tables import require_seed
 from ttcjax.tables import to_dict as to_dict
 
 
@@ -397,10 +399,7 @@ class ORMConfig:
         require_seed(self.seed, "orm.seed")
         for name in ("questions", "chains", "answers", "shard_questions"):
             require(getattr(self, name) > 0, f"orm.{name} must be positive, not {getattr(self, name)}")
-        require(
-            0 < len(set(self.variants)) == len(self.variants),
-            f"orm.variants must name one or more, each once, not {self.variants}",
-        )
+        require_list(self.variants, "orm.variants")
         require(self.imitation >= 0, f"orm.imitation must not be negative, not {self.imitation}")
         require(0 < self.valid_fraction < 1, f"orm.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
 
@@ -425,7 +424,8 @@ class ChainsConfig:
 
     def __post_init__(self) -> None:
         require_seed(self.seed, "chains.seed")
-        require(bool(self.budgets) and min(self.budgets) > 0, "chains.budgets must be positive numbers")
+        require_list(self.budgets, "chains.budgets")
+        require(min(self.budgets) > 0, f"chains.budgets must be positive numbers, not {self.budgets}")
         require(
             all(n & (n - 1) == 0 for n in self.budgets), f"chains.budgets must be powers of two, not {self.budgets}"
         )
@@ -489,7 +489,9 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         require_seed(self.seed, "sweep.seed")
-        require(bool(self.budgets) and min(self.budgets) > 0, "sweep.budgets must be positive numbers")
+        require_list(self.budgets, "sweep.budgets")
+        require_list(self.strategies, "sweep.strategies")
+        require(min(self.budgets) > 0, f"sweep.budgets must be positive numbers, not {self.budgets}")
         require(
             max(self.budgets) <= self.samples,
             f"sweep.samples ({self.samples}) must be at least the largest budget ({max(self.budgets)})",

@@ -11,16 +11,20 @@ import numpy as np
 from etils import epath
 
 from ttcjax import select
-from ttcjax.config import ExperimentConfig, from_dict
+from ttcjax.config import ConfigError, ExperimentConfig, SamplerConfig, from_dict
 from ttcjax.data import loader
+from ttcjax.data.prepare import FAMILIAR_FILE
 from ttcjax.data.task import Task
 from ttcjax.errors import UserError
+from ttcjax.files import resolve_workdir
 from ttcjax.revise import strategies
 from ttcjax.revise.chain import Answer, Reviser, read_answer
-from ttcjax.runtime import records
+from ttcjax.runtime import faults, records
+from ttcjax.sample.engine import Prompt
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.run import search
+from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
 from ttcjax.verify.aggregate import aggregate
 
@@ -40,6 +44,8 @@ class Solved:
     generations: int
     seconds: float
     """Wall time, compilation included, loading not."""
+    warning: str | None = None
+    """Why the answer may be worth little."""
 
 
 @dataclass(frozen=True)
@@ -68,29 +74,60 @@ class Revised:
     generations: int
     seconds: float
     """Wall time, compilation included, loading not."""
+    warning: str | None = None
+    """Why the answer may be worth little."""
 
 
-def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, seed: int = 0) -> Revised:
+def is_revising(strategy: str) -> bool:
+    """Return whether a strategy's name is of a kind that `solve_by_revising` runs.
+
+    Raises:
+        ConfigError: It is of no kind that either function runs.
+    """
+    kind = strategy.partition(":")[0]
+    known = ["majority", *registry.STRATEGIES, *strategies.STRATEGIES]
+    if kind not in known:
+        raise ConfigError(f"unknown strategy {kind!r} in {strategy!r}{registry.closest(kind, known)}")
+    return strategies.is_one(strategy)
+
+
+def config_of(workdir: epath.PathLike, strategy: str) -> ExperimentConfig:
+    """Return the config of the run whose models a strategy asks.
+
+    Raises:
+        ConfigError: The strategy is of an unknown kind.
+        UserError: The workdir lacks a model.
+    """
+    workdir = resolve_workdir(workdir)
+    if is_revising(strategy):
+        return _config(workdir, "orm", "no verifier of revisions", " with --revision.enabled True")
+    return _config(workdir, "prm", "no trained verifier")
+
+
+def solve_by_revising(
+    question: str, workdir: epath.PathLike, strategy: str, seed: int = 0, sampler: SamplerConfig | None = None
+) -> Revised:
     """Answer `question` with the revision model and its verifier that a run left in `workdir`.
 
     Args:
-        question: In the style the models were trained on.
+        question: In the style the models were trained on; white space around it does not count.
         workdir: Of a finished `ttcjax run` with `revision.enabled`.
         strategy: As in `ttcjax.revise.strategies.parse`.
         seed: Root of all random numbers.
+        sampler: In place of the run's own settings.
 
     Raises:
         UserError: The workdir lacks a stage, or the question is too long for the models.
     """
     chosen = strategies.parse(strategy)
-    workdir = epath.Path(workdir)
-    config = _config(workdir, "orm", "no verifier of revisions", " with --revision.enabled True")
-    _check_seed(seed)
+    workdir = resolve_workdir(workdir)
+    config = config_of(workdir, strategy)
+    question = _checked(question, seed)
     variant = config.orm.variants[0]
     task = loader.task(config.data)
     parallel = chosen.p if isinstance(chosen, strategies.Revise) else 1
-    sampler = dataclasses.replace(config.sampler, rows=parallel)
-    engine = load_engine(workdir, sampler, policy="revision", verifier=f"orm/{variant}")
+    settings = dataclasses.replace(sampler or config.sampler, rows=parallel)
+    engine = load_engine(workdir, settings, policy="revision", verifier=f"orm/{variant}")
     prompt = engine.encode_prompt(question, task.prompt(question))
     reviser = Reviser(engine, [prompt], config.revision, history=variant == "history")
 
@@ -118,6 +155,7 @@ def solve_by_revising(question: str, workdir: epath.PathLike, strategy: str, see
         chosen=at,
         generations=chosen.cost(),
         seconds=seconds,
+        warning=_warning(workdir, prompt),
     )
 
 
@@ -155,31 +193,64 @@ def _config(workdir: epath.Path, stage: str, lacks: str, how: str = "") -> Exper
         raise records.damaged(records.path_of(workdir / stage), f"its config cannot be read: {error}") from error
 
 
-def _check_seed(seed: int) -> None:
+def _checked(question: str, seed: int) -> str:
+    """Return the question as questions of data sets stand, without white space around it."""
     if not 0 <= seed < 2**32:
         raise UserError(f"the seed must lie in [0, 2^32), not {seed}")
+    if not question.strip():
+        raise UserError("the question is empty")
+    return question.strip()
 
 
-def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,width=4", seed: int = 0) -> Solved:
+def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
+    """Return what to say of a question that is unlike those of the training split."""
+    try:
+        familiar = Familiar.load(workdir / "data" / FAMILIAR_FILE)
+    except FileNotFoundError:  # A folder of models alone.
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        faults.raise_explained(error)
+        raise records.damaged(workdir / "data" / FAMILIAR_FILE, "it cannot be read") from error
+    tokens = prompt.tokens[1:]
+    if not familiar.is_strange(tokens):
+        return None
+    lowest, count = familiar.known[0], len(familiar.known)
+    return (
+        "this question is unlike those that the policy was trained on, and the answer is worth little (its tokens have "
+        f"log-probability {familiar.likelihood(tokens):.1f} among theirs; in {count} validation questions {lowest:.1f} or "
+        "more)"
+    )
+
+
+def solve(
+    question: str,
+    workdir: epath.PathLike,
+    strategy: str = "beam:n=16,width=4",
+    seed: int = 0,
+    sampler: SamplerConfig | None = None,
+) -> Solved:
     """Answer `question` with the policy and verifier that a run left in `workdir`.
 
     Args:
-        question: In the style the policy was trained on.
+        question: In the style the policy was trained on; white space around it does not count.
         workdir: Of a finished `ttcjax run`.
         strategy: As in `ttcjax.search.registry.parse`.
         seed: Root of all random numbers.
+        sampler: In place of the run's own settings.
 
     Raises:
         UserError: The workdir lacks a stage, or the question is too long for the models.
     """
-    workdir = epath.Path(workdir)
-    config = _config(workdir, "prm", "no trained verifier")
-    _check_seed(seed)
+    if is_revising(strategy):
+        raise ConfigError(f"{strategy!r} revises: it is run by solve_by_revising")
     chosen = registry.parse(strategy, n=16)
+    workdir = resolve_workdir(workdir)
+    config = config_of(workdir, strategy)
+    question = _checked(question, seed)
     rule = getattr(chosen, "select", "weighted")
     task = loader.task(config.data)
-    sampler = dataclasses.replace(config.sampler, rows=max(chosen.n, 1))
-    engine = load_engine(workdir, sampler)
+    settings = dataclasses.replace(sampler or config.sampler, rows=max(chosen.n, 1))
+    engine = load_engine(workdir, settings)
 
     begin = time.perf_counter()
     prompt = engine.encode_prompt(question, task.prompt(question))
@@ -204,4 +275,5 @@ def solve(question: str, workdir: epath.PathLike, strategy: str = "beam:n=16,wid
         votes=sorted(votes, key=lambda vote: (vote[0] != answer, -vote[1])),
         generations=chosen.cost(),
         seconds=seconds,
+        warning=_warning(workdir, prompt),
     )

@@ -8,6 +8,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,13 @@ def require(condition: bool, message: str) -> None:
     """Raise `ConfigError` with the message where a condition on settings does not hold."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_list(values: Sequence[Any], name: str) -> None:
+    """Require the values of a list setting to be there, and each once."""
+    require(len(values) > 0, f"{name} must name one or more, with blanks between them")
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    require(not twice, f"{name} names {twice[0] if twice else ''} twice: leave one out")
 
 
 def require_seed(seed: int, name: str) -> None:

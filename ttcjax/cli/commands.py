@@ -99,13 +99,15 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _solve(args: argparse.Namespace) -> None:
-    from ttcjax.revise import strategies
-    from ttcjax.solve import solve, solve_by_revising
+    from ttcjax.solve import config_of, is_revising, solve, solve_by_revising
 
-    if strategies.is_one(args.strategy):
-        show.print_revised(solve_by_revising(args.question, args.workdir, args.strategy, args.seed))
+    sampler = None
+    if args.overrides:
+        sampler = override(config_of(args.workdir, args.strategy), json.loads(args.overrides), "ttcjax solve").sampler
+    if is_revising(args.strategy):
+        show.print_revised(solve_by_revising(args.question, args.workdir, args.strategy, args.seed, sampler))
     else:
-        show.print_solved(solve(args.question, args.workdir, args.strategy, args.seed))
+        show.print_solved(solve(args.question, args.workdir, args.strategy, args.seed, sampler))
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -88,12 +88,14 @@ def _reason(box: str) -> str:
             words.append(line)
     reason = " ".join(words).removeprefix("Error parsing ").removeprefix(f"{ExperimentConfig.__name__}: ")
     reason = _NO_INT.sub(r"must be a whole number, not \1", _NO_FLOAT.sub(r"must be a number, not '\1'", reason))
+    reason = _NO_LIST.sub(r"\1: whole numbers with blanks between them, such as \1 1 4 16, not \2", reason)
     # A table's own check names the table too: `labels: labels.seed must ...`.
     reason = re.sub(r"^(\w+): (?=\1\.)", "", reason)
     return reason or "these settings cannot be read"
 
 
 _NO_INT = re.compile(r"invalid literal for int\(\) with base 10: ('.*')$")
+_NO_LIST = re.compile(r"^(--\S*budgets): Could not find valid parse for arguments: \[(.*)\]$")
 _NO_FLOAT = re.compile(r"could not convert string to float: '?(.*?)'?$")
 
 

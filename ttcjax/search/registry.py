@@ -11,7 +11,7 @@ import difflib
 import typing
 from collections.abc import Iterable, Mapping
 
-from ttcjax.config import ConfigError
+from ttcjax.config import ConfigError, require, require_list
 from ttcjax.search.base import Strategy
 from ttcjax.search.beam import Beam
 from ttcjax.search.best_of_n import BestOfN
@@ -31,15 +31,29 @@ def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,)) -> None
     """Say no, before anything is computed, to a strategy that a sweep could not run.
 
     Raises:
-        ConfigError: A name cannot be read, fixes the budget `n`, which the sweep varies, or cannot have one of the
-            budgets.
+        ConfigError: A name cannot be read, fixes the budget `n`, which the sweep varies, cannot have one of the
+            budgets, or means what another one means.
     """
     budgets = tuple(budgets)
+    names = list(names)
+    require_list(names, "sweep.strategies")
+    seen: dict[Strategy | str, str] = {}
     for name in names:
         if any(part.startswith("n=") for part in name.partition(":")[2].split(",")):
             raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
         for n in budgets:
             for_budget(name, n)
+        # Other budgets may make one strategy of two, such as `beam:width=sqrt` at 16 of `beam:width=4`.
+        same = seen.setdefault(_meaning(name), name)
+        require(same == name, f"sweep.strategies: {name!r} and {same!r} are the same strategy: leave one out")
+
+
+def _meaning(name: str) -> Strategy | str:
+    """Return the strategy of a name, at a budget that most widths divide; the name where none can be had there."""
+    try:
+        return parse(name, n=55440)
+    except ConfigError:
+        return name
 
 
 def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
@@ -100,14 +114,15 @@ def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults
         key, _, value = part.partition("=")
         given[key] = value
     if kinds.get(kind) is None:
-        raise ConfigError(f"unknown strategy {kind!r} in {shown!r}{_closest(kind, list(kinds))}")
+        hint = "; blanks separate strategies" if "," in kind else closest(kind, list(kinds))
+        raise ConfigError(f"unknown strategy {kind!r} in {shown!r}{hint}")
     cls = kinds[kind]
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     names = list(fields)
     for key in given:
         if key not in names:
-            raise ConfigError(f"unknown setting {key!r} in strategy {shown!r}{_closest(key, names)}")
+            raise ConfigError(f"unknown setting {key!r} in strategy {shown!r}{closest(key, names)}")
     values = {key: value for key, value in defaults.items() if key in names}
     values |= {
         key: _value(hints[key], value, f"{key} in strategy {shown!r}", fields[key].metadata.get("least", 1))
@@ -119,7 +134,8 @@ def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults
     return cls(**values)
 
 
-def _closest(word: str, known: list[str]) -> str:
+def closest(word: str, known: list[str]) -> str:
+    """Return what to add to a message on an unknown word: the known one it is near to, or all of them."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
