@@ -1,17 +1,24 @@
 """The engine on real models: what it samples and scores, whatever the batches, order and devices."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
-from ttcjax.config import SamplerConfig
+from ttcjax.checkpoint import save_params
+from ttcjax.config import SamplerConfig, to_dict
 from ttcjax.errors import UserError
 from ttcjax.metrics import CompileClock
-from ttcjax.model import heads, transformer
+from ttcjax.model import cache, heads, transformer
+from ttcjax.sample import state
+from ttcjax.sample.checks import check_tokenizer
 from ttcjax.sample.engine import Engine, bucket
+from ttcjax.sample.loading import load_model
+from ttcjax.sample.requests import Begun
 
 N, SEED = 4, 3
 
@@ -228,6 +235,88 @@ def test_scoring_without_a_verifier_says_what_to_do(tiny, prompts, samples):
     engine = Engine(tiny.policy, tiny.tokenizer, SamplerConfig())
     with pytest.raises(UserError, match="train one with `ttcjax prm"):
         engine.score(prompts, samples)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error_that_names_the_question(engine, prompts, monkeypatch, bad):
+    scale = jnp.full_like(engine.policy["final_norm"], bad)
+    monkeypatch.setattr(engine, "policy", {**engine.policy, "final_norm": scale})
+    with pytest.raises(UserError, match=rf"policy's logits are not finite at question {prompts[0].id}: .* checkpoint"):
+        engine.sample(prompts, N, SEED)
+    with pytest.raises(UserError, match=rf"policy's logits are not finite at question {prompts[0].id}"):
+        engine.sample(prompts, 1, SEED, temperature=0.0)
+    with pytest.raises(UserError, match=rf"policy's logits are not finite at question {prompts[1].id}"):
+        engine.resume(prompts[1:2], [[Begun((5, 6), 0, 0)]], SEED)
+    with pytest.raises(UserError, match=rf"policy's logits are not finite at question {prompts[1].id}"):
+        engine.logprobs(prompts[1:2], [[(5, 6)]])
+
+
+def test_only_the_question_that_meets_bad_weights_is_named(engine, prompts, monkeypatch):
+    """One token's embedding is damaged: questions and solutions without it are as before."""
+    token = next(t for t in prompts[3].tokens if sum(t in p.tokens for p in prompts) == 1)
+    sound = engine.sample(prompts[:3], 1, SEED, max_tokens=1)
+    monkeypatch.setattr(engine, "policy", {**engine.policy, "embed": engine.policy["embed"].at[token].set(jnp.nan)})
+    with pytest.raises(UserError, match=f"at question {prompts[3].id}:"):
+        engine.sample(prompts[:4], 1, SEED, max_tokens=1)
+    assert_same(engine.sample(prompts[:3], 1, SEED, max_tokens=1), sound)
+
+
+def test_a_verifier_whose_scores_are_not_finite_is_an_error(engine, prompts, samples, monkeypatch):
+    value = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), engine.verifier["value"])
+    monkeypatch.setattr(engine, "verifier", {**engine.verifier, "value": value})
+    with pytest.raises(UserError, match=f"verifier's scores are not finite at question {prompts[0].id}"):
+        engine.score(prompts, samples)
+
+
+def test_a_place_of_the_batch_remembers_bad_logits_when_its_sequence_is_dropped(tiny):
+    none = jnp.zeros(2, jnp.int32)
+    keys = state.row_keys(0, none.astype(jnp.uint32), none.astype(jnp.uint32))
+    rows = state.start(none, none, keys, none == 0, 4, cache.empty_suffix(tiny.policy.config, 2, 4))
+    rows = dataclasses.replace(rows, broken=jnp.array([True, False]))
+    assert rows.fork(jnp.array([1, 1])).broken.tolist() == [True, False]
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherTokenizer:
+    """As `tiny.tokenizer`, but for what it says of itself."""
+
+    inner: Any
+    vocab_size: int
+    fingerprint: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_a_tokenizer_that_is_not_the_models_is_refused(tiny):
+    own, size = tiny.tokenizer.fingerprint, tiny.tokenizer.vocab_size
+    known = {name: dataclasses.replace(getattr(tiny, name), tokenizer=own) for name in ("policy", "verifier")}
+    other: Any = OtherTokenizer(tiny.tokenizer, size, "0123456789abcdef")
+    Engine(known["policy"], tiny.tokenizer, SamplerConfig(), known["verifier"])
+    Engine(tiny.policy, other, SamplerConfig(), tiny.verifier)  # of neither is it known
+    with pytest.raises(UserError, match=rf"policy was trained with tokenizer {own}, not with 0123456789abcdef: take"):
+        Engine(known["policy"], other, SamplerConfig(), tiny.verifier)
+    with pytest.raises(UserError, match=f"verifier was trained with tokenizer {own}"):
+        Engine(tiny.policy, other, SamplerConfig(), known["verifier"])
+    larger: Any = OtherTokenizer(tiny.tokenizer, size + 1, own)
+    for models in ((known["policy"],), (tiny.policy,)):
+        with pytest.raises(UserError, match=rf"tokenizer has {size + 1} ids and the policy a vocabulary of {size}"):
+            Engine(models[0], larger, SamplerConfig())
+    small = dataclasses.replace(tiny.verifier, config=dataclasses.replace(tiny.verifier.config, vocab_size=size - 1))
+    with pytest.raises(UserError, match="the verifier a vocabulary of"):
+        Engine(tiny.policy, tiny.tokenizer, SamplerConfig(), small)
+    padded = dataclasses.replace(tiny.policy, config=dataclasses.replace(tiny.policy.config, vocab_size=size + 1))
+    check_tokenizer(tiny.tokenizer, padded, "policy")  # an embedding table may be padded
+
+
+def test_a_loaded_model_knows_its_tokenizer(tiny, tmp_path):
+    metadata = {"kind": "policy", "model": to_dict(tiny.policy.config), "tokenizer": tiny.tokenizer.fingerprint}
+    save_params(tmp_path / "policy" / "best", tiny.policy.params, metadata)
+    model = load_model(epath.Path(tmp_path), "policy", tiny.tokenizer)
+    assert model.tokenizer == tiny.tokenizer.fingerprint
+    other: Any = OtherTokenizer(tiny.tokenizer, tiny.tokenizer.vocab_size, "another")
+    with pytest.raises(UserError, match="trained with tokenizer"):
+        Engine(model, other, SamplerConfig())
 
 
 def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, samples):

@@ -1,5 +1,7 @@
 """One token from logits, against the distributions written out in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,33 +122,140 @@ def test_the_ends_of_the_uniform_numbers_draw_possible_tokens(uniform, monkeypat
         assert int(token[0]) == (1 if uniform == 0 else size)
 
 
-def test_tokens_tied_with_the_kth_stay_in():
-    got = methods.filtered_probabilities(jnp.array([[2.0, 1.0, 1.0, 0.0]]), SamplerConfig(top_k=2))[0]
-    assert (np.asarray(got) > 0).tolist() == [True, True, True, False]
+@functools.partial(jax.jit, static_argnums=2)
+def filtered_and_drawn(logits, keys, config):
+    return methods.filtered_probabilities(logits, config), *methods.draw(logits, keys, config)
 
 
+def check_filters(logits, got, config):
+    """The kept tokens are the first by falling logit and rising id, as few as hold top-k and top-p, in float64."""
+    logits = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        p = np.exp((logits - logits.max()) / config.temperature)
+    falling = np.lexsort((np.arange(len(p)), -logits))
+    falling = falling[: config.top_k or None]
+    cumulative = np.cumsum(p[falling]) / p[falling].sum()
+    kept = np.flatnonzero(got)
+    # What float32 rounds to 0 cannot be drawn; to the last kept token the order has no gaps.
+    possible = falling[p[falling] > 1e-37]
+    count = len(kept) if len(kept) < len(possible) else len(possible)
+    assert set(kept) - set(falling[p[falling] <= 1e-37]) == set(possible[:count]), "not the first tokens of the order"
+    np.testing.assert_allclose(got[possible[:count]], p[possible[:count]], rtol=1e-4, atol=1e-30)
+    if config.top_p == 1:
+        assert count == len(possible), "top-k alone keeps k tokens"
+    else:
+        assert cumulative[count - 1] >= config.top_p - 1e-6 or count == len(possible), "less than top-p was kept"
+        assert count == 1 or cumulative[count - 2] < config.top_p + 1e-6, "top-p was held by fewer tokens"
+
+
+V = 131
+"""Blocks of 128, of which the last is cut short."""
+MAX = float(np.finfo(np.float32).max)
+
+
+def extreme_rows():
+    rng = np.random.default_rng(0)
+    rows = {
+        "normal": rng.normal(size=V) * 3,
+        "ties": rng.integers(-2, 3, V).astype(float),
+        "all equal": np.full(V, 2.0),
+        "two levels": np.where(np.arange(V) % 7 == 0, 1.0, -1.0),
+        "both zeros": np.where(np.arange(V) % 2, 0.0, -0.0),
+        "largest": rng.choice([-MAX, MAX, 0.0], V),
+        "one largest": np.where(np.arange(V) == 130, MAX, -MAX),
+        "all least": np.full(V, -MAX),
+        "half impossible": np.where(rng.random(V) < 0.5, -np.inf, rng.normal(size=V)),
+        "last alone": np.where(np.arange(V) == 130, -5.0, -np.inf),
+        "first alone": np.where(np.arange(V) == 0, 5.0, -np.inf),
+        "far apart": rng.normal(size=V) * 1e30,
+        "neighbours": 1 + rng.integers(0, 3, V) * 2.0**-23,
+    }
+    return {name: row.astype(np.float32) for name, row in rows.items()}
+
+
+EXTREMES = [
+    SamplerConfig(temperature=5e-324),
+    SamplerConfig(temperature=1e-300, top_p=0.5),
+    SamplerConfig(temperature=1e-38, top_k=2),
+    SamplerConfig(temperature=1e-37, top_k=3, top_p=1e-38),
+    SamplerConfig(temperature=0.5, top_p=5e-324),
+    SamplerConfig(top_p=1e-38),
+    SamplerConfig(top_p=0.25),
+    SamplerConfig(top_p=1 - 2**-53),
+    SamplerConfig(top_k=1),
+    SamplerConfig(top_k=V - 1),
+    SamplerConfig(top_k=10**30),
+    SamplerConfig(temperature=3.0, top_k=40, top_p=0.7),
+    SamplerConfig(temperature=1e38, top_k=1),
+    SamplerConfig(temperature=1.7e308, top_p=0.5),
+    SamplerConfig(temperature=1.7e308),
+    SamplerConfig(temperature=0.0),
+]
+
+
+@pytest.mark.parametrize("config", EXTREMES, ids=lambda c: f"temperature {c.temperature}, {c.top_k}, {c.top_p}")
+def test_extremes_of_settings_and_logits_draw_what_they_should(config):
+    rows = extreme_rows()
+    broken = [np.where(np.arange(V) == 77, bad, 1.0) for bad in (np.nan, np.inf)]
+    broken += [np.full(V, bad) for bad in (np.nan, np.inf, -np.inf)]
+    logits = np.stack([*rows.values(), *broken]).astype(np.float32)
+    draws = 32
+    many = np.repeat(logits, draws, axis=0)
+    keys = jax.random.split(jax.random.key(3), len(many))
+    p, tokens, logprobs = (np.asarray(x) for x in filtered_and_drawn(many, keys, config))
+    assert ((tokens >= 0) & (tokens < V)).all(), "an id beyond the vocabulary"
+    assert np.isnan(logprobs[len(rows) * draws :]).all(), "logits that are no distribution went unnoticed"
+    assert not np.isnan(logprobs[: len(rows) * draws]).any()
+    for i, (name, row) in enumerate(rows.items()):
+        drawn = tokens[i * draws : (i + 1) * draws]
+        if config.temperature == 0 or config.top_k == 1:
+            assert (drawn == np.argmax(row)).all(), name
+            continue
+        got = p[i * draws]
+        try:
+            check_filters(row, got, config)
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from error
+        assert (got[drawn] > 0).all(), f"{name}: a token outside the filters was drawn"
+        if config.temperature < 1e-36:
+            assert (row[drawn] == row.max()).all(), f"{name}: a tiny temperature is no longer greedy"
+
+
+@pytest.mark.parametrize("size", [1, 3, 128, 129])
+def test_ids_lie_in_vocabularies_of_every_size(size):
+    logits = np.stack([np.full(size, x, np.float32) for x in (0.0, np.nan, np.inf, -np.inf)])
+    logits = np.repeat(logits, 16, axis=0)
+    keys = jax.random.split(jax.random.key(3), len(logits))
+    config = SamplerConfig(temperature=1e-40, top_k=2, top_p=1e-40)
+    _, tokens, _ = filtered_and_drawn(logits, keys, config)
+    assert int(tokens.min()) >= 0
+    assert int(tokens.max()) < size
+
+
+TIED = [SamplerConfig(top_k=3), SamplerConfig(top_p=0.5), SamplerConfig(0.3, 5, 0.95), SamplerConfig(3.0, 0, 0.05)]
+tied_rows = st.lists(st.sampled_from([-np.inf, -1.0, 0.0, -0.0, 0.5, 3.0]), min_size=12, max_size=12)
 logit_rows = st.lists(st.floats(-30, 30, width=32), min_size=12, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    row=logit_rows,
-    temperature=st.sampled_from([0.3, 1.0, 3.0]),
-    top_k=st.sampled_from([0, 1, 4, 12]),
-    top_p=st.sampled_from([0.05, 0.5, 0.95, 1.0]),
-)
-def test_filtered_probabilities_keep_what_they_promise(row, temperature, top_k, top_p):
+@settings(max_examples=80, deadline=None)
+@given(row=st.one_of(tied_rows, logit_rows), config=st.sampled_from(TIED))
+def test_filters_keep_the_first_tokens_by_falling_logit_and_rising_id(row, config):
     logits = np.array(row, np.float32)
-    plain = np.asarray(methods.filtered_probabilities(jnp.asarray(logits)[None], SamplerConfig(temperature)))[0]
-    config = SamplerConfig(temperature, top_k, top_p)
-    got = np.asarray(methods.filtered_probabilities(jnp.asarray(logits)[None], config))[0]
-    kept = got > 0
-    assert np.isfinite(got).all()
-    assert kept[np.argmax(logits)], "the most likely token was filtered out"
-    np.testing.assert_array_equal(got[kept], plain[kept], "filters must not change what they keep")
-    if not kept.all():
-        assert plain[~kept].max() <= plain[kept].min(), "a token was dropped before a less likely one"
-    if top_k:
-        assert (plain > got.min(initial=np.inf, where=kept)).sum() < top_k, "more than top-k and its ties was kept"
-    after_k = plain.sum() if not top_k else np.sort(plain)[::-1][:top_k].sum()
-    assert got.sum() >= top_p * after_k * (1 - 1e-5), "less than top-p was kept"
+    if np.isinf(logits).all():
+        logits[5] = 1.0
+    check_filters(logits, np.asarray(filtered(logits[None], config))[0], config)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def filtered(logits, config):
+    return methods.filtered_probabilities(logits, config)
+
+
+def test_equal_tokens_at_the_limits_are_taken_by_their_ids():
+    level = np.zeros((1, 10), np.float32)
+    for config, count in ((SamplerConfig(top_k=4), 4), (SamplerConfig(top_p=0.45), 5), (SamplerConfig(2.0, 8, 0.5), 4)):
+        assert np.flatnonzero(np.asarray(filtered(level, config))[0]).tolist() == list(range(count))
+    got = filtered(np.array([[1.0, 2.0, 1.0, 0.0]], np.float32), SamplerConfig(top_k=2))
+    assert np.flatnonzero(np.asarray(got)[0]).tolist() == [0, 1], (
+        "of the tied tokens the one with the lower id stays in"
+    )

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import pytest
 
 from ttcjax.config import SamplerConfig
@@ -12,7 +13,7 @@ from ttcjax.search.beam import Beam
 from ttcjax.search.best_of_n import BestOfN
 from ttcjax.search.dvts import DVTS
 from ttcjax.search.lookahead import Lookahead
-from ttcjax.search.run import search
+from ttcjax.search.run import EngineOps, search
 
 BEAM, AHEAD, SEED = Beam(4, 2), Lookahead(4, 2, k=2), 3
 EACH = (BEAM, AHEAD, DVTS(4, 2))
@@ -53,6 +54,33 @@ def test_the_search_drops_and_continues_rows(tiny, prompts, found):
     assert sum(sum(t in ends for t in s.tokens) > 2 for s in flat(found)) >= 6
     assert 0 < sum(s.finished for s in flat(found)) < len(flat(found))
     assert max(s.tokens_sampled - len(s.tokens) for s in flat(found)) > 0
+
+
+def test_a_search_says_which_question_met_logits_that_are_not_finite(engine, prompts, strategy, monkeypatch):
+    token = next(t for t in prompts[3].tokens if sum(t in p.tokens for p in prompts) == 1)
+    scale = jnp.full_like(engine.policy["final_norm"], jnp.nan)
+    for broken in ({"final_norm": scale}, {"embed": engine.policy["embed"].at[token].set(jnp.nan)}):
+        monkeypatch.setattr(engine, "policy", {**engine.policy, **broken})
+        with pytest.raises(UserError, match=r"policy's logits are not finite at question procmath.*: .*checkpoint"):
+            search(engine, strategy, prompts, SEED)
+
+
+def test_rollouts_that_meet_bad_logits_are_told_of(engine, prompts, monkeypatch):
+    """With a rollout's row dropped and its cache written over, the place still remembers."""
+    ops = EngineOps.lookahead
+
+    def broken(self, state, k):
+        back, scores = ops(
+            dataclasses.replace(self, policy={**self.policy, "final_norm": jnp.nan * self.policy["final_norm"]}),
+            state,
+            k,
+        )
+        return back, jnp.where(jnp.isnan(scores), 0.0, scores)
+
+    monkeypatch.setattr(EngineOps, "lookahead", broken)
+    monkeypatch.setattr(engine, "_programs", {})
+    with pytest.raises(UserError, match="policy's logits are not finite"):
+        search(engine, AHEAD, prompts, SEED)
 
 
 def test_incremental_scores_equal_those_of_whole_solutions(engine, prompts, found):

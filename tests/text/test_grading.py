@@ -1,6 +1,5 @@
 import json
 import pathlib
-import time
 from fractions import Fraction
 
 import pytest
@@ -53,6 +52,12 @@ def test_answer_line(text, answer):
         ("#### none", None),
         ("18", None),
         ("#### ", None),
+        ("#### 5\n#### none", None),
+        ("#### 5\n####\n", "5"),
+        ("**#### 18**", "18"),
+        ("**A:** 18", "18"),
+        ("**A: 18**", "18"),
+        ("#### 18\r\n", "18"),
         ("so 5\nA: $18", "18"),
         ("in the USA: 18", None),
     ],
@@ -76,10 +81,97 @@ def test_hash_number(text, answer):
         (r"\boxed{}", None),
         (r"\boxed", None),
         ("5", None),
+        (r"\boxed{73}, in \boxed form", "73"),
+        (r"\boxed{73} is what I \boxed", "73"),
+        (r"\boxed{73}. The \boxed, as asked", "73"),
+        (r"\boxed{73}. I used `\boxed{}`", "73"),
+        (r"\boxed{73} \fbox{ }", "73"),
+        (r"\boxed{73}: it goes into \boxed{...}", "73"),
+        (r"\boxed{73} \boxed{\ldots}", "73"),
+        (r"\boxed{73} \boxed{\text{}}", "73"),
+        (r"\boxed{73}, no, \boxed{7", None),
+        (r"\boxed{73}, no, \boxed{\text{7}", None),
+        (r"\boxedanswer{5}", None),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{3 + \fbox{5}}", r"3 + \fbox{5}"),
+        (r"(\boxed 3)", "3"),
+        (r"\(\boxed 3\)", "3"),
+        (r"$\boxed x$", "x"),
+        (r"\boxed \frac12$", "1/2"),
     ],
 )
 def test_boxed(text, answer):
     assert grading.extract_boxed(text) == answer
+
+
+MARKS = [
+    "**{}**",
+    "__{}__",
+    "*{}*",
+    "_{}_",
+    "***{}***",
+    "`{}`",
+    "${}$",
+    "$${}$$",
+    r"\({}\)",
+    r"\[{}\]",
+    "**${}$**",
+    "$ {} $",
+]
+MARKS += [
+    r"\text{{{}}}",
+    r"\textbf{{{}}}",
+    r"\mathbf{{{}}}",
+    "{{{}}}",
+    r"\,{}\,",
+    r"\displaystyle {}",
+    "{}.",
+    "{},",
+    "**{}.**",
+]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("number", ["73", "-1/2", "1,000", r"\frac{3}{4}", "2.50"])
+def test_marks_around_a_number_are_no_part_of_it(mark, number):
+    text = mark.format(number)
+    assert grading.extract_boxed(rf"so \boxed{{{text}}}.") == grading.canonical(number), text
+    assert grading.extract_hash_number(f"so\n#### {text}") == grading.canonical(number), text
+
+
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (r"1\,000", "1000"),
+        (r"1{,}000", "1000"),
+        (r"1,\!000,\!000", "1000000"),
+        (r"1\ 000", "1000"),
+        ("1~000", "1000"),
+        ("1\u2009000", "1000"),
+        ("1\u202f000\u202f000", "1000000"),
+        ("1 000", "1000"),
+        (r"\dfrac{1}{29,\!322,\!216}", "1/29322216"),
+        (r"1\frac{1}{2}", "3/2"),
+        ("73\\text{ km}", "73"),
+        (r"440\mbox{ cm}^2", "440"),
+        (r"3.5\ \mathrm{kg}", "7/2"),
+        (r"\$23{,}000", "23000"),
+        ("\u20ac20", "20"),
+        ("20 \u00a3", "20"),
+        (r"-\$0.50", "-1/2"),
+        (r"5\text{ million}", "5000000"),
+        (r"9\text{ a.m.}", r"9\text{ a.m.}"),
+        (r"5\text{ dozen}", r"5\text{ dozen}"),
+        (r"\text{rat}", r"\text{rat}"),
+        (r"5,\,-11", r"5,\,-11"),
+        ("0.333...", "0.333..."),
+        ("12:30", "12:30"),
+        (r"20\%", r"20\%"),
+        ("$3$ or $4$", "$3$ or $4$"),
+    ],
+)
+def test_what_is_in_a_box_is_read_whole(content, answer):
+    assert grading.extract_boxed(rf"\boxed{{{content}}}") == answer
 
 
 @pytest.mark.parametrize(
@@ -101,7 +193,22 @@ def test_boxed(text, answer):
         (r"\frac{-3}{6}", Fraction(-1, 2)),
         (r"\frac12", Fraction(1, 2)),
         (r"\frac{1}{0}", None),
-        ("1e9", None),
+        ("1e9", Fraction(10**9)),
+        ("1.5E-3", Fraction(3, 2000)),
+        (r"6.02 \times 10^{23}", Fraction(602 * 10**21)),
+        ("1e501", None),
+        ("1e999999999", None),
+        ("1e-999999999", None),
+        ("1e" + "9" * 900, None),
+        ("0,123", None),
+        ("1 1/2", Fraction(3, 2)),
+        (r"-1\frac{1}{2}", Fraction(-3, 2)),
+        ("1 3/2", None),
+        ("5 000", Fraction(5000)),
+        (r"5\,000", Fraction(5000)),
+        ("5 0000", None),
+        ("12:30", None),
+        ("2^10", None),
         ("\u0664", None),
         ("x", None),
         ("", None),
@@ -122,11 +229,9 @@ def test_every_spelling_of_a_fraction_has_one_canonical_form(value, factor):
         assert grading.canonical(f"{value.numerator:,}.00") == str(value)
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=40) | st.text(alphabet="\\boxedtrl{}()[]$*_` .,:;!-1/2e", max_size=40))
 def test_canonical_is_idempotent_and_never_fails(text):
     once = grading.canonical(text)
-    if grading.parse_number(once) is None and (once.startswith(("$", "\\$")) or once.endswith((".", "$"))):
-        return  # several layers of marks: each call takes off one
     assert grading.canonical(once) == once
 
 
@@ -149,49 +254,6 @@ def test_plain_numbers_and_missing_answers_need_no_process():
     assert grading.grade_exact("6/4", "1.5")
     assert not grading.grade_exact(None, "1")
     assert not grading._WORKER.running, "the symbolic process must start only when needed"
-
-
-@pytest.mark.parametrize(
-    ("answer", "gold", "same"),
-    [
-        ("x+1", "1+x", True),
-        (r"\frac{\sqrt{2}}{2}", r"\frac{1}{\sqrt{2}}", True),
-        (r"\text{Evelyn}", "Evelyn", True),
-        (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)", True),
-        ("(3,4)", "(4,3)", False),
-        ("x+1", "x-1", False),
-        ("$", "x", False),
-        ("}{", "x", False),
-        (r"\boxed", "x", False),
-        ("\ud800", "x", False),
-    ],
-)
-def test_symbolic_comparison(answer, gold, same):
-    assert grading.grade(answer, gold) is same
-
-
-def test_a_comparison_that_hangs_is_cut_off_and_the_next_one_works(worker):
-    assert worker.grade("x+1", "1+x")
-    start = time.monotonic()
-    assert not worker.grade("9^{9^{9^{9}}}", "x+1")
-    assert time.monotonic() - start < 10
-    assert worker.grade("x+2", "2+x"), "the process is started again after it was killed"
-
-
-def test_hostile_text_is_not_run_as_code(worker, tmp_path):
-    target = tmp_path / "proof"
-    code = f"__import__('pathlib').Path('{target}').touch()"
-    for text in (code, rf"\text{{{code}}}", f"{{{code}}}", f"$ {code} $", f"1, {code}", rf"\{{ {code}, 1 \}}"):
-        assert not worker.grade(text, "x+1")
-    assert not worker.grade("9**9**9**9", "x")
-    assert not target.exists(), "model text was executed"
-
-
-def test_a_worker_that_was_killed_from_outside_is_replaced(worker):
-    assert worker.grade("2x", "x+x")
-    worker._process.kill()
-    worker._process.wait()
-    assert worker.grade("3x", "x+2x")
 
 
 @pytest.mark.skipif(not MATH.exists(), reason="needs ../shared/data/math_test_500.jsonl beside the repository")
@@ -228,4 +290,4 @@ def test_the_published_verdicts_on_real_models_solutions_are_reproduced():
             if grading.grade_exact(found, gold) != row[system]["is_correct"]:
                 other.append((system, found, gold, row[system]["solution"]))
     assert count == 4 * 1319
-    assert len(other) <= 0.005 * count, other
+    assert not other

@@ -1,13 +1,20 @@
+import contextlib
+import io
 import json
+import pathlib
 
 import hypothesis
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import strategies as st
 
 from ttcjax.config import TokenizerConfig
 from ttcjax.errors import UserError
+from ttcjax.text import grading
 from ttcjax.text import tokenizer as tokenizer_lib
+
+MODELS = pathlib.Path(__file__).parents[3] / "shared" / "data" / "sentencepiece"
 
 CONFIG = TokenizerConfig(vocab_size=512)
 WORDS = ["What is the sum of", "Find the product of", "Let x =", "so x =", "Then the remainder is", "Answer:"]
@@ -62,6 +69,104 @@ def test_decode_inverts_encode_and_text_never_becomes_a_mark(tokenizer, merged, 
 )
 def test_difficult_text_round_trips(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+FRAGMENTS = [
+    "</s>",
+    "<s>",
+    "<pad>",
+    "<unk>",
+    "<0x41>",
+    "<0x",
+    "\u2581",
+    "\u2585",
+    "\n",
+    "\t",
+    "\r",
+    "\x00",
+    "\x7f",
+    "\x85",
+]
+FRAGMENTS += [
+    " ",
+    "  ",
+    "a",
+    "the ",
+    "42",
+    "007",
+    "#### 5",
+    "\U0001f600",
+    "\u0301",
+    "\u200d",
+    "\ufeff",
+    "\ufffe",
+    "\u8a9e",
+]
+ODD_TEXT = st.lists(st.one_of(st.text(max_size=5), st.sampled_from(FRAGMENTS)), max_size=8).map("".join)
+CORPORA = st.tuples(st.lists(ODD_TEXT, max_size=5), st.integers(1, 20)).map(lambda c: [*c[0] * c[1], "x"])
+
+
+@hypothesis.given(CORPORA, st.lists(ODD_TEXT, max_size=8), st.booleans())
+@hypothesis.settings(deadline=None, max_examples=60)
+def test_decode_inverts_encode_whatever_the_tokenizer_was_trained_on(corpus, texts, merge_words):
+    tokenizer = tokenizer_lib.train(corpus, TokenizerConfig(vocab_size=700, merge_words=merge_words))
+    for text in [*texts, *corpus, *FRAGMENTS]:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text, "text is changed by encoding it"
+        assert not {tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.unk_id} & set(ids)
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [["####5\n" * 50], ["\u6570\u5b66\u306f\u697d\u3057\u3044\u3002"] * 20, ["a\tb"], ["ab" * 9999, "a b"], ["\u3000"]],
+    ids=["marks", "japanese", "tabs", "one blank in 20,000", "ideographic spaces"],
+)
+@pytest.mark.parametrize("text", ["#### 5", " ", "  a  b ", "\u2581 \u2581", "a b\n c", " \u2585 "])
+def test_blanks_come_back_where_training_hardly_saw_one(corpus, text):
+    tokenizer = tokenizer_lib.train(corpus, CONFIG)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(" ")) == 1
+
+
+def test_a_number_after_a_mark_is_read_back_by_a_tokenizer_that_knows_no_blank():
+    tokenizer = tokenizer_lib.train(["####5"] * 50, CONFIG)
+    assert grading.extract_hash_number(tokenizer.decode(tokenizer.encode("so\n#### 5"))) == "5"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"add_dummy_prefix": True}, {"remove_extra_whitespaces": True}, {"normalization_rule_name": "nfkc"}]
+)
+def test_a_model_that_changes_text_is_refused(changes):
+    model = io.BytesIO()
+    settings = {"add_dummy_prefix": False, "remove_extra_whitespaces": False, "normalization_rule_name": "identity"}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(template_texts()),
+        model_writer=model,
+        vocab_size=400,
+        byte_fallback=True,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        minloglevel=2,
+        **(settings | changes),
+    )
+    with pytest.raises(UserError, match="changes text before it encodes it"):
+        tokenizer_lib.SentencePieceTokenizer(model.getvalue())
+
+
+@pytest.mark.skipif(not MODELS.exists(), reason="needs ../shared/data/sentencepiece beside the repository")
+def test_real_models_keep_text_or_are_refused():
+    paths = sorted(MODELS.iterdir())
+    assert paths
+    for path in paths:
+        try:
+            tokenizer = tokenizer_lib.load(path)
+        except UserError:
+            continue
+        for text in FRAGMENTS:
+            assert tokenizer.decode(tokenizer.encode(text)) == text, path
 
 
 def test_lone_surrogates_are_replaced_rather_than_fatal(tokenizer):
@@ -162,10 +267,60 @@ def test_damaged_file_is_one_clear_line(tokenizer, tmp_path, damage):
     path = tmp_path / "tokenizer.model"
     tokenizer.save(path)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match="data stage") as caught:
+    with pytest.raises(
+        UserError, match=r"not a SentencePiece model.*data stage writes it anew once .* moved"
+    ) as caught:
         tokenizer_lib.load(path)
     assert str(path) in str(caught.value)
+    assert "delete" not in str(caught.value), "the file may be the user's own"
     assert "\n" not in str(caught.value)
+
+
+@hypothesis.given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+@hypothesis.settings(deadline=None, max_examples=100)
+def test_a_flipped_bit_is_one_clear_line_or_another_tokenizer(tokenizer, place, bit):
+    damaged = bytearray(tokenizer._model)
+    damaged[place % len(damaged)] ^= 1 << bit
+    with contextlib.suppress(UserError):
+        other = tokenizer_lib.SentencePieceTokenizer(bytes(damaged))
+        assert other.fingerprint != tokenizer.fingerprint
+
+
+TOKENIZER_JSON = b'{"version": "1.0", "added_tokens": [], "model": {"type": "BPE"}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("tokenizer.json", TOKENIZER_JSON, "a Hugging Face tokenizer.json"),
+        ("tokenizer.json", b"\xef\xbb\xbf \n" + TOKENIZER_JSON, "a Hugging Face tokenizer.json"),
+        ("tokenizer.json", TOKENIZER_JSON[:-9], "JSON, cut off"),
+        ("tokenizer_config.json", b'{"tokenizer_class": "LlamaTokenizer"}', "tokenizer_config.json"),
+        ("vocab.json", b'{"a": 0}', "JSON"),
+        ("empty.model", b"", "the file is empty"),
+        ("zeros.model", bytes(4096), "zeros alone"),
+        ("pointer.model", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        ("page.model", b"<!DOCTYPE html>\n<html><body>404</body></html>", "a web page"),
+        ("cl100k.tiktoken", b"IQ== 0\nIg== 1\n", "a tiktoken vocabulary"),
+        ("merges.txt", b"#version: 0.2\na b\n", "a list of merges"),
+        ("a.gz", b"\x1f\x8b\x08\x00", "gzip"),
+        ("weights.bin", b"PK\x03\x04abc", "zip archive"),
+        ("readme.txt", b"hello\n", "text"),
+        ("blob", bytes(range(200, 256)), "something else"),
+    ],
+)
+def test_a_file_that_is_no_sentencepiece_model_is_named_for_what_it_is(tmp_path, name, content, words):
+    """It may be the user's own: nobody is told to delete it."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a SentencePiece model") as caught:
+        tokenizer_lib.load(path)
+    message = str(caught.value)
+    assert words in message
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    assert "delete" not in message
+    assert "data stage" not in message
 
 
 def test_missing_file_names_the_stage_to_run(tmp_path):
@@ -178,6 +333,9 @@ def test_vocabulary_too_small_or_no_text_names_the_fix():
         tokenizer_lib.train(template_texts(), TokenizerConfig(vocab_size=350))
     with pytest.raises(UserError, match="training split"):
         tokenizer_lib.train([], CONFIG)
+    for text in ("\r\r", "a" * 70_000):
+        with pytest.raises(UserError, match="no line of the training text can be used"):
+            tokenizer_lib.train([text], CONFIG)
 
 
 def test_training_on_json_like_text_with_odd_characters():

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, programs
+from ttcjax.sample.checks import check_tokenizer, not_finite
 from ttcjax.sample.compiled import Compilation, Program
 from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution
 from ttcjax.sample.state import Stops, question_number
@@ -77,7 +79,14 @@ class Engine:
         verifier: Model | None = None,
         mesh: Mesh | None = None,
     ):
-        """Put parameters on the devices of `mesh` (all devices, by default), a copy on each."""
+        """Put parameters on the devices of `mesh` (all devices, by default), a copy on each.
+
+        Raises:
+            UserError: A model was trained with another tokenizer, or its vocabulary is smaller than the tokenizer's.
+        """
+        for name, model in (("policy", policy), ("verifier", verifier)):
+            if model is not None:
+                check_tokenizer(tokenizer, model, name)
         self.tokenizer = tokenizer
         self.sampler = sampler
         self.mesh = parallel.make_mesh({"data": -1}) if mesh is None else mesh
@@ -122,7 +131,7 @@ class Engine:
             temperature: That of the sampler by default.
 
         Raises:
-            UserError: A prompt leaves no room for `max_tokens` in the model's limit.
+            UserError: A prompt leaves no room for `max_tokens` in the model's limit, or logits are not finite.
         """
         slots = (self.sampler.max_tokens if max_tokens is None else max_tokens) + 1
         if n < 1 or slots < 2:
@@ -141,7 +150,8 @@ class Engine:
             program = self.program(("sample", plan), run, split=(False, True, False))
             out = program(self.policy, batch, np.uint32(seed))
             # The parts of a question stand in the order of their samples, within a batch and over batches.
-            for i, solutions in sorted(self.solutions(out, plan.n, members), key=lambda pair: pair[0]):
+            cut = self.solutions(out, plan.n, members, [request.prompt.id for request in requests])
+            for i, solutions in sorted(cut, key=lambda pair: pair[0]):
                 found[owner[i]] += solutions[: requests[i].count]
             self.on_batch(sum(requests[i].count for i in members if i is not None))
         return found
@@ -181,7 +191,7 @@ class Engine:
             temperature: That of the sampler by default.
 
         Raises:
-            UserError: A row leaves no room for `max_tokens` in the model's limit.
+            UserError: A row leaves no room for `max_tokens` in the model's limit, or logits are not finite.
         """
         most = self.sampler.max_tokens if max_tokens is None else max_tokens
         for prompt, rows in zip(prompts, begun, strict=True):
@@ -207,7 +217,8 @@ class Engine:
             program = self.program(("resume", plan), run, split=(False, True, True, True, True, True, False))
             rows = (x.reshape(-1, *x.shape[2:]) for x in (tokens, length, sample, round_))
             out = program(self.policy, batch, *rows, np.uint32(seed))
-            solutions = dict(self.solutions(out, plan.n, range(len(batch.last)), begin=length.reshape(-1)))
+            names = {q: prompts[i].id for q, i, _ in held}
+            solutions = dict(self.solutions(out, plan.n, list(names), names, begin=length.reshape(-1)))
             for q, i, piece in held:
                 found[i] |= dict(zip(piece, solutions[q], strict=False))
             self.on_batch(sum(len(piece) for _, _, piece in held))
@@ -227,6 +238,9 @@ class Engine:
             prompts: The prompts.
             solutions: Some solutions of each prompt.
             before: Tokens between the prompt and each solution, which the verifier reads and does not score.
+
+        Raises:
+            UserError: The engine has no verifier, or its scores are not finite.
         """
         self.require_verifier()
         assert self.verifier is not None
@@ -238,10 +252,10 @@ class Engine:
         found = self._read("score", programs.score, self.verifier, prompts, rows)
         return [
             [
-                self.with_scores(s, scores, len(tokens) + 1)
+                self.with_scores(s, scores, len(tokens) + 1, prompt.id)
                 for s, (tokens, _), scores in zip(group, read, numbers, strict=True)
             ]
-            for group, read, numbers in zip(solutions, rows, found, strict=True)
+            for prompt, group, read, numbers in zip(prompts, solutions, rows, found, strict=True)
         ]
 
     def logprobs(
@@ -260,7 +274,7 @@ class Engine:
             Float32 arrays, a number a token, in the order of `continuations`.
 
         Raises:
-            UserError: A prompt and a continuation are longer together than the model's limit.
+            UserError: A prompt and a continuation are longer together than the model's limit, or logits are not finite.
         """
         rows = [[(tuple(row), 1) for row in group] for group in continuations]
         for prompt, group in zip(prompts, rows, strict=True):
@@ -271,10 +285,14 @@ class Engine:
                     f"{self.policy_config.max_seq_len}: shorten one of them"
                 )
         found = self._read("logprobs", programs.likelihood, self.policy, prompts, rows)
-        return [
+        cut = [
             [numbers[1 : len(row) + 1].copy() for (row, _), numbers in zip(group, read, strict=True)]
             for group, read in zip(rows, found, strict=True)
         ]
+        for prompt, group in zip(prompts, cut, strict=True):
+            if any(np.isnan(numbers).any() for numbers in group):
+                raise not_finite("policy's logits", prompt.id)
+        return cut
 
     def prompt_logprobs(self, prompts: Sequence[Prompt]) -> list[np.ndarray]:
         """Return the log-probability under the policy of each token of the prompts but the first, given those before.
@@ -360,9 +378,16 @@ class Engine:
                         tokens[q, k, 1 : len(rows[i][r]) + 1] = rows[i][r]
                 yield plan, batch, tokens, held
 
-    def with_scores(self, solution: Solution, scores: np.ndarray, verified: int) -> Solution:
+    def with_scores(self, solution: Solution, scores: np.ndarray, verified: int, question_id: str) -> Solution:
+        """Return the solution with the scores of its steps.
+
+        Raises:
+            UserError: A score is no number.
+        """
         steps = sum(token in self._stops.step_ends for token in solution.tokens)
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
+        if any(map(math.isnan, kept)):
+            raise not_finite("verifier's scores", question_id)
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
     def fit(self, prompt_slots: int, n: int, slots: int, *, forks: bool = False, read_together: int = 1) -> Fit:
@@ -475,16 +500,35 @@ class Engine:
                 yield members, _pad([requests[i] if i is not None else None for i in members], slots)
 
     def solutions(
-        self, out: programs.Sampled, n: int, members: Sequence[int | None], begin: np.ndarray | None = None
+        self,
+        out: programs.Sampled,
+        n: int,
+        members: Sequence[int | None],
+        question_ids: Sequence[str] | Mapping[int, str],
+        begin: np.ndarray | None = None,
     ) -> Iterator[tuple[int, list[Solution]]]:
-        """Cut a batch's results into (prompt, its `n` solutions); they begin at slots `begin`, 1 by default."""
+        """Cut a batch's results into (member, its `n` solutions).
+
+        Args:
+            out: The results.
+            n: Solutions at each place of the batch.
+            members: What stands at each place, `None` for padding.
+            question_ids: The question of each member.
+            begin: Slots `[B]` at which solutions begin; 1 by default.
+
+        Raises:
+            UserError: The policy's logits were not finite.
+        """
         tokens, length = np.asarray(out.tokens), np.asarray(out.length)
         finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
+        broken = np.asarray(out.broken)
         first = np.ones_like(length) if begin is None else begin
         rows = [tokens[b, first[b] : length[b]].tolist() for b in range(len(length))]
         texts = self.tokenizer.decode_batch(rows)
         for q, member in enumerate(members):
             if member is not None:
+                if broken[q * n : (q + 1) * n].any():
+                    raise not_finite("policy's logits", question_ids[member])
                 yield (
                     member,
                     [

@@ -28,7 +28,7 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
             f"the model in {workdir / stage} is a {metadata['kind']}, not a {name}: name the workdir of a run that "
             f"trained a {name}"
         )
-    return Model(params, from_dict(ModelConfig, metadata["model"]))
+    return Model(params, from_dict(ModelConfig, metadata["model"]), metadata.get("tokenizer"))
 
 
 def load_engine(
@@ -46,6 +46,6 @@ def load_engine(
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
     """
     workdir = epath.Path(workdir)
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = tokenizers.load(workdir / "data" / tokenizers.FILE)
     scorer = load_model(workdir, verifier, tokenizer) if verifier else None
     return Engine(load_model(workdir, policy, tokenizer), tokenizer, sampler, verifier=scorer)

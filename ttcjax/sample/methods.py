@@ -9,38 +9,79 @@ import jax.numpy as jnp
 
 from ttcjax.config import SamplerConfig
 
+_LEAST, _FAR, _MOST = 2.0**-126, 2.0**100, 2.0**126
+"""Numbers from the least to the most have an inverse in float32, and neither is rounded to 0."""
+
 
 def filtered_probabilities(logits_BV: jax.Array, config: SamplerConfig) -> jax.Array:
     """Return the distribution tokens are drawn from, not normalised: zero outside top-k and top-p.
 
-    Top-k comes first, then top-p over what it left, both after the temperature. Tokens tied with the k-th
-    stay in; top-p keeps the smallest set, by falling probability, that holds at least `top_p`.
+    Top-k comes first, then top-p over what it left, both after the temperature. Top-k keeps exactly k tokens; top-p
+    keeps the smallest set that holds at least `top_p`. Both go by falling logits, of equal ones by rising ids.
     """
-    scaled = logits_BV / config.temperature
-    probabilities = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    order_BV = _ordered(logits_BV)
+    temperature = max(config.temperature, _LEAST)
+    if temperature > _FAR:
+        # In two steps, which the compiler shall not make one: the whole has no inverse in float32.
+        logits_BV = jax.lax.optimization_barrier(logits_BV / _FAR)
+        temperature = min(temperature / _FAR, _MOST)
+    if temperature < 1:
+        # The greatest is subtracted first: only differences to it may become infinite.
+        probabilities = jnp.exp((logits_BV - logits_BV.max(axis=-1, keepdims=True)) / temperature)
+    else:
+        scaled = logits_BV / temperature
+        probabilities = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
     if 0 < config.top_k < logits_BV.shape[-1]:
-        probabilities = _keep(probabilities, lambda kept: kept.sum(axis=-1, dtype=jnp.int32), jnp.int32(config.top_k))
+        count = lambda kept: kept.sum(axis=-1, dtype=jnp.int32)  # noqa: E731
+        probabilities = jnp.where(_first(order_BV, count, jnp.int32(config.top_k)), probabilities, 0.0)
     if config.top_p < 1.0:
-        enough_B1 = config.top_p * probabilities.sum(axis=-1, keepdims=True)
+        # No set is enough when it is empty, however small `top_p`.
+        enough_B = jnp.maximum(config.top_p * probabilities.sum(axis=-1), _LEAST)
         mass = lambda kept: jnp.where(kept, probabilities, 0.0).sum(axis=-1)  # noqa: E731
-        probabilities = _keep(probabilities, mass, enough_B1[:, 0])
+        probabilities = jnp.where(_first(order_BV, mass, enough_B), probabilities, 0.0)
     return probabilities
 
 
-def _keep(probabilities_BV: jax.Array, size: Callable[[jax.Array], jax.Array], enough: jax.Array) -> jax.Array:
-    """Zero all but the most likely tokens, of which as few are kept as make `size(kept)` at least `enough`.
+def _ordered(numbers: jax.Array) -> jax.Array:
+    """Return integers in the order of float32 numbers, the same for both zeros."""
+    bits = jax.lax.bitcast_convert_type(jnp.where(numbers == 0, 0.0, numbers), jnp.int32)
+    return jnp.where(bits < 0, bits ^ jnp.int32(2**31 - 1), bits)
 
-    The threshold is found bit by bit, from the highest: floats from 0 up are ordered as their bits are. That
-    takes 31 sums where sorting a vocabulary would take many times as long.
+
+def _first(order_BV: jax.Array, size: Callable[[jax.Array], jax.Array], enough: jax.Array) -> jax.Array:
+    """Return the first tokens by falling order and rising id, as few as make `size(kept)` at least `enough`.
+
+    The limit is found bit by bit, from the highest. That takes 32 sums, and where tokens at the limit are equal as many
+    more as ids have bits; sorting a vocabulary would take many times as long.
+
+    Args:
+        order_BV: int32.
+        size: Of the tokens in a mask `[B, V]`, `[B]`; that of none is less than `enough`.
+        enough: A number, or one a row.
     """
-    bits_BV = jax.lax.bitcast_convert_type(probabilities_BV, jnp.int32)
+    B, V = order_BV.shape
 
-    def narrow(i: jax.Array, threshold_B: jax.Array) -> jax.Array:
-        raised_B = threshold_B | (jnp.int32(1) << (30 - i))
-        return jnp.where(size(bits_BV >= raised_B[:, None]) >= enough, raised_B, threshold_B)
+    # From the least integer on: its one bit is the first to be cleared.
+    def lower(i: jax.Array, limit_B: jax.Array) -> jax.Array:
+        raised_B = limit_B ^ (jnp.int32(1) << (31 - i))
+        return jnp.where(size(order_BV >= raised_B[:, None]) >= enough, raised_B, limit_B)
 
-    threshold_B = jax.lax.fori_loop(0, 31, narrow, jnp.zeros(probabilities_BV.shape[:1], jnp.int32))
-    return jnp.where(bits_BV >= threshold_B[:, None], probabilities_BV, 0.0)
+    limit_B1 = jax.lax.fori_loop(0, 32, lower, jnp.full((B,), -(2**31), jnp.int32))[:, None]
+    above_BV, tied_BV = order_BV > limit_B1, order_BV == limit_B1
+    ids_1V = jnp.arange(V, dtype=jnp.int32)[None]
+    bits = (V - 1).bit_length()
+
+    def further(i: jax.Array, last_B: jax.Array) -> jax.Array:
+        # The last of the tied ids is the greatest that is not enough without itself.
+        raised_B = last_B | (jnp.int32(1) << (bits - 1 - i))
+        return jnp.where(size(above_BV | (tied_BV & (ids_1V < raised_B[:, None]))) >= enough, last_B, raised_B)
+
+    def cut(_: None) -> jax.Array:
+        last_B = jax.lax.fori_loop(0, bits, further, jnp.zeros((B,), jnp.int32))
+        return above_BV | (tied_BV & (ids_1V <= last_B[:, None]))
+
+    some_tied = (tied_BV.sum(axis=-1, dtype=jnp.int32) > 1).any()
+    return jax.lax.cond(some_tied, cut, lambda _: above_BV | tied_BV, None)
 
 
 _BLOCK = 128
@@ -68,7 +109,8 @@ def _invert(probabilities_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
     # Where the sum within the block rounds below the block's own, its last possible token is the one.
     last = _BLOCK - 1 - jnp.argmax(jnp.flip(inner > 0, axis=-1), axis=-1)
     offset_B = jnp.where(past.any(axis=-1), jnp.argmax(past, axis=-1), last)
-    return (block_B1[:, 0] * _BLOCK + offset_B).astype(jnp.int32)
+    # Where logits are not finite there is no possible token; an id outside the vocabulary would do harm elsewhere.
+    return jnp.minimum(block_B1[:, 0] * _BLOCK + offset_B, V - 1).astype(jnp.int32)
 
 
 def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tuple[jax.Array, jax.Array]:
@@ -83,8 +125,8 @@ def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tupl
         config: Temperature (0 is greedy), top-k and top-p.
 
     Returns:
-        Tokens `[B]` and their log-probabilities `[B]` under the model itself, that is at temperature 1 and
-        unfiltered.
+        Tokens `[B]` and their log-probabilities `[B]` under the model itself, that is at temperature 1 and unfiltered;
+        NaN where the logits are no distribution: with a NaN or plus infinity among them, or minus infinity alone.
     """
     if config.temperature == 0.0:
         token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
@@ -92,4 +134,5 @@ def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tupl
         uniform_B = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys_B)
         token_B = _invert(filtered_probabilities(logits_BV, config), uniform_B)
     chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
-    return token_B, chosen_B - jax.nn.logsumexp(logits_BV, axis=-1)
+    sound_B = jnp.isfinite(logits_BV.max(axis=-1))
+    return token_B, jnp.where(sound_B, chosen_B - jax.nn.logsumexp(logits_BV, axis=-1), jnp.nan)

@@ -46,6 +46,7 @@ class Sampled:
     length: jax.Array
     finished: jax.Array
     logprob: jax.Array
+    broken: jax.Array
     sampled: jax.Array
 
 
@@ -106,12 +107,13 @@ def begin(
 
 
 def result(rows: sampling.Rows) -> Sampled:
-    """Return of the rows what leaves the device."""
+    """Return the fields of rows that are copied to the host."""
     return Sampled(
         tokens=rows.tokens,
         length=rows.length,
         finished=rows.finished,
         logprob=rows.logprob,
+        broken=rows.broken,
         sampled=rows.sampled,
     )
 

@@ -14,6 +14,8 @@ class Model:
 
     params: Params
     config: ModelConfig
+    tokenizer: str | None = None
+    """Fingerprint of the tokenizer it was trained with; `None` where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class Rows:
     """`[B]` bool: ended by the end mark."""
     logprob: jax.Array
     """`[B]` float32: summed over the sampled tokens."""
+    broken: jax.Array
+    """`[B]` bool: some token at this place of the batch was drawn from logits that are not finite, be it one of a
+    dropped sequence; see `methods.draw`."""
     sampled: jax.Array
     """`[B]` int32: tokens drawn at this place of the batch, those of dropped sequences included."""
     room: jax.Array
@@ -50,9 +53,9 @@ class Rows:
     cache: cache.SuffixCache
 
     def fork(self, parent_B: jax.Array) -> Rows:
-        """Continue row `parent_B[b]` at place `b`; keys and token counts stay with the place."""
+        """Continue row `parent_B[b]` at place `b`; keys, token counts and `broken` stay with the place."""
         forked = jax.tree.map(lambda leaf: leaf[parent_B], self)
-        return dataclasses.replace(forked, keys=self.keys, sampled=self.sampled)
+        return dataclasses.replace(forked, keys=self.keys, sampled=self.sampled, broken=self.broken)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def start(
         done=unused_B | (room_B <= 0),
         finished=jnp.zeros((B,), bool),
         logprob=jnp.zeros((B,), jnp.float32),
+        broken=jnp.zeros((B,), bool),
         sampled=jnp.zeros((B,), jnp.int32),
         room=room_B,
         keys=keys_B,
@@ -168,6 +172,7 @@ def decode(
             done=rows.done | finished_B | (length_B > rows.room),
             sampled=rows.sampled + active_B.astype(jnp.int32),
             logprob=rows.logprob + jnp.where(active_B, logprob_B, 0.0),
+            broken=rows.broken | (active_B & jnp.isnan(logprob_B)),
             cache=suffix,
         )
         active_B = active_B & ~rows.done

@@ -114,7 +114,7 @@ class EngineOps:
         # Rows and readings go back to where they stood, but for their caches: what a rollout wrote there lies at and
         # past the ends of rows, where every slot is written again before it is read. So no cache is kept aside.
         back = SearchState(
-            rows=dataclasses.replace(state.rows, cache=there.rows.cache),
+            rows=dataclasses.replace(state.rows, cache=there.rows.cache, broken=there.rows.broken),
             reading=dataclasses.replace(state.reading, cache=there.reading.cache),
             verified=there.verified,
             ahead=state.ahead + rows.sampled - state.rows.sampled,
@@ -224,7 +224,8 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     """Run a strategy on every prompt; return the `strategy.n` final candidates of each, with step scores.
 
     Raises:
-        UserError: The engine has no verifier, or a prompt leaves no room for a solution.
+        UserError: The engine has no verifier, a prompt leaves no room for a solution, or a model's numbers are not
+            finite.
     """
     engine.require_verifier()
     engine.check_lengths(prompts, engine.sampler.max_tokens)
@@ -246,11 +247,12 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
         out = program(engine.policy, engine.verifier, batch, np.uint32(seed))
         scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.verified, out.ahead))
         places = {member: q for q, member in enumerate(members)}
-        for i, solutions in engine.solutions(out.rows, n, members):
+        for i, solutions in engine.solutions(out.rows, n, members, [prompt.id for prompt in prompts]):
             rows = range(places[i] * n, (places[i] + 1) * n)
             found[i] = [
                 dataclasses.replace(
-                    engine.with_scores(s, scores[row], int(verified[row])), tokens_lookahead=int(ahead[row])
+                    engine.with_scores(s, scores[row], int(verified[row]), prompts[i].id),
+                    tokens_lookahead=int(ahead[row]),
                 )
                 for row, s in zip(rows, solutions, strict=True)
             ]

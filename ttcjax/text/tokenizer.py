@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -19,13 +20,19 @@ from ttcjax.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+FILE = "tokenizer.model"
+"""Where the data stage writes its tokenizer, in its own folder."""
+
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 
 _SPACE_MARK = "\u2581"  # SentencePiece's stand-in for a space inside a piece
 _RESERVED_MARK = "\u2585"  # SentencePiece skips training lines that hold it
 _REPLACEMENT = "\ufffd"
+# Blanks in front, doubled and at the end; capitals, composed and decomposed letters, compatibility forms, controls.
+_PROBE = "  A\t\u00e9 e\u0301\ufb01\u2460\u3000\u00a0\u200b\x00\r "
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _BYTE_PIECES = 256
+_LONGEST_LINE = 1 << 16  # bytes
 _CONTROL_PIECES = 4
 
 
@@ -80,15 +87,18 @@ class SentencePieceTokenizer:
         model: Bytes of a serialized SentencePiece model, as written by `train`.
 
     Raises:
-        UserError: The bytes are no SentencePiece model, or one without byte fallback, padding as id 0,
-            or begin and end marks.
+        UserError: The bytes are no SentencePiece model, or one without byte fallback, padding as id 0, or begin and
+            end marks, or one that changes text.
     """
 
     def __init__(self, model: bytes):
         self._model = model
         self._processor = _processor(model)
         ids = range(self._processor.vocab_size())
-        self._bytes = [self._piece_bytes(i) for i in ids]
+        try:
+            self._bytes = [self._piece_bytes(i) for i in ids]
+        except ValueError as error:
+            raise UserError("the SentencePiece model is damaged, a piece is no text: copy the file again") from error
         byte_ids = {self._bytes[i]: i for i in ids if self._processor.is_byte(i)}
         if len(byte_ids) != _BYTE_PIECES:
             raise UserError("the SentencePiece model has no byte fallback; train it with ttcjax.text.tokenizer.train")
@@ -99,6 +109,14 @@ class SentencePieceTokenizer:
         self._fingerprint = hashlib.sha256(model).hexdigest()[:16]
         self._step_end_ids = (*(i for i in ids if self._bytes[i].endswith(b"\n")), self.eos_id)
         self._space_mark_ids = [byte_ids[bytes([b])] for b in _SPACE_MARK.encode()]
+        self._space_byte_id = byte_ids[b" "]
+        # Learned from text with hardly any blanks, a model has no piece for one.
+        self._knows_space = self._processor.encode(" ", out_type=int) != self._space_mark_ids
+        if self.decode(self.encode(_PROBE)) != _PROBE:
+            raise UserError(
+                "the SentencePiece model changes text before it encodes it (it normalises it, or adds or removes "
+                "spaces); train it with ttcjax.text.tokenizer.train"
+            )
 
     def _piece_bytes(self, piece_id: int) -> bytes:
         processor = self._processor
@@ -148,16 +166,27 @@ class SentencePieceTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, with no begin or end marks."""
         texts = [_SURROGATES.sub(_REPLACEMENT, text) for text in texts]
-        rows = self._processor.encode(texts, out_type=int, num_threads=1)
+        rows = self._encode(texts)
         for i, text in enumerate(texts):
             if _SPACE_MARK in text:
-                rows[i] = self._encode_around_space_marks(text)
+                # SentencePiece cannot tell a typed U+2581 from a space, so the character goes in as its bytes.
+                first, *rest = self._encode(text.split(_SPACE_MARK))
+                rows[i] = first + [i for part in rest for i in (*self._space_mark_ids, *part)]
         return rows
 
-    def _encode_around_space_marks(self, text: str) -> list[int]:
-        # SentencePiece cannot tell a typed U+2581 from a space, so the character goes in as its bytes.
-        first, *rest = self._processor.encode(text.split(_SPACE_MARK), out_type=int, num_threads=1)
-        return first + [i for part in rest for i in (*self._space_mark_ids, *part)]
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of texts in which U+2581 stands for a space."""
+        rows = self._processor.encode(texts, out_type=int, num_threads=1)
+        return rows if self._knows_space else [self._with_spaces(row) for row in rows]
+
+    def _with_spaces(self, ids: list[int]) -> list[int]:
+        """Return `ids` with a space where SentencePiece wrote the bytes of the character that it has in its place."""
+        first, found, i = self._space_mark_ids[0], [], 0
+        while i < len(ids):
+            space = ids[i] == first and ids[i : i + 3] == self._space_mark_ids
+            found.append(self._space_byte_id if space else ids[i])
+            i += 3 if space else 1
+        return found
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Return the text of `ids` without control marks.
@@ -187,12 +216,15 @@ def load(path: epath.PathLike) -> SentencePieceTokenizer:
     path = epath.Path(path)
     try:
         model = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise UserError(f"no tokenizer at {path}; run the data stage first") from error
+    except OSError as error:
+        raise UserError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
     try:
         return SentencePieceTokenizer(model)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        own = f"; in a run the data stage writes it anew once {path.parent} is moved away" * (path.name == FILE)
+        raise UserError(f"{path}: {error}{own}") from error
 
 
 def train(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokenizer:
@@ -233,7 +265,7 @@ def train(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokeniz
             split_by_whitespace=not config.merge_words,
             split_by_unicode_script=not config.merge_words,
             max_sentencepiece_length=64 if config.merge_words else 16,
-            max_sentence_length=1 << 16,
+            max_sentence_length=_LONGEST_LINE,
             shuffle_input_sentence=False,
             num_threads=1,
             pad_id=PAD_ID,
@@ -243,6 +275,11 @@ def train(texts: Iterable[str], config: TokenizerConfig) -> SentencePieceTokeniz
             minloglevel=2,
         )
     except RuntimeError as error:
+        if "sentences_.empty()" in str(error):
+            raise UserError(
+                f"no line of the training text can be used: lines of {_LONGEST_LINE} bytes or more, and those with "
+                "nothing but line ends, are passed over; cut the text into lines"
+            ) from error
         raise UserError(
             f"tokenizer.vocab_size={config.vocab_size} cannot hold {fixed} fixed pieces and the letters of the "
             f"training text; raise tokenizer.vocab_size or lower tokenizer.number_pieces"
@@ -262,8 +299,55 @@ def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
-    except RuntimeError as error:
-        raise UserError("not a SentencePiece model, or cut short; delete it and run the data stage again") from error
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter where an error's own text is damaged
+        raise UserError(f"the bytes are not a SentencePiece model but {_what(model)}") from error
     if processor.vocab_size() == 0:
-        raise UserError("the SentencePiece model is empty; delete it and run the data stage again")
+        raise UserError(f"the bytes are not a SentencePiece model but {_what(model)}")
     return processor
+
+
+def _what(data: bytes) -> str:
+    """Return what a file is that is no SentencePiece model, as far as its bytes tell, and what to do."""
+    give = "give the tokenizer.model that belongs to it"
+    if not data.strip(b"\0"):
+        return "zeros alone: copy the file again" if data else "none at all, the file is empty: copy it again"
+    if data.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer to the file: fetch the file itself with `git lfs pull`"
+    for start, kind in _KINDS.items():
+        if data.startswith(start):
+            return f"{kind}: {give}"
+    text = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] in (b"{", b"["):
+        return f"{_json_kind(text)}, which is not read here: {give}"
+    if text[:1] == b"<" and b"<html" in text[:1000].lower():
+        return "a web page, perhaps an error in place of a download: download the file again"
+    if re.match(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n", text):
+        return f"a tiktoken vocabulary, which is not read here: {give}"
+    if data.startswith(b"\n"):  # the first field of every SentencePiece model
+        return "perhaps the damaged or cut-off beginning of one: copy the file again"
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return f"something else: {give}"
+    return f"text: {give}"
+
+
+_KINDS = {
+    b"\x1f\x8b": "gzip-compressed data",
+    b"PK\x03\x04": "a zip archive, as PyTorch's weights are",
+    b"\x80": "a Python pickle",
+    b"GGUF": "GGUF weights",
+    b"\x89HDF": "an HDF5 file",
+    b"#version": "a list of merges",
+}
+
+
+def _json_kind(text: bytes) -> str:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return "JSON, cut off or damaged"
+    keys = set(content) if isinstance(content, dict) else set()
+    if "model" in keys and keys & {"added_tokens", "pre_tokenizer", "normalizer", "decoder"}:
+        return "a Hugging Face tokenizer.json"
+    return "a Hugging Face tokenizer_config.json" if "tokenizer_class" in keys else "JSON"
