@@ -57,7 +57,7 @@ def _sweep(args: argparse.Namespace) -> None:
         if args.json:
             print(json.dumps({"workdir": config.workdir, **plans.as_json(found)}, indent=2))
         else:
-            print("\n".join(plans.lines(found, sweeping.probe(found, _as_typed(args)))))
+            show.print_lines(plans.lines(found, sweeping.probe(found, _as_typed(args))))
         return
     if not args.part:
         show.print_report(sweeping.run(config, command=_as_typed(args))["report"]["result"], config.workdir)
@@ -66,10 +66,9 @@ def _sweep(args: argparse.Namespace) -> None:
     if "report" in records:
         show.print_report(records["report"]["result"], config.workdir)
     else:
-        print(
-            f"part {part} is done and waits for {', '.join(sweeping.waits_for(config)) or 'the report'}: the last part "
-            f"completes it, or `ttcjax sweep {_as_typed(args)}` once no part runs"
-        )
+        waits = ", ".join(sweeping.waits_for(config)) or "the report"
+        again = f"`ttcjax sweep {_as_typed(args)}` once no part runs"
+        show.print_lines([f"part {part} is done and waits for {waits}: the last part completes it, or {again}"])
 
 
 def _print_config(args: argparse.Namespace) -> None:
@@ -81,7 +80,7 @@ def _list(args: argparse.Namespace) -> None:
         raise UserError(f"no workdir {args.workdir}: `ttcjax run CONFIG --workdir {args.workdir}` makes it")
     for name, state, record in pipeline.states(args.workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
-        print(f"{name:12} {state:10} {detail}".rstrip())
+        show.print_lines([f"{name:12} {state:10} {detail}".rstrip()])
 
 
 def _solve(args: argparse.Namespace) -> None:
