@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.text import Text
 
 from ttcjax.eval import figures, tables
 from ttcjax.eval.optimal import CHOSEN
@@ -417,8 +418,8 @@ def render(claims: Sequence[dict[str, Any]], console: Console) -> None:
     styles = {"yes": "green", "no": "red", "undecided": "dim"}
     for claim in claims:
         shown, _, interval = seen(claim).partition(" (")
-        held = f"[{styles[claim['held']]}]{claim['held']}[/]"
-        table.add_row(f"{claim['claim']}, {claim['source']}", f"{shown}\n[dim]{interval.rstrip(')')}[/]", held)
+        held = Text(claim["held"], styles[claim["held"]])
+        table.add_row(f"{claim['claim']}, {claim['source']}", tables.two_lines(shown, interval.rstrip(")")), held)
     console.print(table)
 
 

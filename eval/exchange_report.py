@@ -25,6 +25,7 @@ from ttcjax.eval import exchange, figures, optimal, tables
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap
 from ttcjax.eval.ledger import Trained
+from ttcjax.text.terminal import Shown
 
 GROUPS = {"easy": (1, 2), "medium": (3,), "hard": (4, 5), "all": (1, 2, 3, 4, 5)}
 """Difficulty bins under one name; the paper does not say which bins its three names stand for."""
@@ -304,12 +305,10 @@ def render(found: dict[str, Any], console: Console) -> None:
             continue
         n, questions = list(cells["true_flops"]["questions"].items())[-1]
         upto = "any number of questions" if questions is None else f"up to {questions:,.0f} questions"
-        console.print(
-            f"{name}: in the FLOPs that training and answering took, {n} generations cost less for {upto}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"once and greedily the larger one is right in {larger:.1f}%, the smaller in {smaller:.1f}%")
+        text = f"{name}: in the FLOPs that training and answering took, {n} generations cost less for {upto}"
+        console.print(Shown(text), soft_wrap=True)
+    text = f"once and greedily the larger one is right in {larger:.1f}%, the smaller in {smaller:.1f}%"
+    console.print(Shown(text), soft_wrap=True)
 
 
 def csv_rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -12,14 +12,18 @@ from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import NullLocator
 
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.files import write_bytes
+from ttcjax.text.shown import shown
 
 # Okabe and Ito's palette: distinguishable with any colour vision, and ordered dark to light for print.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+FONT = "DejaVu Sans"
+"""It comes with Matplotlib, so that figures are the same everywhere."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -32,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.7,
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "ttcjax",  # equal figures become equal files
+    "font.family": FONT,
 }
 MUTED = "#666666"
 
@@ -49,6 +54,14 @@ def label(strategy: str) -> str:
     return ", ".join([kind, *values])
 
 
+def words(text: str) -> str:
+    """Return text of users for a figure: one line, what the font lacks as an escape, and no mathematics between `$`."""
+    glyphs = get_font(findfont(FONT))
+    text = shown(text, lines=False, holds=lambda char: glyphs.get_char_index(ord(char)) != 0)
+    # Matplotlib leaves lines out of legends whose names begin with an underscore.
+    return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
+
+
 def by_budget(accuracy: dict[str, Any]) -> dict[str, Any]:
     """Return the accuracies that are given by budget; those of revisions are given by selector."""
     return {name: cells for name, cells in accuracy.items() if all(key.isdigit() for key in cells)}
@@ -62,13 +75,15 @@ def band(axes: Axes, xs: Sequence[float], points: Iterable[dict[str, float]], co
         xs: A place a point.
         points: `mean`, `low` and `high` as shares.
         colour: Number of the line's colour and marker, from 0.
-        name: Of the line, in the legend.
+        name: Of the line, in the legend; text of users.
     """
     points = list(points)
     mean, low, high = (np.array([100 * point[key] for point in points]) for key in ("mean", "low", "high"))
     shade, marker = COLOURS[colour % len(COLOURS)], MARKERS[colour % len(MARKERS)]
     axes.fill_between(xs, low, high, color=shade, alpha=0.11, linewidth=0)
-    axes.plot(xs, mean, color=shade, marker=marker, markersize=4 if len(points) < 20 else 2, linewidth=1.6, label=name)
+    axes.plot(
+        xs, mean, color=shade, marker=marker, markersize=4 if len(points) < 20 else 2, linewidth=1.6, label=words(name)
+    )
 
 
 def powers_of_two(axes: Axes, ns: Sequence[int]) -> None:
@@ -117,7 +132,8 @@ def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
         axes.set_ylabel("accuracy (% of questions)")
         bottom, top = axes.get_ylim()
         axes.set_ylim(max(bottom, -0.5), max(top, 1.0))  # where nothing is right, the margins would reach below 0 %
-        axes.set_title(f"{summary['name']}: accuracy by strategy, {summary['questions']} questions, 95% intervals")
+        title = f"{summary['name']}: accuracy by strategy, {summary['questions']} questions, 95% intervals"
+        axes.set_title(words(title))
         _label_ends(axes, ends)
         return figure
 
@@ -213,7 +229,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     for index, height in zip(order, placed, strict=True):
         _, text, colour = ends[index]
         axes.annotate(
-            text,
+            words(text),
             (1.0, float(height)),
             xycoords=("axes fraction", "data"),
             xytext=(4, 0),

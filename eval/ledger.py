@@ -292,7 +292,7 @@ def figure(summary: dict[str, Any]) -> Figure:
         axes.set(
             xlabel="FLOPs of a question (2 a parameter and token, the verifier's included)",
             ylabel="accuracy (% of questions)",
-            title=f"{summary['name']}: accuracy by compute",
+            title=figures.words(f"{summary['name']}: accuracy by compute"),
         )
         figures.legend_below(drawn)
         return drawn

@@ -17,6 +17,7 @@ import pyarrow as pa
 from etils import epath
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.text import Text
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, rows, tables
@@ -296,10 +297,10 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _cell(point: dict[str, Any]) -> str:
+def _cell(point: dict[str, Any]) -> Text | str:
     if point["mean"] is None:
         return "n/a"
-    return f"{100 * point['mean']:.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
+    return tables.two_lines(f"{100 * point['mean']:.1f}", f"{100 * point['low']:.0f}..{100 * point['high']:.0f}")
 
 
 def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from ttcjax.eval import catalogue, claims, figures
+from ttcjax.eval.report_files import read_csv
+from ttcjax.text.shown import shown
 
 _MOST_ROWS = 40
 """Rows of a table of numbers on the page; the file beside it has all."""
@@ -102,12 +102,12 @@ def html(
     listed = []
     for anchor, title, _ in sections:
         inner = papers if anchor == "figures" else own if anchor == "diagnostics" else []
-        items = "".join(f'<li><a href="#figure-{escape(name)}">{escape(_short(name))}</a></li>' for name in inner)
+        items = "".join(f'<li><a href="#figure-{_text(name)}">{_text(_short(name))}</a></li>' for name in inner)
         listed.append(f'<li><a href="#{anchor}">{title}</a>{f"<ul>{items}</ul>" if items else ""}</li>')
     body = "".join(
         f'<section id="{anchor}"><h2>{title}</h2>{content}</section>\n' for anchor, title, content in sections
     )
-    name = escape(str(summary["name"]))
+    name = _text(summary["name"])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -116,6 +116,11 @@ def html(
         f'<nav aria-label="Contents"><h2>Contents</h2><ol>{"".join(listed)}</ol></nav>\n<main>\n{body}</main>\n'
         "</body>\n</html>\n"
     )
+
+
+def _text(value: object, *, lines: bool = False) -> str:
+    """Return text of anyone as HTML that shows it, see `ttcjax.text.shown`."""
+    return escape(shown(str(value), lines=lines))
 
 
 def _short(name: str) -> str:
@@ -129,7 +134,7 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     largest = budgets[-1]
     data = settings.get("data", {}).get("name", "")
     text = (
-        f"{summary['questions']} test questions{f' of {escape(str(data))}' if data else ''}, {summary['samples']} base "
+        f"{summary['questions']} test questions{f' of {_text(data)}' if data else ''}, {summary['samples']} base "
         f"samples each, {len(accuracy)} strategies at budgets of {budgets[0]} to {largest} generations. After Snell et "
         "al. 2024, Scaling LLM Test-Time Compute Optimally. Brackets and bands are 95% intervals over questions."
     )
@@ -170,7 +175,7 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         text_held = f"claims hold, {held['no']} do not, {held['undecided']} undecided"
         keys.append((f"{held['yes']} of {sum(held.values())}", text_held, None))
     items = "".join(
-        f"<li><b>{escape(value)}</b><span>{escape(what)}{_range(cell)}</span></li>" for value, what, cell in keys
+        f"<li><b>{_text(value)}</b><span>{_text(what)}{_range(cell)}</span></li>" for value, what, cell in keys
     )
     lost = (
         f'<p class="no">{summary["missing"]} results are missing and count as wrong: '
@@ -178,9 +183,7 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         if summary["missing"]
         else ""
     )
-    rows = [
-        [escape(figures.label(name)), *(_cell(cell) for cell in cells.values())] for name, cells in accuracy.items()
-    ]
+    rows = [[_text(figures.label(name)), *(_cell(cell) for cell in cells.values())] for name, cells in accuracy.items()]
     rows.append(["any right (pass@N)", *(_cell(cell) for cell in summary["pass_at_k"].values())])
     table = _table(["N =", *budgets], rows, "Accuracy in % by generation budget N, 95% intervals")
     return f'<p>{text}</p>{lost}<ul class="keys">{items}</ul>{table}'
@@ -192,8 +195,8 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
         return "<p>No claim can be judged from this run.</p>"
     rows = [
         [
-            escape(claim["claim"]),
-            f'<span class="{claim["held"]}">{claim["held"]}</span>',
+            _text(claim["claim"]),
+            f'<span class="{_text(claim["held"])}">{_text(claim["held"])}</span>',
             _seen(claim),
             _source(claim["source"], made),
         ]
@@ -201,7 +204,7 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
     ]
     table = _table(["claim", "held?", "seen here", "in the paper"], rows, words=True)
     return (
-        f'<p class="soft">{escape(claims.RULE)} A claim on which this run has no numbers is left out. '
+        f'<p class="soft">{_text(claims.RULE)} A claim on which this run has no numbers is left out. '
         f'All in <a href="claims.csv">claims.csv</a>.</p>{table}'
     )
 
@@ -209,31 +212,31 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
 def _source(source: str, made: Sequence[str]) -> str:
     """Return the name of a figure of the paper, as a link to ours where there is one."""
     name = catalogue.of_source(source, made)
-    text = escape(source)
-    return text if name is None else f'<a href="#figure-{escape(name)}">{text}</a>'
+    text = _text(source)
+    return text if name is None else f'<a href="#figure-{_text(name)}">{text}</a>'
 
 
 def _seen(claim: Mapping[str, Any]) -> str:
     value, _, interval = claims.seen(dict(claim)).partition(" (")
-    return f"<b>{escape(value)}</b><small>{escape(interval.rstrip(')'))}</small>"
+    return f"<b>{_text(value)}</b><small>{_text(interval.rstrip(')'))}</small>"
 
 
 def _figure(name: str, svg: bytes, files: Mapping[str, str]) -> str:
     found = catalogue.entry(name)
     title = name if found is None else found.title
-    number = f'<span class="number">{escape(found.number)}</span>' if found is not None and found.number else ""
+    number = f'<span class="number">{_text(found.number)}</span>' if found is not None and found.number else ""
     claim = ""
     if found is not None:
         who = "The paper" if found.number else "What to look for"
-        claim = f'<blockquote><p class="soft">{who}</p><p>{escape(found.claim)}</p></blockquote>'
+        claim = f'<blockquote><p class="soft">{who}</p><p>{_text(found.claim)}</p></blockquote>'
     names = [table for table in (found.tables if found is not None else ()) if table in files]
-    links = ", ".join(f'<a href="{escape(file)}">{escape(file)}</a>' for file in _beside(name, names))
+    links = ", ".join(f'<a href="{_text(file)}">{_text(file)}</a>' for file in _beside(name, names))
     source = base64.b64encode(svg).decode()
     alt = f"{title}, drawn" + (f" from the numbers of {' and '.join(f'{t}.csv' for t in names)}" if names else "")
     numbers = "".join(_numbers(table, files[table]) for table in names)
     return (
-        f'<article id="figure-{escape(name)}"><h3>{number}{escape(title)}</h3>{claim}'
-        f'<figure><div class="scroll"><img src="data:image/svg+xml;base64,{source}" alt="{escape(alt)}"></div>'
+        f'<article id="figure-{_text(name)}"><h3>{number}{_text(title)}</h3>{claim}'
+        f'<figure><div class="scroll"><img src="data:image/svg+xml;base64,{source}" alt="{_text(alt)}"></div>'
         f"<figcaption>Files: {links}</figcaption></figure>{numbers}</article>\n"
     )
 
@@ -244,13 +247,13 @@ def _beside(name: str, tables: Sequence[str]) -> list[str]:
 
 def _numbers(name: str, text: str) -> str:
     """Return a CSV file as a table to be unfolded: budgets side by side where it has them."""
-    lines = list(csv.reader(io.StringIO(text)))
-    header, rows = pivot(lines[0], lines[1:])
+    header, *lines = read_csv(text)
+    header, rows = pivot(header, lines)
     more = ""
     if len(rows) > _MOST_ROWS:
-        more = f'<p class="soft">The first {_MOST_ROWS} of {len(rows)} rows; all in {escape(name)}.csv.</p>'
+        more = f'<p class="soft">The first {_MOST_ROWS} of {len(rows)} rows; all in {_text(name)}.csv.</p>'
     table = _table([escape(cell) for cell in header], [[_split(cell) for cell in row] for row in rows[:_MOST_ROWS]])
-    return f"<details><summary>Numbers of {escape(name)}.csv</summary>{table}{more}</details>"
+    return f"<details><summary>Numbers of {_text(name)}.csv</summary>{table}{more}</details>"
 
 
 def pivot(header: Sequence[str], rows: Iterable[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
@@ -289,17 +292,18 @@ def _short_number(text: str) -> str:
 
 
 def _split(cell: str) -> str:
+    """Return a cell of a CSV file, where text is as it is shown already."""
     value, _, interval = cell.partition(" (")
     return escape(value) + (f"<small>{escape(interval.rstrip(')'))}</small>" if interval else "")
 
 
 def _not_made(drawn: Mapping[str, bytes]) -> str:
     rows = [
-        [escape(found.number or "of our own"), escape(found.title), escape(found.switch)]
+        [_text(found.number or "of our own"), _text(found.title), _text(found.switch)]
         for found in catalogue.FIGURES
         if found.name not in drawn
     ]
-    others = [[escape(number), escape(what), "(no figure of a report)"] for number, what in catalogue.OTHERS]
+    others = [[_text(number), _text(what), "(no figure of a report)"] for number, what in catalogue.OTHERS]
     return _table(["figure", "what it shows", "given by"], rows + others, words=True)
 
 
@@ -313,7 +317,7 @@ def _diagnostics(
         ["verifier: F1 of the first wrong step", _number(prm["first_error_f1"])],
         [
             "verifier: threshold of a wrong step",
-            f"{prm['first_error_threshold']:.2f} ({escape(prm['first_error_threshold_source'])})",
+            f"{prm['first_error_threshold']:.2f} ({_text(prm['first_error_threshold_source'])})",
         ],
         ["verifier: expected calibration error", _number(prm["ece"])],
         ["verifier: Brier score", _number(prm["brier"])],
@@ -326,11 +330,11 @@ def _diagnostics(
         lines = [["questions", *(str(level["count"]) for level in levels.values())]]
         lines.append(["pass@1", *(_cell(level["pass_at_1"]) for level in levels.values())])
         lines += [
-            [escape(figures.label(name)), *(_cell(level["accuracy"][name]) for level in levels.values())]
+            [_text(figures.label(name)), *(_cell(level["accuracy"][name]) for level in levels.values())]
             for name in names
         ]
         parts.append("<h3>By level of the data set</h3>")
-        parts.append(_table(["level", *levels], lines, "Accuracy in % at the largest budget"))
+        parts.append(_table(["level", *map(_text, levels)], lines, "Accuracy in % at the largest budget"))
     parts += [_figure(name, drawn[name], files) for name in own]
     parts.append(_examples(summary.get("over_optimisation", {}).get("examples", [])))
     parts.append(_revised(summary.get("revision", {}).get("examples", [])))
@@ -344,9 +348,10 @@ def _examples(found: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for example in found:
         title = f"{figures.label(example['strategy'])}, N = {example['n']}, question {example['question']}"
-        rows = [[f'<span class="text">{escape(text)}</span>', f"{score:.3f}"] for text, score in example["steps"]]
-        table = _table(["step", "score"], rows, escape(title))
-        parts.append(f'<div>{table}<p class="caption">The right answer is {escape(example["gold"])}.</p></div>')
+        steps = [(_text(text, lines=True), f"{score:.3f}") for text, score in example["steps"]]
+        rows = [[f'<span class="text">{text}</span>', score] for text, score in steps]
+        table = _table(["step", "score"], rows, _text(title))
+        parts.append(f'<div>{table}<p class="caption">The right answer is {_text(example["gold"])}.</p></div>')
     return f'<h3>Wrong answers that the verifier likes best</h3><div class="side">{"".join(parts)}</div>'
 
 
@@ -359,20 +364,20 @@ def _revised(found: Sequence[Mapping[str, Any]]) -> str:
         rows = [
             [
                 str(number),
-                f'<span class="text">{escape(answer["text"])}</span>',
+                f'<span class="text">{_text(answer["text"], lines=True)}</span>',
                 '<span class="yes">right</span>' if answer["correct"] else '<span class="no">wrong</span>',
                 _number(answer["score"]),
             ]
             for number, answer in enumerate(example["answers"], 1)
         ]
-        table = _table(["", "answer", "", "score"], rows, f"question {escape(example['question'])}", words=True)
-        parts.append(f'<div>{table}<p class="caption">The right answer is {escape(example["gold"])}.</p></div>')
+        table = _table(["", "answer", "", "score"], rows, f"question {_text(example['question'])}", words=True)
+        parts.append(f'<div>{table}<p class="caption">The right answer is {_text(example["gold"])}.</p></div>')
     return f'<h3>Revisions that turn an answer</h3><div class="side">{"".join(parts)}</div>'
 
 
 def _costs(summary: Mapping[str, Any]) -> str:
     seconds = summary.get("seconds", {})
-    rows = [[escape(stage), f"{value:.1f}"] for stage, value in seconds.items()]
+    rows = [[_text(stage), f"{value:.1f}"] for stage, value in seconds.items()]
     rows.append(["all stages", f"{sum(seconds.values()):.1f}"])
     rows.append(["of it compiling", f"{summary.get('compile_seconds', 0.0):.1f}"])
     parts = [_table(["stage", "seconds"], rows, "Time of each stage of this run")]
@@ -383,13 +388,13 @@ def _costs(summary: Mapping[str, Any]) -> str:
         cells = compute["per_question"]
         budgets = list(next(iter(cells.values())))
         lines = [
-            [escape(figures.label(name)), *(f"{cell['flops']:.3g}" for cell in by_budget.values())]
+            [_text(figures.label(name)), *(f"{cell['flops']:.3g}" for cell in by_budget.values())]
             for name, by_budget in cells.items()
         ]
         caption = "FLOPs of a question: two a parameter and token, the verifier's included"
         parts.append(_table(["N =", *budgets], lines, caption))
         lines = [
-            [escape(name), f"{model['params']:,}", f"{model['tokens']:,}", f"{model['flops']:.3g}"]
+            [_text(name), f"{model['params']:,}", f"{model['tokens']:,}", f"{model['flops']:.3g}"]
             for name, model in compute["training"].items()
         ]
         parts.append(_table(["model", "parameters", "tokens", "FLOPs"], lines, "Training: six a parameter and token"))
@@ -397,9 +402,9 @@ def _costs(summary: Mapping[str, Any]) -> str:
 
 
 def _settings(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    text = escape(json.dumps(settings, indent=2))
+    text = escape(json.dumps(settings, indent=2))  # ASCII, and controls are escapes already
     return (
-        f"<p>Config {escape(str(summary['name']))}, hash <code>{escape(str(summary['config_hash']))}</code>.</p>"
+        f"<p>Config {_text(summary['name'])}, hash <code>{_text(summary['config_hash'])}</code>.</p>"
         f"<details><summary>The resolved config</summary><pre>{text}</pre></details>"
     )
 

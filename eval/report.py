@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from rich.console import Console
+from rich.text import Text
 
 from ttcjax.config import ExperimentConfig, to_dict
 from ttcjax.eval import (
@@ -48,6 +49,7 @@ from ttcjax.eval.summary import (
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.runtime import records
+from ttcjax.text.terminal import Shown
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 """The keys of the summary that differ between two runs of the same config."""
@@ -190,17 +192,22 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
 
     prm = summary["prm"]
-    lines = [
-        "",
-        f"policy: pass@1 {summary['pass_at_1']:.3f}, {100 * summary['unparsable']:.1f}% of its answers unparsable",
-        f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE {_number(prm['ece'])}, first-error F1 "
-        f"{_number(prm['first_error_f1'])} (threshold {prm['first_error_threshold']:.2f}, "
-        f"{prm['first_error_threshold_source']})",
+    lines: list[Text | Shown] = [
+        Text(""),
+        Shown(
+            f"policy: pass@1 {summary['pass_at_1']:.3f}, {100 * summary['unparsable']:.1f}% of its answers unparsable"
+        ),
+        Shown(
+            f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE {_number(prm['ece'])}, first-error F1 "
+            f"{_number(prm['first_error_f1'])} (threshold {prm['first_error_threshold']:.2f}, "
+            f"{prm['first_error_threshold_source']})"
+        ),
     ]
     if summary["missing"]:
-        lines.append(f"[bold red]{summary['missing']} results are missing and count as wrong[/]: report/missing.csv")
+        missing = (f"{summary['missing']} results are missing and count as wrong", "bold red")
+        lines.append(Text.assemble(missing, ": report/missing.csv"))
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if "compute_optimal" in summary:
         optimal.render(summary, console)
         budget.render(summary["budget"], console)

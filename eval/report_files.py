@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,12 @@ from ttcjax.eval import (
     weak,
 )
 from ttcjax.files import write_bytes
+from ttcjax.text.shown import shown
+
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that a spreadsheet takes for a formula, in wide letters too: it would run what a model wrote. Tabs
+and line breaks, which some strip before they look, are escapes by then."""
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 class Files:
@@ -45,13 +52,29 @@ class Files:
         sink = io.StringIO()
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(header.split())
-        writer.writerows(lines)
+        writer.writerows(map(_csv_cell, line) for line in lines)
         self.tables[name] = sink.getvalue()
         write_bytes(self._out / f"{name}.csv", self.tables[name].encode())
 
     def figure(self, name: str, drawn: Figure) -> None:
         """Write `name.png` and `name.svg`."""
         self.figures[name] = figures.save(drawn, self._out, name)
+
+
+def _csv_cell(value: Any) -> Any:
+    """Return what a cell holds: numbers as they are, text as it is shown, after an apostrophe where it is a formula."""
+    if not isinstance(value, str):
+        return value
+    text = shown(value, lines=False)
+    return f"'{text}" if _FORMULA.match(text.lstrip("'")) and not _NUMBER.fullmatch(text) else text
+
+
+def read_csv(text: str) -> list[list[str]]:
+    """Return the cells of a table's file, its header first, without the apostrophes before formulas."""
+    return [
+        [cell[1:] if cell.startswith("'") and _FORMULA.match(cell.lstrip("'")) else cell for cell in row]
+        for row in csv.reader(io.StringIO(text))
+    ]
 
 
 def write_tables(summary: dict[str, Any], files: Files) -> None:

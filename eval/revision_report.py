@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from ttcjax.eval import figures, revisions, tables
+from ttcjax.text.terminal import Shown
 
 EXAMPLES = (2, 1)
 """Chains that are shown: in which a wrong answer becomes right, and the other way round."""
@@ -80,12 +81,11 @@ def render(revision: dict[str, Any], accuracy: dict[str, Any], console: Console)
     for what, turn in (("right", "right_to_wrong"), ("wrong", "wrong_to_right")):
         share = revision[turn]
         if share["mean"] is not None:
-            console.print(
+            text = (
                 f"of {what} answers {100 * share['mean']:.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}] "
-                f"turn {'wrong' if what == 'right' else 'right'} at the next step",
-                highlight=False,
-                soft_wrap=True,
+                f"turn {'wrong' if what == 'right' else 'right'} at the next step"
             )
+            console.print(Shown(text), soft_wrap=True)
 
 
 def _render_bins(revision: dict[str, Any], console: Console) -> None:

@@ -8,31 +8,41 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from ttcjax.text.terminal import SafeTable, Shown
+
 
 def table(title: str, columns: Sequence[str]) -> Table:
-    """Return an empty table with its first column for names and the others for numbers."""
+    """Return an empty table with its first column for names and the others for numbers.
+
+    Strings in it are shown as text of anyone; what is styled is given as Rich's own text.
+    """
     # A title wider than its table would be broken into lines as narrow as the table.
-    name = Text(f"\n{title}", no_wrap=True, overflow="ignore")
-    found = Table(title=name, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    found = SafeTable(title_justify="left", box=None, padding=(0, 1, 0, 0))
+    found.title = Shown(f"\n{title}", wrap=False)  # type: ignore[assignment]  # It is rendered as all else.
     found.add_column(columns[0])
     for column in columns[1:]:
         found.add_column(column, justify="right", no_wrap=True)
     return found
 
 
-def cell(point: dict[str, float]) -> str:
+def two_lines(first: str, second: str, style: str = "") -> Text:
+    """Return numbers with others below them, smaller in weight."""
+    return Text.assemble((first, style), "\n", (second, f"{style} dim"))
+
+
+def cell(point: dict[str, float]) -> Text:
     """Return an estimate in % with its interval below it."""
-    return f"{100 * point['mean']:.1f}\n[dim]{100 * point['low']:.0f}-{100 * point['high']:.0f}[/]"
+    return two_lines(f"{100 * point['mean']:.1f}", f"{100 * point['low']:.0f}-{100 * point['high']:.0f}")
 
 
-def difference_cell(point: dict[str, Any]) -> str:
+def difference_cell(point: dict[str, Any]) -> Text:
     """Return a difference in points with its interval below it, bold where that holds no zero."""
-    text = f"{100 * point['mean']:+.1f}\n[dim]{100 * point['low']:.0f}..{100 * point['high']:.0f}[/]"
+    interval = f"{100 * point['low']:.0f}..{100 * point['high']:.0f}"
     clear = point["low"] > 0 or point["high"] < 0
-    return f"[bold]{text}[/]" if clear else text
+    return two_lines(f"{100 * point['mean']:+.1f}", interval, "bold" if clear else "")
 
 
-def saved_cell(point: dict[str, Any]) -> str:
+def saved_cell(point: dict[str, Any]) -> Text:
     """Return how many times the compute another needs, with its interval below it; see `optimal.compute_saved`."""
     sign = "" if point["reached"] else "> "
-    return f"{sign}{point['times']:.1f}\n[dim]{point['low']:.1f}-{point['high']:.1f}[/]"
+    return two_lines(f"{sign}{point['times']:.1f}", f"{point['low']:.1f}-{point['high']:.1f}")

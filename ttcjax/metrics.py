@@ -17,9 +17,11 @@ from typing import Any, Generic, SupportsFloat, TypeVar
 
 import jax
 from etils import epath
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from ttcjax.text import terminal
+from ttcjax.text.shown import shown
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +130,7 @@ class Progress(Generic[T]):
         self._compiling = CompileClock()
         self._logged: tuple[int, str] | None = None
         self._bar: RichProgress | None = None
+        self._encoding = "utf-8"
 
     def __iter__(self) -> Iterator[T]:
         with self:
@@ -139,16 +142,18 @@ class Progress(Generic[T]):
         self._start = self._last_line = time.monotonic()
         self._compiling = CompileClock()
         if sys.stderr.isatty():
+            console = terminal.console(stderr=True)
+            self._encoding = console.encoding
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(stderr=True),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=console,
             )
-            self._task = self._bar.add_task(self._description, total=self._total, rate="", note="")
+            self._task = self._bar.add_task(self._shown(self._description), total=self._total, rate="", note="")
             self._bar.start()
         return self
 
@@ -158,12 +163,14 @@ class Progress(Generic[T]):
         self._note = note or self._note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=self._done, rate=f"{self._rate(now):.3g}/s", note=self._note, refresh=False
-            )
+            rate, note = f"{self._rate(now):.3g}/s", self._shown(self._note)
+            self._bar.update(self._task, completed=self._done, rate=rate, note=note, refresh=False)
         elif now - self._last_line >= self._interval:
             self._last_line = now
             self._log(now)
+
+    def _shown(self, text: str) -> str:
+        return shown(text, lines=False, holds=self._encoding)
 
     def skip(self, count: int) -> None:
         """Count items that an earlier run has done: they are shown, but not part of the rate."""

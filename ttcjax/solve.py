@@ -216,8 +216,8 @@ def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
         return None
     lowest, count = familiar.known[0], len(familiar.known)
     return (
-        "this question is unlike those that the policy was trained on, and the answer is worth little (its tokens have "
-        f"log-probability {familiar.likelihood(tokens):.1f} among theirs; in {count} validation questions {lowest:.1f} or "
+        "this question is unlike those that the policy was trained on, and its answer is worth little (log-probability "
+        f"{familiar.likelihood(tokens):.1f} a token by their trigrams; {count} validation questions have {lowest:.1f} or "
         "more)"
     )
 

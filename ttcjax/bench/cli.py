@@ -214,9 +214,10 @@ def _print(rows: list[Row]) -> None:
 
 def _console() -> Console:
     """Return where tables go; in a file or a pipe they are as wide as they need to be."""
-    from rich.console import Console
+    from ttcjax.text import terminal
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
+    console.soft_wrap = True
     if not console.is_terminal:
         console.width = 200
     return console

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import shlex
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ from ttcjax.cli import parser, show
 from ttcjax.cli.overrides import load_config, override
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def _config_of(args: argparse.Namespace) -> ExperimentConfig:
@@ -36,7 +39,7 @@ def _print_plan(config: ExperimentConfig, args: argparse.Namespace, only: str | 
     if args.json:
         print(json.dumps({"workdir": config.workdir, "stages": [dataclasses.asdict(one) for one in found]}, indent=2))
     else:
-        print("\n".join(dry_run.lines(found)))
+        show.print_lines(dry_run.lines(found))
 
 
 def _as_typed(args: argparse.Namespace) -> str:
@@ -73,7 +76,7 @@ def _sweep(args: argparse.Namespace) -> None:
         if args.json:
             print(json.dumps({"workdir": config.workdir, **plans.as_json(found)}, indent=2))
         else:
-            print("\n".join(plans.lines(found, sweeping.probe(found, _as_typed(args)))))
+            show.print_lines(plans.lines(found, sweeping.probe(found, _as_typed(args))))
         return
     if not args.part:
         show.print_report(sweeping.run(config, command=_as_typed(args))["report"]["result"], config.workdir)
@@ -82,10 +85,9 @@ def _sweep(args: argparse.Namespace) -> None:
     if "report" in records:
         show.print_report(records["report"]["result"], config.workdir)
     else:
-        print(
-            f"part {part} is done and waits for {', '.join(sweeping.waits_for(config)) or 'the report'}: the last part "
-            f"completes it, or `ttcjax sweep {_as_typed(args)}` once no part runs"
-        )
+        waits = ", ".join(sweeping.waits_for(config)) or "the report"
+        again = f"`ttcjax sweep {_as_typed(args)}` once no part runs"
+        show.print_lines([f"part {part} is done and waits for {waits}: the last part completes it, or {again}"])
 
 
 def _print_config(args: argparse.Namespace) -> None:
@@ -95,7 +97,7 @@ def _print_config(args: argparse.Namespace) -> None:
 def _list(args: argparse.Namespace) -> None:
     for name, state, record in pipeline.states(args.workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
-        print(f"{name:12} {state:10} {detail}".rstrip())
+        show.print_lines([f"{name:12} {state:10} {detail}".rstrip()])
 
 
 def _solve(args: argparse.Namespace) -> None:
@@ -105,9 +107,13 @@ def _solve(args: argparse.Namespace) -> None:
     if args.overrides:
         sampler = override(config_of(args.workdir, args.strategy), json.loads(args.overrides), "ttcjax solve").sampler
     if is_revising(args.strategy):
-        show.print_revised(solve_by_revising(args.question, args.workdir, args.strategy, args.seed, sampler))
+        solved = solve_by_revising(args.question, args.workdir, args.strategy, args.seed, sampler)
+        show.print_revised(solved)
     else:
-        show.print_solved(solve(args.question, args.workdir, args.strategy, args.seed, sampler))
+        solved = solve(args.question, args.workdir, args.strategy, args.seed, sampler)
+        show.print_solved(solved)
+    if solved.warning:
+        logger.warning("%s", solved.warning)
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -11,9 +11,11 @@ import re
 import runpy
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ttcjax.config import ConfigError, ExperimentConfig
 from ttcjax.errors import UserError
+from ttcjax.text.shown import one_line, shown
 
 
 def load_config(path: str) -> ExperimentConfig:
@@ -60,9 +62,9 @@ def override(config: ExperimentConfig, arguments: Sequence[str], prog: str = "tt
         with contextlib.nullcontext() if asks_help else contextlib.redirect_stderr(box):
             changed, unknown = tyro.cli(
                 ExperimentConfig,
-                prog=prog,
+                prog=one_line(prog),
                 args=list(arguments),
-                default=config,
+                default=_as_shown(config) if asks_help else config,
                 return_unknown_args=True,
                 use_underscores=True,
                 config=(tyro.conf.FlagConversionOff,),
@@ -74,6 +76,18 @@ def override(config: ExperimentConfig, arguments: Sequence[str], prog: str = "tt
     if unknown:
         raise ConfigError(_unknown_setting(unknown[0]))
     return changed
+
+
+def _as_shown(value: Any) -> Any:
+    """Return a config whose text can be printed, for the help that prints it."""
+    if isinstance(value, str):
+        return shown(value, lines=False)
+    if isinstance(value, tuple):
+        return tuple(map(_as_shown, value))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **{name: _as_shown(part) for name, part in fields.items()})
 
 
 def _reason(box: str) -> str:

@@ -22,11 +22,13 @@ from ttcjax.cli import commands, parser
 from ttcjax.config import ConfigError
 from ttcjax.errors import UserError
 from ttcjax.runtime import faults, stop
+from ttcjax.text import shown
 
 
 def entry() -> int:
     """Run as a program: `main` in a process that takes its memory in large pages."""
     _take_large_pages()
+    sys.excepthook = shown.excepthook
     return main()
 
 
@@ -48,6 +50,7 @@ def _take_large_pages() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    shown.protect_output()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, distributed = _take(arguments, "--debug"), _take(arguments, "--distributed")
     try:
@@ -82,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(message: str, status: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(f"ttcjax: {' '.join(message.split())}", file=sys.stderr)
+        print(shown.block(traceback.format_exc()), end="", file=sys.stderr)
+    print(f"ttcjax: {shown.one_line(message)}", file=sys.stderr)
     return status
 
 
@@ -96,7 +99,7 @@ def _take(arguments: list[str], flag: str) -> bool:
 
 
 def _start_logging() -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(level=logging.WARNING, handlers=[shown.log_handler()])
     logging.getLogger("ttcjax").setLevel(logging.INFO)
 
 
