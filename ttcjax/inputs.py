@@ -79,7 +79,7 @@ def _with_samples(config: ExperimentConfig, workdir: epath.Path) -> ExperimentCo
 def _recorded(folder: epath.Path, stage: str, table: str) -> dict[str, Any]:
     """Return the settings with which a stage of this workdir was completed, an empty table where it was not."""
     record = records.read_complete(folder)
-    return record["config"].get(table, {}) if record is not None and record.get("stage") == stage else {}
+    return record.get("config", {}).get(table, {}) if record is not None and record.get("stage") == stage else {}
 
 
 def _same(before: str | None, now: str | None) -> bool:

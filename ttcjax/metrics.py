@@ -20,6 +20,7 @@ from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from ttcjax.runtime import stop
 from ttcjax.text import terminal
 from ttcjax.text.shown import shown
 
@@ -158,7 +159,12 @@ class Progress(Generic[T]):
         return self
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Say that `count` more items are done; `note` is shown beside the numbers."""
+        """Say that `count` more items are done; `note` is shown beside the numbers.
+
+        Raises:
+            Stopped: A stop has been asked for; see `ttcjax.runtime.stop.check`.
+        """
+        stop.check()
         self._done += count
         self._note = note or self._note
         now = time.monotonic()

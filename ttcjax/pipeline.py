@@ -21,7 +21,6 @@ from typing import Any
 from etils import epath
 
 from ttcjax import config as config_lib
-from ttcjax import inputs
 from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
@@ -81,7 +80,8 @@ def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
     Raises:
         UserError: A path, a list or a strategy cannot be used, or an input has changed.
     """
-    from ttcjax.search import registry  # imports jax, which reading this module does not need
+    from ttcjax import inputs  # imports pyarrow, which reading this module does not need
+    from ttcjax.search import registry  # imports jax
 
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = resolve_workdir(config.workdir)

@@ -217,8 +217,8 @@ def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
     lowest, count = familiar.known[0], len(familiar.known)
     return (
         "this question is unlike those that the policy was trained on, and its answer is worth little (log-probability "
-        f"{familiar.likelihood(tokens):.1f} a token by their trigrams; {count} validation questions have {lowest:.1f} or "
-        "more)"
+        f"{familiar.likelihood(tokens):.1f} a token by their trigrams; all {count} validation questions have "
+        f"{lowest:.1f} or more)"
     )
 
 

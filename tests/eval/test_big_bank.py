@@ -11,6 +11,7 @@ from etils import epath
 
 from ttcjax import parquet
 from ttcjax.eval import rows
+from ttcjax.testing import folders
 
 QUESTIONS, SAMPLES, SHARD = 500, 2048, 25
 SECONDS, BYTES = 60, 4e9
@@ -108,6 +109,7 @@ def write_bank(folder, rng):
                 for i in range(SAMPLES)
             ]
         parquet.write_shard(parquet.shard_path(folder, number), found, rows.SCHEMA)
+    folders.complete(folder)
     return chance
 
 

@@ -16,6 +16,7 @@ from ttcjax.config import ORMConfig
 from ttcjax.errors import UserError
 from ttcjax.eval import outcome, rescore
 from ttcjax.eval.estimators import pass_at_k
+from ttcjax.testing import folders
 
 WITH_ORM = dataclasses.replace(CONFIG, orm=ORMConfig(base=True))
 
@@ -33,6 +34,7 @@ def write_scores(workdir, found):
     half = len(found) // 2
     for number, piece in enumerate((found[:half], found[half:])):
         parquet.write_shard(parquet.shard_path(workdir / "rescore", number), piece, rescore.SCHEMA)
+    folders.complete(workdir / "rescore")
 
 
 @pytest.fixture
@@ -111,5 +113,5 @@ def test_scores_find_their_rows(judged):
 def test_a_sample_without_a_score_is_refused(judged):
     workdir, bank = judged
     write_scores(workdir, scored(bank, lambda row: [0.5])[2:])
-    with pytest.raises(UserError, match=r"lacks scores of 2 of 160 samples: delete it and run again"):
+    with pytest.raises(UserError, match=r"lacks scores of 2 of 160 samples: move it away and run again"):
         run(workdir, WITH_ORM)

@@ -54,7 +54,7 @@ def test_lines_stand_beside_their_rows(tables):
         places = [table.num_rows - 1, 0, table.num_rows // 2, 0]
         assert over.texts_at(workdir / name, places) == [texts[i] for i in places]
     shard_path(workdir / "bank", 0).unlink()
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="does not exist"):
         over.with_lines(bank, workdir / "bank")
 
 

@@ -18,6 +18,7 @@ from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
+from ttcjax.eval.sweep import cell_name
 from ttcjax.select import choose_one
 from ttcjax.testing import folders
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
@@ -75,10 +76,10 @@ def write(workdir, bank, search):
     half = len(bank) // 2
     parquet.write_shard(parquet.shard_path(workdir / "bank", 0), bank[:half], rows.SCHEMA)
     parquet.write_shard(parquet.shard_path(workdir / "bank", 1), bank[half:], rows.SCHEMA)
+    folders.complete(workdir / "bank", stage="bank")
     for (strategy, n), found in search.items():
-        parquet.write_shard(
-            parquet.shard_path(workdir / "search" / f"{strategy.replace(':', '_')}_{n}", 0), found, rows.SCHEMA
-        )
+        parquet.write_shard(parquet.shard_path(workdir / "search", 0, f"{cell_name(strategy)}_{n}"), found, rows.SCHEMA)
+    folders.complete(workdir / "search")
 
 
 @pytest.fixture
@@ -179,9 +180,11 @@ def test_differences_behind_claims_are_those_of_the_means(workdir):
 def test_the_exchange_is_fed_with_what_was_measured(workdir):
     """A larger model that is right where its number is even, and answers in 10 tokens after prompts of 5."""
     one = [row for row in make_rows()[0] if row["sample"] == 0]
-    larger = [row | {"correct": i % 2 == 0} for i, row in enumerate(one)]
+    one = [row | {"strategy": "greedy:policy"} for row in one]
+    larger = [row | {"correct": i % 2 == 0, "strategy": "greedy:larger"} for i, row in enumerate(one)]
     for number, found in enumerate((one, larger)):
         parquet.write_shard(parquet.shard_path(workdir / "greedy", number), found, rows.SCHEMA)
+    folders.complete(workdir / "greedy")
     bank, search = (rows.read_folder(workdir / name) for name in ("bank", "search"))
     measured = summary_lib.measure(CONFIG, bank, search)
     ease = measured.ease("last")["oracle"]
@@ -218,7 +221,7 @@ def test_a_second_run_differs_in_its_times_only(workdir):
     second = run(workdir)
     assert without_times(first) == without_times(second)
     assert files == files_without_times(workdir)
-    assert set(first["seconds"]) == {"report"}
+    assert set(first["seconds"]) == {"bank", "search", "report"}
     assert first["peak_rss_bytes"] > 1 << 20
 
 
@@ -300,7 +303,11 @@ def test_times_are_those_of_the_current_stages(workdir):
     for name, (seconds, compiling, memory) in stages.items():
         folders.complete(workdir / name, seconds=seconds, compile_seconds=compiling, peak_rss_bytes=memory)
     summary = run(workdir)
-    assert {k: v for k, v in summary["seconds"].items() if k != "report"} == {"bank": 5.0, "policy": 10.0}
+    assert {k: v for k, v in summary["seconds"].items() if k != "report"} == {
+        "bank": 5.0,
+        "policy": 10.0,
+        "search": 1.0,
+    }
     assert (summary["compile_seconds"], summary["peak_rss_bytes"]) == (5.5, 1 << 50)
 
 
@@ -328,7 +335,7 @@ def test_a_data_set_without_step_truth_or_searches_is_reported_too(tmp_path):
 def test_incomplete_results_are_refused_with_the_fix(tmp_path):
     bank, search = make_rows()
     workdir = epath.Path(tmp_path / "a")
-    with pytest.raises(UserError, match=r"bank holds no results"):
+    with pytest.raises(UserError, match=r"run the bank stage first"):
         run(workdir)
     write(workdir, bank, {k: v for k, v in search.items() if k != ("beam:width=4", 8)})
     with pytest.raises(UserError, match=r"no rows of beam:width=4 at budget 8"):

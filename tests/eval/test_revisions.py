@@ -158,7 +158,7 @@ def test_rows_that_do_not_fit_are_said_so(change):
         "twice": pa.concat_tables([table, table.slice(0, 1)]),
         "too long": markov_chains(np.random.default_rng(0), 3, [3, 1]),
     }[change]
-    with pytest.raises(UserError, match="delete their folder"):
+    with pytest.raises(UserError, match="move their folder away"):
         AnswerChains.from_table(table, [2, 1])
 
 

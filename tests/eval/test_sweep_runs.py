@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
-from ttcjax import compute, pipeline, stages, sweeping
+from ttcjax import compute, inputs, pipeline, stages, sweeping
+from ttcjax import config as config_lib
 from ttcjax.config import (
     ChainsConfig,
     DataConfig,
@@ -26,6 +27,7 @@ from ttcjax.config import (
     SamplerConfig,
     SweepConfig,
 )
+from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
@@ -171,14 +173,21 @@ def models(config, scripted, tiny, tmp_path, monkeypatch):
     def make(name: str, **changes) -> ExperimentConfig:
         workdir = tmp_path / name
         found = dataclasses.replace(config, workdir=str(workdir), **changes)
+        loader.prepare(found.data, workdir / "data")
+        lengths = {split: np.ones(1, np.int64) for split in loader.SPLITS}  # All fit.
+        np.savez(workdir / "data" / loader.LENGTHS_FILE, **lengths)  # type: ignore[arg-type]
+        tiny.tokenizer.save(epath.Path(workdir / "data" / "tokenizer.model"))
+        given, found = found, inputs.resolved(found, epath.Path(workdir))
         for stage in stages.STAGES:
             if stage.name not in (*sweeping.NAMES, "report") and stage.wanted(found):
                 sizes = {"params": PARAMS.get(stage.name, 1), "tokens_seen": 10}
                 if stage.name == "orm":
                     sizes = {v: {"params": PARAMS[f"orm/{v}"], "tokens_seen": 10} for v in found.orm.variants}
-                folders.complete(workdir / stage.name, fingerprint=stages.fingerprint(stage, found), result=sizes)
-        tiny.tokenizer.save(epath.Path(workdir / "data" / "tokenizer.model"))
-        return found
+                for name in set(stage.writes) & {"best"}:
+                    (workdir / stage.name / name).mkdir(parents=True)
+                fingerprint, settings = stages.fingerprint(stage, found), config_lib.to_dict(found)
+                folders.complete(workdir / stage.name, fingerprint=fingerprint, config=settings, result=sizes)
+        return given
 
     yield make
     sys.modules.pop("toy_report", None)

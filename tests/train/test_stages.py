@@ -32,6 +32,7 @@ from ttcjax.eval.rows import SCHEMA
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.parquet import read_shard, shard_path
+from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train import larger, policy, prm
 
@@ -71,6 +72,7 @@ def _write_labels(config, workdir, questions=10):
     table = pa.table(columns)
     pq.write_table(table.slice(0, 8), workdir / "labels" / "shard-00000.parquet")
     pq.write_table(table.slice(8), workdir / "labels" / "shard-00001.parquet")
+    folders.complete(workdir / "labels")
 
 
 def _write_questions(folder):
@@ -142,7 +144,7 @@ def test_greedy_answers_are_the_likeliest_token_each_time(trained, with_larger):
     workdir, _, _ = trained
     config, _ = with_larger
     found = greedy.run(config, workdir, workdir / "greedy")
-    assert found == {"questions": 20, "shards": 2}
+    assert found == {"questions": 20, "shards": 2, "files": ["shard-00000.parquet", "shard-00001.parquet"]}
     task, splits = loader.load(config.data, workdir / "data")
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     for number, stage in enumerate(greedy.MODELS):
@@ -240,17 +242,17 @@ def test_one_question_is_too_few():
 
 def test_missing_labels_name_the_stage(tmp_path):
     with pytest.raises(UserError, match="run the labels stage first"):
-        prm.read_labels(epath.Path(tmp_path))
+        prm.read_labels(epath.Path(tmp_path / "labels"))
 
 
 def test_a_truncated_labels_file_is_one_line(trained, tmp_path):
     workdir, _, _ = trained
     data = (workdir / "labels" / "shard-00000.parquet").read_bytes()
-    (tmp_path / "shard-00000.parquet").write_bytes(data[: len(data) // 2])
-    with pytest.raises(
-        UserError, match=r"shard-00000.parquet is corrupt or truncated: delete .* and run again"
-    ) as error:
-        prm.read_labels(epath.Path(tmp_path))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "shard-00000.parquet").write_bytes(data[: len(data) // 2])
+    folders.complete(tmp_path / "labels")
+    with pytest.raises(UserError, match=r"shard-00000.parquet is damaged \(corrupt or cut short\)") as error:
+        prm.read_labels(epath.Path(tmp_path / "labels"))
     assert "\n" not in str(error.value)
 
 
