@@ -326,3 +326,9 @@ def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, sample
         found = engine.sample(others, N, SEED + 1)
         engine.score(others, found)
     assert clock.compilations == 0
+
+
+def test_filtered_samples_do_not_depend_on_devices(tiny, prompts):
+    """Each device looks for ties in its own rows."""
+    one, eight = (tiny.engine(devices=d, top_k=5, top_p=0.9).sample(prompts, 2, SEED) for d in (1, 8))
+    assert_same(eight, one)

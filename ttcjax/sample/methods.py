@@ -67,21 +67,23 @@ def _first(order_BV: jax.Array, size: Callable[[jax.Array], jax.Array], enough: 
         return jnp.where(size(order_BV >= raised_B[:, None]) >= enough, raised_B, limit_B)
 
     limit_B1 = jax.lax.fori_loop(0, 32, lower, jnp.full((B,), -(2**31), jnp.int32))[:, None]
-    above_BV, tied_BV = order_BV > limit_B1, order_BV == limit_B1
     ids_1V = jnp.arange(V, dtype=jnp.int32)[None]
     bits = (V - 1).bit_length()
+
+    def kept(last_B: jax.Array) -> jax.Array:
+        # Written out at each use: masks that are held in memory would be arrays of the size of the logits.
+        return (order_BV > limit_B1) | ((order_BV == limit_B1) & (ids_1V <= last_B[:, None]))
 
     def further(i: jax.Array, last_B: jax.Array) -> jax.Array:
         # The last of the tied ids is the greatest that is not enough without itself.
         raised_B = last_B | (jnp.int32(1) << (bits - 1 - i))
-        return jnp.where(size(above_BV | (tied_BV & (ids_1V < raised_B[:, None]))) >= enough, last_B, raised_B)
+        return jnp.where(size(kept(raised_B - 1)) >= enough, last_B, raised_B)
 
-    def cut(_: None) -> jax.Array:
-        last_B = jax.lax.fori_loop(0, bits, further, jnp.zeros((B,), jnp.int32))
-        return above_BV | (tied_BV & (ids_1V <= last_B[:, None]))
+    def search(_: None) -> jax.Array:
+        return jax.lax.fori_loop(0, bits, further, jnp.zeros((B,), jnp.int32))
 
-    some_tied = (tied_BV.sum(axis=-1, dtype=jnp.int32) > 1).any()
-    return jax.lax.cond(some_tied, cut, lambda _: above_BV | tied_BV, None)
+    some_tied = ((order_BV == limit_B1).sum(axis=-1, dtype=jnp.int32) > 1).any()
+    return kept(jax.lax.cond(some_tied, search, lambda _: jnp.full((B,), V, jnp.int32), None))
 
 
 _BLOCK = 128
