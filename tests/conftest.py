@@ -68,6 +68,11 @@ class TinyModels:
 @pytest.fixture(scope="session")
 def tiny() -> TinyModels:
     """A policy and verifiers of two layers, weights drawn at random, that often end steps and solutions."""
+    return make_tiny()
+
+
+def make_tiny() -> TinyModels:
+    """Return what `tiny` holds, in processes that tests start too."""
     from ttcjax.config import ModelConfig, TokenizerConfig
     from ttcjax.data import procmath
     from ttcjax.model.params import spec

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import grain
-import jax
 import numpy as np
 
 from ttcjax.errors import UserError
@@ -280,16 +279,16 @@ def train_batches(
 ) -> grain.DatasetIterator[Batch]:
     """Return an endless iterator over batches, its order decided by `seed` alone.
 
-    Every epoch holds each row once, in a new order; batches run on over the end of an epoch. Each process
-    gets its share of every batch, `batch_size / process count` rows.
+    Every epoch holds each row once, in a new order; batches run on over the end of an epoch. Where several processes
+    train together each draws all rows, of which its devices take theirs: rows are cheap, and no number of processes
+    then changes what stands where in a batch, nor the place that a checkpoint keeps.
 
     Raises:
         UserError: Every example is longer than `seq_len`.
     """
     rows = grain.MapDataset.source(PackedRows(examples, seq_len)).shuffle(seed=seed % 2**32).repeat(_EPOCHS)
-    local = rows[jax.process_index() :: jax.process_count()].batch(batch_size // jax.process_count())
     # Rows are slices of arrays in memory: a batch takes 2 ms, which passes while the device is at work.
-    return iter(local.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
+    return iter(rows.batch(batch_size).to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))
 
 
 def valid_batches(examples: Sequence[TokenExample], *, batch_size: int, seq_len: int) -> list[Batch]:
@@ -302,8 +301,14 @@ def valid_batches(examples: Sequence[TokenExample], *, batch_size: int, seq_len:
     batches = []
     for start in range(0, len(rows), batch_size):
         taken = [rows[i] for i in range(start, min(start + batch_size, len(rows)))]
-        padding = {key: np.zeros_like(values) for key, values in taken[0].items()}
-        taken += [padding] * (batch_size - len(taken))
-        local = taken[jax.process_index() :: jax.process_count()]
-        batches.append({key: np.stack([row[key] for row in local]) for key in padding})
+        batches.append(pad_rows({key: np.stack([row[key] for row in taken]) for key in taken[0]}, batch_size))
     return batches
+
+
+def pad_rows(batch: Batch, multiple: int) -> Batch:
+    """Return a batch with rows of zeros after its own, whose weights are 0 too, up to a multiple of so many rows."""
+    rows = len(next(iter(batch.values())))
+    missing = -rows % multiple
+    if not missing:
+        return batch
+    return {key: np.pad(x, ((0, missing), *[(0, 0)] * (x.ndim - 1))) for key, x in batch.items()}

@@ -23,9 +23,10 @@ from ttcjax.checkpoint import Checkpoints
 from ttcjax.config import OptimizerConfig, TrainConfig, config_hash, to_dict
 from ttcjax.errors import UserError
 from ttcjax.metrics import MetricWriter, progress
-from ttcjax.parallel import make_mesh
+from ttcjax.parallel import first_devices, make_mesh
 from ttcjax.runtime import stop
-from ttcjax.train.batches import Batch, BatchIterator
+from ttcjax.train.batches import Batch, BatchIterator, pad_rows
+from ttcjax.train.shares import micro_batch_share
 
 logger = logging.getLogger(__name__)
 
@@ -145,10 +146,11 @@ def make_train_step(
 ) -> Callable[[Any, Mapping[str, jax.Array]], tuple[Any, dict[str, jax.Array]]]:
     """Compile one optimizer step `(state, batch) -> (state, sums)`; the state's buffers are donated.
 
-    The batch is split over mesh axis `data`, the state is the same on all devices. With `accumulate` above 1
-    the rows go through in that many micro-batches; gradients and losses are divided by the weights of the
-    whole batch, so that the result does not depend on the split. The dropout key is folded from the seed and
-    the step: step k draws the same masks in a resumed run.
+    The batch is split over mesh axis `data`, which must divide its rows, and the state is the same on all devices.
+    With `accumulate` above 1 the rows go through in that many micro-batches; gradients and losses are divided by
+    the weights of the whole batch, so that the result does not depend on the split. The dropout key is folded from
+    the seed and the step: step k draws the same masks in a resumed run. A row's masks follow from the key and the
+    row's place in its micro-batch, so that rows of padding at the end of a batch do not change those of others.
     """
     optimizer = make_optimizer(config.optimizer, config.steps)
     schedule = learning_rate(config.optimizer, config.steps)
@@ -228,30 +230,27 @@ def fit(
     same devices, as one that was left alone. SIGTERM saves the state first. Metrics are read one step late, so
     that the devices never wait for the host.
 
+    Any number of devices will do, and a run may go on with another number: rows are dealt out as
+    `ttcjax.train.shares` says, rows of weight 0 fill shares up, and what a step computes is the same but for rounding.
+
     Args:
         config: Length, batch, optimizer, validation, checkpoints, seed.
         loss_fn: Sums over a batch, see `LossFn`. It is given a dropout key in training only.
         params: Initial parameters; not used by a run that goes on from a checkpoint.
-        train: Endless batches with `config.batch_size` rows over all processes.
+        train: Endless batches with `config.batch_size` rows, the same in every process.
         valid: The validation batches, of the same shapes.
         folder: Holds `checkpoints/`, `best/` and `metrics.jsonl` afterwards.
         name: What is being trained, for progress lines.
         metadata: JSON-able values kept beside the best parameters, as `load_params` returns them.
-        mesh: Devices, on an axis `data`; all of them by default.
+        mesh: Devices, on an axis `data`; all of them by default. Those that no row is left for stay idle.
 
     Raises:
         DivergedError: A loss is not finite; the message names the last good checkpoint.
         Stopped: SIGTERM came, or Ctrl-C as a KeyboardInterrupt; the state is saved, run again to go on.
-        UserError: `batch_size / accumulate` does not divide by the devices, the disk is full, or the
-            checkpoints found are all damaged or of another configuration.
+        UserError: The disk is full, or the checkpoints found are all damaged or of another configuration.
     """
     mesh = make_mesh({"data": -1}) if mesh is None else mesh
-    devices = mesh.shape["data"]
-    if config.batch_size // config.accumulate % devices:
-        raise UserError(
-            f"{name}: batch_size / accumulate = {config.batch_size // config.accumulate} must be a multiple of the "
-            f"{devices} devices"
-        )
+    mesh = first_devices(mesh, micro_batch_share(config, mesh.size, jax.process_count()).devices)
     # A stop is held back until the state is saved.
     with (
         stop.guarded(),
@@ -278,6 +277,7 @@ class _Fit:
         self.config, self.name, self.metadata = config, name, metadata
         self.train, self.folder = train, folder
         self.batch_sharding = NamedSharding(mesh, PartitionSpec("data"))
+        self.devices = mesh.size
         self.train_step = make_train_step(config, loss_fn, mesh)
 
         @functools.partial(jax.jit, out_shardings=NamedSharding(mesh, PartitionSpec()))
@@ -302,7 +302,7 @@ class _Fit:
         except BaseException:
             self.checkpoints.close()
             raise
-        self.valid = [self._put(batch) for batch in valid]
+        self.valid = [self._put(batch, 1) for batch in valid]
 
     def __enter__(self) -> _Fit:
         return self
@@ -330,10 +330,13 @@ class _Fit:
         self.host = _HostState(**values)
         logger.info("%s: going on from step %d", self.name, self.step)
 
-    def _put(self, batch: Batch) -> dict[str, jax.Array]:
+    def _put(self, batch: Batch, parts: int) -> dict[str, jax.Array]:
+        """Return the batch on the devices, filled up so that each has as many rows of each of `parts` micro-batches."""
+        # On the host and at the end, so that real rows keep their places: dropout masks belong to places.
+        padded = pad_rows(batch, self.devices * parts)
         if jax.process_count() == 1:
-            return jax.device_put(batch, self.batch_sharding)
-        return {k: jax.make_array_from_process_local_data(self.batch_sharding, v) for k, v in batch.items()}
+            return jax.device_put(padded, self.batch_sharding)
+        return {k: jax.make_array_from_callback(v.shape, self.batch_sharding, v.__getitem__) for k, v in padded.items()}
 
     @property
     def out_of_patience(self) -> bool:
@@ -345,7 +348,7 @@ class _Fit:
         with progress(config.steps, self.name) as bar:
             bar.skip(self.step)
             while self.step < config.steps and not self.out_of_patience:
-                self.state, sums = self.train_step(self.state, self._put(next(self.train)))
+                self.state, sums = self.train_step(self.state, self._put(next(self.train), config.accumulate))
                 self.step += 1
                 self._read_pending()
                 self.pending = (self.step, sums)

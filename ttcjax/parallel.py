@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -100,6 +101,45 @@ def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any] | None = Non
     return jax.make_mesh(
         tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices[:needed]
     )
+
+
+@dataclass(frozen=True)
+class Share:
+    """How rows are dealt out to devices in shares of equal size."""
+
+    rows: int
+    devices: int
+    """Devices that get a share; there may be more."""
+    each: int
+    """Rows of a share, padding included."""
+
+    @property
+    def padding(self) -> int:
+        """Rows over all shares that stand for nothing."""
+        return self.devices * self.each - self.rows
+
+
+def share(rows: int, devices: int, *, all_devices: bool = False) -> Share:
+    """Deal out rows to devices: the smallest shares that hold them all, then only as many devices as those need.
+
+    Args:
+        rows: Any number of them from 1.
+        devices: How many there are, from 1.
+        all_devices: Use all of them, as the processes of one job must, each of which has some.
+
+    Raises:
+        ValueError: There is no row or no device.
+    """
+    if rows < 1 or devices < 1:
+        raise ValueError(f"rows and devices must be at least 1, not {rows} and {devices}")
+    each = -(-rows // devices)
+    return Share(rows, devices if all_devices else -(-rows // each), each)
+
+
+def first_devices(mesh: Mesh, count: int) -> Mesh:
+    """Return the mesh, on axis `data`, of the first `count` devices of another one, in its order."""
+    # Not `make_mesh`, which wants devices that fill a box of a TPU slice.
+    return Mesh(mesh.devices.flatten()[:count], ("data",), axis_types=(AxisType.Auto,))
 
 
 def data_parallel(

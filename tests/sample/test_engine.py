@@ -94,14 +94,25 @@ def test_samples_do_not_depend_on_devices_nor_order(tiny, prompts, samples):
     assert_same(found[::-1], samples)
 
 
-@pytest.mark.parametrize(("devices", "count"), [(8, 1), (8, 3), (3, 1)])
-def test_devices_without_a_question_share_those_of_others(tiny, prompts, samples, devices, count):
-    """Fewer questions than devices: each question's samples are dealt out, unequal shares among them."""
-    engine = tiny.engine(devices=devices)
-    requests, owner = engine._split(prompts[:count], N, 0)
-    assert len(requests) > count, "devices would idle"
-    assert owner == sorted(owner)
-    assert_same(engine.sample(prompts[:count], N, SEED), samples[:count])
+@pytest.mark.parametrize(
+    ("devices", "count", "n", "parts"), [(8, 1, 70, 5), (8, 3, 48, 2), (3, 1, 40, 3), (8, 1, 16, 1)]
+)
+def test_devices_without_a_question_share_those_of_others(tiny, prompts, devices, count, n, parts):
+    """Fewer questions than devices: each question's samples are dealt out, unequal shares among them, while there are
+    more of them than a device has rows."""
+    asked, read = prompts[:count], []
+    engine, alone = tiny.engine(devices=devices), tiny.engine()
+    batches = engine.batches
+
+    def watched(requests, most):
+        read.extend(requests)
+        return batches(requests, most)
+
+    engine.batches = watched
+    assert_same(engine.sample(asked, n, SEED), alone.sample(asked, n, SEED))
+    assert len(read) == count * parts, "devices would idle, or work for rows that they have anyway"
+    assert [request.prompt for request in read] == [prompt for prompt in asked for _ in range(parts)]
+    assert sum(request.count for request in read) == count * n
 
 
 def test_samples_do_not_depend_on_the_padding_of_prompts(tiny, prompts, samples):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ttcjax.config import TokenizerConfig
 from ttcjax.errors import UserError
 from ttcjax.text import tokenizer as tokenizers
-from ttcjax.train.batches import PackedRows, policy_examples, prm_examples, train_batches, valid_batches
+from ttcjax.train.batches import PackedRows, pad_rows, policy_examples, prm_examples, train_batches, valid_batches
 
 
 def _examples(lengths):
@@ -113,21 +113,33 @@ def test_the_place_survives_json():
         np.testing.assert_array_equal(next(resumed)["tokens"], next(batches)["tokens"])
 
 
-def test_processes_share_every_batch_without_overlap(monkeypatch):
-    """The rows of batch k do not depend on the number of processes."""
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_every_process_draws_the_same_batches(monkeypatch, processes):
+    """Each takes its devices' rows of them, so their number decides neither the rows of a batch nor their places."""
     examples = _examples([9] * 64)
 
-    def rows_of(process, count):
+    def drawn(process, count):
         monkeypatch.setattr("jax.process_index", lambda: process)
         monkeypatch.setattr("jax.process_count", lambda: count)
         train = train_batches(examples, batch_size=8, seq_len=16, seed=1)
-        valid = valid_batches(examples, batch_size=8, seq_len=16)
-        return [[s for batch in batches for s in _segments(batch)] for batches in ([next(train)], valid)]
+        return [next(train), next(train), *valid_batches(examples, batch_size=8, seq_len=16)]
 
-    whole, first, second = rows_of(0, 1), rows_of(0, 2), rows_of(1, 2)
-    for alone, a, b in zip(whole, first, second, strict=True):
-        assert len(a) == len(b)
-        assert Counter(a + b) == Counter(alone)
+    alone = drawn(0, 1)
+    for process in range(processes):
+        for batch, want in zip(drawn(process, processes), alone, strict=True):
+            for key in want:
+                np.testing.assert_array_equal(batch[key], want[key], err_msg=f"{key} in process {process}")
+
+
+@pytest.mark.parametrize(("rows", "multiple", "padded"), [(4, 6, 6), (4, 4, 4), (7, 3, 9), (1, 16, 16), (18, 12, 24)])
+def test_rows_of_padding_come_last_and_weigh_nothing(rows, multiple, padded):
+    batch = valid_batches(_examples([16] * rows), batch_size=rows, seq_len=16)[0]
+    found = pad_rows(batch, multiple)
+    for key, values in batch.items():
+        assert found[key].shape == (padded, 16)
+        assert found[key].dtype == values.dtype
+        np.testing.assert_array_equal(found[key][:rows], values, err_msg="a real row has moved")
+        assert not found[key][rows:].any()
 
 
 def test_validation_is_one_padded_pass():

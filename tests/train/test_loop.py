@@ -375,11 +375,6 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch():
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_a_batch_that_does_not_divide_names_the_devices(tmp_path):
-    with pytest.raises(UserError, match=r"batch_size / accumulate = 4 must be a multiple of the 8 devices"):
-        _fit(tmp_path, dataclasses.replace(CONFIG, accumulate=2), mesh=make_mesh({"data": 8}))
-
-
 def test_dropout_masks_differ_between_steps_and_not_between_runs():
     step = make_train_step(CONFIG, _loss, make_mesh({"data": 1}))
     batch = jax.tree.map(jnp.asarray, next(_train_batches()))

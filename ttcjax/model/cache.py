@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -45,7 +48,15 @@ def empty_suffix(config: ModelConfig, rows: int, slots: int) -> SuffixCache:
     return SuffixCache(k=zeros, v=tuple(jnp.zeros_like(z) for z in zeros))
 
 
-def prefill(params: Params, tokens_QP: jax.Array, length_Q: jax.Array, config: ModelConfig) -> PrefixCache:
+def prefill(
+    params: Params,
+    tokens_QP: jax.Array,
+    length_Q: jax.Array,
+    config: ModelConfig,
+    *,
+    together: int | None = None,
+    used: jax.Array | None = None,
+) -> PrefixCache:
     """Compute the cache of one prefix a question.
 
     Args:
@@ -53,6 +64,9 @@ def prefill(params: Params, tokens_QP: jax.Array, length_Q: jax.Array, config: M
         tokens_QP: Prefix tokens, padded on the right.
         length_Q: Tokens of each prefix, 0 to P.
         config: Shape of the model.
+        together: Prefixes that are read at once, at most `most_prefilled`; by default `prefilled_together`. With a
+            number given, no shape that a prefix is read in depends on Q.
+        used: int32: of how many questions, the first ones, the cache will be read; all of them by default.
     """
     Q, P = tokens_QP.shape
 
@@ -62,13 +76,48 @@ def prefill(params: Params, tokens_QP: jax.Array, length_Q: jax.Array, config: M
         k, v = (tuple(jnp.swapaxes(x[i], 1, 2) for i in range(config.num_layers)) for x in (k, v))
         return k, v
 
-    together = prefilled_together(Q, P)
-    if together == Q:
-        k, v = read(tokens_QP)
-    else:
-        k, v = jax.lax.map(read, tokens_QP.reshape((Q // together, together, P)))
-        k, v = jax.tree.map(lambda x: x.reshape((Q, *x.shape[2:])), (k, v))
+    if together is None:
+        together = prefilled_together(Q, P)
+        if together == Q:
+            k, v = read(tokens_QP)
+            return PrefixCache(k=k, v=v, length_Q=length_Q)
+    together = min(together, most_prefilled(P))
+    k, v = by_parts(read, tokens_QP, together, Q if used is None else used)
     return PrefixCache(k=k, v=v, length_Q=length_Q)
+
+
+def by_parts(fn: Callable[[Any], Any], args: Any, size: int, used: int | jax.Array) -> Any:
+    """Return `fn(args)`, computed `size` questions at a time.
+
+    Args:
+        fn: Takes and returns trees of arrays whose leading axes have as many entries a question, the same in the
+            parts as in the whole.
+        args: The arrays of all questions `[Q * ..., ...]`.
+        size: Questions of a part; the last one is filled up with zeros.
+        used: How many questions there are, the first ones; parts without any are not computed, and are 0.
+    """
+    leaves = jax.tree.leaves(args)
+    Q = leaves[0].shape[0]
+    # At least two: of one alone the compiler sees that it is all there is, and fuses, and so rounds, otherwise.
+    parts = max(2, -(-Q // size))
+
+    def split(x: jax.Array) -> jax.Array:
+        each = x.shape[0] // Q
+        x = jnp.pad(x, ((0, (parts * size - Q) * each), *[(0, 0)] * (x.ndim - 1)))
+        return x.reshape((parts, size * each, *x.shape[1:]))
+
+    def part(i: jax.Array | int) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), held)
+
+    def one(i: jax.Array, out: Any) -> Any:
+        return jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), out, fn(part(i)))
+
+    held = jax.tree.map(split, args)
+    empty = jax.tree.map(lambda x: jnp.zeros((parts, *x.shape), x.dtype), jax.eval_shape(lambda: fn(part(0))))
+    # The number of parts is not known to the compiler, which would compute a single one otherwise than one of many.
+    count = -(-jnp.minimum(jnp.asarray(used, jnp.int32), Q) // size)
+    out = jax.lax.fori_loop(0, count, one, empty)
+    return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[: Q * (x.shape[1] // size)], out)
 
 
 def prefilled_together(questions: int, slots: int) -> int:

@@ -21,16 +21,13 @@ from ttcjax.config import SamplerConfig
 from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
-from ttcjax.sample import memory, programs
+from ttcjax.sample import memory, programs, shapes
 from ttcjax.sample.checks import check_tokenizer, not_finite
 from ttcjax.sample.compiled import Compilation, Program
 from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
 
-_GROUP_ROWS = 16
-"""Rows of a question that share their place in a batch where there are questions enough to fill it: more share
-more of the work on its prompt, and wait longer for each other when the question runs out."""
 _ROWS_READ = 16
 """Most rows of a question that are read in one batch."""
 _BEGUN_ROWS = 4
@@ -68,7 +65,8 @@ class Engine:
     full batch of questions or a power of two where there are fewer. A shape compiles once.
     Results depend on (seed, question id, sample index) only, not on batch, order or devices: no row's arithmetic
     involves another row. What remains is XLA, which may round a product of another shape otherwise; a draw that
-    falls within that rounding, about one token in 100,000, then comes out differently.
+    falls within that rounding, about one token in 100,000, then comes out differently. Shapes follow from the request
+    (see `ttcjax.sample.shapes`), never from the number of devices.
     """
 
     def __init__(
@@ -138,12 +136,14 @@ class Engine:
             raise ValueError(f"n and max_tokens must be at least 1, not {n} and {slots - 1}")
         self.check_lengths(prompts, slots - 1)
         found: list[list[Solution]] = [[] for _ in prompts]
-        requests, owner = self._split(prompts, n, first_sample)
-        fits = {length: self.fit(length, n, slots) for length in set(map(self.bucket, prompts))}
-        for members, batch in self.batches(requests, {length: fit.questions for length, fit in fits.items()}):
+        plans, questions = {}, {}
+        for length, count in collections.Counter(map(self.bucket, prompts)).items():
+            fit = self.fit(length, n, slots)
+            plans[length], questions[length] = self.plan(n, slots, count, fit=fit), fit.questions
+        requests, owner = self._split(prompts, n, first_sample, plans)
+        for members, batch in self.batches(requests, questions):
             most = max(requests[i].count for i in members if i is not None)
-            fit = fits[batch.prefix.shape[1]]
-            plan = self.plan(most, slots, len(batch.last) // self.mesh.size, rows=fit.rows)
+            plan = dataclasses.replace(plans[batch.prefix.shape[1]], n=most)
             if temperature is not None:
                 plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
             run = functools.partial(programs.sample, plan=plan)
@@ -156,15 +156,19 @@ class Engine:
             self.on_batch(sum(requests[i].count for i in members if i is not None))
         return found
 
-    def _split(self, prompts: Sequence[Prompt], n: int, first: int) -> tuple[list[Request], list[int]]:
+    def _split(
+        self, prompts: Sequence[Prompt], n: int, first: int, plans: Mapping[int, programs.Plan]
+    ) -> tuple[list[Request], list[int]]:
         """Return the requests for `n` samples of each prompt, and the prompt that each belongs to.
 
-        Where a batch would have fewer questions than there are devices, several devices share a question.
+        Where a batch would have fewer questions than there are devices, several devices share a question, as many as
+        find rows enough of it; the others stay idle.
         """
         sizes = collections.Counter(map(self.bucket, prompts))
         requests, owner = [], []
         for i, prompt in enumerate(prompts):
-            parts = max(1, min(n, self.mesh.size // sizes[self.bucket(prompt)]))
+            length = self.bucket(prompt)
+            parts = max(1, min(-(-n // plans[length].group_rows), self.mesh.size // sizes[length]))
             begins = [first + n * part // parts for part in range(parts + 1)]
             requests += [Request(prompt, a, b - a) for a, b in itertools.pairwise(begins)]
             owner += [i] * parts
@@ -360,16 +364,19 @@ class Engine:
             # By length, so that rows read together need little padding.
             pieces.sort(key=lambda found: len(rows[found[0]][found[1][-1]]))
         fits = {
-            (length, slots): self.fit(length, together, slots + new, read_together=min(slots, cache.READ_TOGETHER)).rows
+            (length, slots): self.fit(length, together, slots + new, read_together=min(slots, cache.READ_TOGETHER))
             for length in set(map(self.bucket, prompts))
             for slots in groups
         }
         for slots, pieces in sorted(groups.items()):
-            at_once = {length: max(1, rows // together) for (length, other), rows in fits.items() if other == slots}
             asked = [Request(prompts[i], 0, len(piece)) for i, piece in pieces]
+            plans, at_once = {}, {}
+            for length, count in collections.Counter(self.bucket(request.prompt) for request in asked).items():
+                at_once[length] = max(1, fits[length, slots].rows // together)
+                fit = dataclasses.replace(fits[length, slots], questions=at_once[length])
+                plans[length] = self.plan(together, slots + new, count, group_rows=together, fit=fit, reads=not new)
             for members, batch in self.batches(asked, at_once):
-                Q = len(batch.last)
-                plan = self.plan(together, slots + new, Q // self.mesh.size, together)
+                Q, plan = len(batch.last), plans[batch.prefix.shape[1]]
                 tokens = np.zeros((Q, together, slots), np.int32)
                 tokens[:, :, 0] = np.asarray(batch.last)[:, None]
                 held = [(q, *pieces[index]) for q, index in enumerate(members) if index is not None]
@@ -434,31 +441,46 @@ class Engine:
                 )
 
     def plan(
-        self, n: int, slots: int, questions: int, group_rows: int | None = None, rows: int | None = None
+        self,
+        n: int,
+        slots: int,
+        questions: int,
+        *,
+        fit: Fit | None = None,
+        group_rows: int | None = None,
+        reads: bool = False,
     ) -> programs.Plan:
-        """Return the plan for `questions` questions a device with up to `n` samples each.
+        """Return the plan for `questions` questions, over all devices and batches, with up to `n` samples each.
 
         Args:
             n: Most samples of a question.
             slots: Tokens a row can hold, the prompt's last one included.
-            questions: Of a batch, on one device.
+            questions: With prompts of one length.
+            fit: What fits into a device's memory; by default `sampler.rows` rows do.
             group_rows: Rows that share a question; by default as many as keep all rows busy.
-            rows: Rows under way at once; `sampler.rows` by default.
+            reads: Whether rows are read whole and none is sampled.
         """
-        rows = self.sampler.rows if rows is None else rows
-        if group_rows is None:
-            group_rows = n if questions * n <= rows else min(n, rows, max(_GROUP_ROWS, rows // questions))
+        chosen = shapes.choose(
+            questions,
+            n,
+            rows=fit.rows if fit else self.sampler.rows,
+            most=fit.questions if fit else questions,
+            cpu=self.mesh.devices.flat[0].platform == "cpu",
+            group_rows=group_rows,
+            reads=reads,
+        )
         return programs.Plan(
             policy=self.policy_config,
             sampler=self.sampler,
             stops=self._stops,
             n=n,
             slots=slots,
-            groups=min(questions, max(1, rows // group_rows)),
-            group_rows=group_rows,
+            groups=chosen.groups,
+            group_rows=chosen.group_rows,
             verifier=self.verifier_config,
             # A step has at least one token, its end.
             max_steps=slots,
+            prefill=chosen.prefill,
         )
 
     def program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +65,11 @@ class Plan:
     groups: int
     """G: questions under way at once on a device."""
     group_rows: int
-    """Rows of each group; at most n, and n for programs whose rows depend on each other."""
+    """Rows of each group; n for programs whose rows depend on each other."""
     verifier: ModelConfig | None = None
     max_steps: int = 0
+    prefill: int | None = None
+    """Prompts that are read at once; by default what suits the number of questions."""
 
     @property
     def rows(self) -> int:
@@ -123,11 +126,23 @@ def no_results(rows: Any, count: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), rows)
 
 
+def prefill(params: Params, prompts: Prompts, model: ModelConfig, plan: Plan) -> cache.PrefixCache:
+    """Return the cache of the prompts."""
+    used = (prompts.count > 0).sum(dtype=jnp.int32)
+    return cache.prefill(params, prompts.prefix, prompts.prefix_length, model, together=plan.prefill, used=used)
+
+
+def _by_groups(fn: Callable[..., Any], plan: Plan, prompts: Prompts, *rows: jax.Array) -> Any:
+    """Return `fn(prompts, *rows)`, computed `plan.groups` questions at a time; there are n rows a question."""
+    used = (prompts.count > 0).sum(dtype=jnp.int32)
+    return cache.by_parts(lambda held: fn(held[0], *held[1:]), (prompts, *rows), plan.groups, used)
+
+
 def sample(params: Params, prompts: Prompts, seed: jax.Array, *, plan: Plan) -> Sampled:
     """Sample the solutions of each prompt to their ends; row `q * n + i` is the `i`th of prompt `q`."""
     Q = prompts.last.shape[0]
-    prefixes = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
-    at_once = plan.groups == Q and plan.group_rows == plan.n
+    prefixes = prefill(params, prompts, plan.policy, plan)
+    at_once = plan.groups >= Q and plan.group_rows >= plan.n
 
     def under_way(carry: _Carry) -> jax.Array:
         line, rows, _, _ = carry
@@ -182,29 +197,35 @@ def resume(
         seed: Root of all random numbers.
         plan: Its slots hold old and new tokens.
     """
-    Q, C = prompts.last.shape[0], tokens_BC.shape[1]
-    question_B = jnp.repeat(jnp.arange(Q), plan.n)
-    unused_B = jnp.tile(jnp.arange(plan.n), Q) >= prompts.count[question_B]
-    prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
-    empty = cache.empty_suffix(plan.policy, Q * plan.n, plan.slots)
-    _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy)
-    keys_B = sampling.row_keys(seed, prompts.number[question_B], sample_B)
-    # Before the sum, which would overflow where a prompt sets no limit.
-    room_B = jnp.minimum(prompts.room[question_B], plan.slots)
-    rows = sampling.start(tokens_BC[:, 0], room_B + length_B - 1, keys_B, unused_B, plan.slots, suffix)
-    rows = dataclasses.replace(rows, tokens=rows.tokens.at[:, :C].set(tokens_BC), length=length_B)
-    rows = sampling.decode(
-        params,
-        prefix,
-        rows,
-        round_B,
-        plan.policy,
-        plan.sampler,
-        plan.stops,
-        max_new=plan.slots - 1,
-        one_step=False,
-    )
-    return result(rows)
+    C = tokens_BC.shape[1]
+
+    def part(
+        prompts: Prompts, tokens_BC: jax.Array, length_B: jax.Array, sample_B: jax.Array, round_B: jax.Array
+    ) -> Sampled:
+        question_B = jnp.repeat(jnp.arange(plan.groups), plan.n)
+        unused_B = jnp.tile(jnp.arange(plan.n), plan.groups) >= prompts.count[question_B]
+        prefix = prefill(params, prompts, plan.policy, plan)
+        empty = cache.empty_suffix(plan.policy, plan.rows, plan.slots)
+        _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy)
+        keys_B = sampling.row_keys(seed, prompts.number[question_B], sample_B)
+        # Before the sum, which would overflow where a prompt sets no limit.
+        room_B = jnp.minimum(prompts.room[question_B], plan.slots)
+        rows = sampling.start(tokens_BC[:, 0], room_B + length_B - 1, keys_B, unused_B, plan.slots, suffix)
+        rows = dataclasses.replace(rows, tokens=rows.tokens.at[:, :C].set(tokens_BC), length=length_B)
+        rows = sampling.decode(
+            params,
+            prefix,
+            rows,
+            round_B,
+            plan.policy,
+            plan.sampler,
+            plan.stops,
+            max_new=plan.slots - 1,
+            one_step=False,
+        )
+        return result(rows)
+
+    return _by_groups(part, plan, prompts, tokens_BC, length_B, sample_B, round_B)
 
 
 def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
@@ -212,10 +233,15 @@ def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.A
 
     A row's solution begins at slot `begin`; what stands before belongs to the prompt.
     """
-    assert plan.verifier is not None
-    prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.verifier)
-    length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
-    return score_rows(params, prefix, tokens_BS, length_B, plan, begin_B)
+    verifier = plan.verifier
+    assert verifier is not None
+
+    def part(prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array) -> jax.Array:
+        prefix = prefill(params, prompts, verifier, plan)
+        length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
+        return score_rows(params, prefix, tokens_BS, length_B, plan, begin_B)
+
+    return _by_groups(part, plan, prompts, tokens_BS, begin_B)
 
 
 def score_rows(
@@ -240,10 +266,14 @@ def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: 
     Entries of slots before `begin`, and of padding, mean nothing.
     """
     del begin_B
-    prefix = cache.prefill(params, prompts.prefix, prompts.prefix_length, plan.policy)
-    hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
-    logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
-    return jnp.roll(logprob_BS, 1, axis=1)
+
+    def part(prompts: Prompts, tokens_BS: jax.Array) -> jax.Array:
+        prefix = prefill(params, prompts, plan.policy, plan)
+        hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
+        logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
+        return jnp.roll(logprob_BS, 1, axis=1)
+
+    return _by_groups(part, plan, prompts, tokens_BS)
 
 
 def step_ends(tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -165,8 +166,8 @@ def _program(
     assert plan.verifier is not None
     assert plan.group_rows == plan.n, "the rows of a question depend on each other"
     Q = prompts.last.shape[0]
-    policy_prefixes = cache.prefill(policy, prompts.prefix, prompts.prefix_length, plan.policy)
-    verifier_prefixes = cache.prefill(verifier, prompts.prefix, prompts.prefix_length, plan.verifier)
+    policy_prefixes = programs.prefill(policy, prompts, plan.policy, plan)
+    verifier_prefixes = programs.prefill(verifier, prompts, plan.verifier, plan)
 
     def under_way(carry: _Carry) -> jax.Array:
         line, state, *_ = carry
@@ -235,13 +236,12 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     requests = [Request(prompt, 0, n) for prompt in prompts]
     # Best-of-N is read whole at its end, other searches in chunks.
     chunk = engine.sampler.verifier_chunk if strategy.max_rounds > 1 else min(slots, cache.READ_TOGETHER)
-    fits = {
-        length: engine.fit(length, n, slots, forks=True, read_together=chunk)
-        for length in set(map(engine.bucket, prompts))
-    }
-    for members, batch in engine.batches(requests, {length: fit.questions for length, fit in fits.items()}):
-        rows = fits[batch.prefix.shape[1]].rows
-        plan = engine.plan(n, slots, len(batch.last) // engine.mesh.size, group_rows=n, rows=rows)
+    plans, most = {}, {}
+    for length, count in collections.Counter(map(engine.bucket, prompts)).items():
+        fit = engine.fit(length, n, slots, forks=True, read_together=chunk)
+        plans[length], most[length] = engine.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
+    for members, batch in engine.batches(requests, most):
+        plan = plans[batch.prefix.shape[1]]
         run = functools.partial(_program, plan=plan, strategy=strategy)
         program = engine.program(("search", strategy, plan), run, split=(False, False, True, False))
         out = program(engine.policy, engine.verifier, batch, np.uint32(seed))
