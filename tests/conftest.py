@@ -1,15 +1,18 @@
 """What every test runs under: eight virtual CPU devices, strict promotion, shapes and types checked.
 
-`TTCJAX_TEST_PLATFORM=tpu` (or `cuda`) runs the tests on an accelerator instead.
+`TTCJAX_TEST_PLATFORM=tpu` (or `cuda`) runs the tests on an accelerator instead, `TTCJAX_TEST_DEVICES=1` on as many
+CPU devices; what needs more is skipped.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 PLATFORM = os.environ.get("TTCJAX_TEST_PLATFORM", "cpu")
+DEVICES = int(os.environ.get("TTCJAX_TEST_DEVICES", "8"))
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 
 # In the environment, so that the processes that tests start have them too.
@@ -27,12 +30,24 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 
 if PLATFORM == "cpu":
-    jax.config.update("jax_num_cpu_devices", 8)
+    jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Before any test imports the package: its annotations are checked from here on. An int passes for a float.
 install_import_hook("ttcjax", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+SOLUTION = 24
+"""Tokens of the longest solution of the tiny models."""
+
+
+class Errors(NamedTuple):
+    """Largest differences that rounding explains: of a token's log-probability, of a solution's, of a step's score."""
+
+    token: float
+    solution: float
+    score: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +61,51 @@ class TinyModels:
     plain_verifier: Any
     questions: list[Any]
 
+    @functools.cached_property
+    def errors(self) -> "Errors":
+        """How far two computations of these models may lie apart, by `rounding.noise` on rows of random tokens."""
+        from tests.rounding import noise
+        from ttcjax.model import heads, transformer
+
+        def hidden(params: Any, tokens: jax.Array, config: Any) -> jax.Array:
+            positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+            return transformer.forward(params, tokens, jnp.asarray(positions), config)
+
+        @functools.partial(jax.jit, static_argnums=2)
+        def logprobs(params: Any, tokens: jax.Array, config: Any) -> jax.Array:
+            return heads.token_logprob(params, hidden(params, tokens, config)[:, :-1], tokens[:, 1:], config)
+
+        @functools.partial(jax.jit, static_argnums=2)
+        def scores(params: Any, tokens: jax.Array, config: Any) -> jax.Array:
+            least = None
+            if config.value_likelihood:
+                least = jax.lax.cummin(logprobs(params, tokens, config)[:, -SOLUTION:], axis=1)
+            values = heads.value(params, hidden(params, tokens, config)[:, -SOLUTION:], config, least)
+            return jax.nn.sigmoid(values)
+
+        config = self.policy.config
+        tokens = np.random.default_rng(0).integers(4, config.vocab_size, (8, config.max_seq_len))
+        tokens = jnp.asarray(tokens, jnp.int32)
+        length = config.max_seq_len  # No sum is longer: of slots in attention, of the MLP's 64.
+        of_one = functools.partial(logprobs, tokens=tokens, config=config)
+        return Errors(
+            token=noise(of_one, self.policy.params, length),
+            solution=noise(lambda params: of_one(params)[:, -SOLUTION:].sum(axis=1), self.policy.params, length),
+            score=max(
+                noise(functools.partial(scores, tokens=tokens, config=model.config), model.params, length)
+                for model in (self.verifier, self.plain_verifier)
+            ),
+        )
+
     def engine(self, devices: int = 1, verifier: Any = None, **sampler: Any) -> Any:
         """Return an engine; prompts are at least 5 and, in one bucket of 64, at most 64 tokens."""
+        from tests.machine import need_devices
         from ttcjax.config import SamplerConfig
         from ttcjax.parallel import make_mesh
         from ttcjax.sample.engine import Engine
 
-        settings = {"max_tokens": 24, "max_step_tokens": 6, "verifier_chunk": 4, "rows": 64, "prompt_bucket": 64}
+        need_devices(devices)
+        settings = {"max_tokens": SOLUTION, "max_step_tokens": 6, "verifier_chunk": 4, "rows": 64, "prompt_bucket": 64}
         settings |= sampler
         mesh = make_mesh({"data": devices}, jax.devices()[:devices])
         return Engine(self.policy, self.tokenizer, SamplerConfig(**settings), verifier or self.verifier, mesh)
