@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from etils import epath
@@ -37,9 +37,15 @@ def plan(config: ExperimentConfig, *, only: str | None = None) -> list[Planned]:
     return [_planned(stage, config, workdir) for stage in pipeline.wanted_stages(config, only)]
 
 
-def lines(found: Sequence[Planned]) -> list[str]:
-    """Return a plan as lines of text."""
-    return [f"{one.stage:12} {one.action:8} {'; '.join(filter(None, (one.why, one.work)))}".rstrip() for one in found]
+def lines(found: Sequence[Planned], shares: Mapping[str, str]) -> list[str]:
+    """Return a plan as lines of text.
+
+    Args:
+        found: The plan.
+        shares: How training stands on the devices, as `pipeline.device_shares` tells.
+    """
+    told = [f"{one.stage:12} {one.action:8} {'; '.join(filter(None, (one.why, one.work)))}".rstrip() for one in found]
+    return [*told, *shares.values()]
 
 
 def _planned(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> Planned:

@@ -73,6 +73,11 @@ def all_devices() -> list[Any]:
         raise faults.explain(error) or faults.absent_platform(chosen or "chosen by JAX", str(error)[:200]) from error
 
 
+def process_count() -> int:
+    """Return how many processes of this job share the devices."""
+    return jax.process_count()
+
+
 def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
     """Return a mesh with the named axes, all of type `Auto`.
 

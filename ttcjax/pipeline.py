@@ -51,6 +51,8 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     config, workdir = prepared(config)
     if only is not None:
         _require_needs(chosen[0], config, workdir, command)
+    for line in device_shares(config, chosen).values():
+        logger.info("%s", line)
     with locks.alone(workdir):
         if only is not None:
             _require_needs(chosen[0], config, workdir, command)
@@ -86,6 +88,23 @@ def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = resolve_workdir(config.workdir)
     return inputs.resolved(config, workdir), workdir
+
+
+def device_shares(config: ExperimentConfig, chosen: Iterable[Stage]) -> dict[str, str]:
+    """Return how the rows of each training run of some stages stand on the devices, where they do not fill all evenly.
+
+    Returns:
+        A line for each such run, by its name.
+
+    Raises:
+        UserError: The platform that JAX is to run on is not here.
+    """
+    from ttcjax.parallel import all_devices, process_count  # imports jax
+    from ttcjax.train.shares import stage_shares
+
+    names = {stage.name for stage in chosen}
+    found = [run for run in stage_shares(config, len(all_devices()), process_count()) if run.stage in names]
+    return {run.name: str(run) for run in found if run.share.padding or run.share.devices < run.available}
 
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:

@@ -223,7 +223,8 @@ def test_every_shard_is_listed_with_its_hash(whole):
     for name in MADE:
         record = records.read_complete(workdir / name)
         assert record is not None
-        assert record["fingerprint"] == stages.fingerprint(stages.get_stage(name), config)
+        settings = inputs.resolved(config, epath.Path(workdir))
+        assert record["fingerprint"] == stages.fingerprint(stages.get_stage(name), settings)
         told |= {f"{name}/{path}": identity for path, identity in record["files"].items()}
     assert set(told) == set(found)
     for path, identity in told.items():
@@ -266,6 +267,7 @@ def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
     one = models("one")
     folder = pathlib.Path(one.workdir) / "bank"
     bank.run(one, epath.Path(one.workdir), epath.Path(folder))
+    folders.complete(folder)
     taken = dataclasses.replace(one.sweep, samples=3, budgets=(1, 2), samples_from=str(folder))
     other = models("other", sweep=taken)
 
@@ -277,6 +279,7 @@ def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
     one_engine = bank.load_engine(one.workdir, one.sampler)
     monkeypatch.setattr(bank, "load_engine", load_engine)
     found = bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")
+    folders.complete(epath.Path(other.workdir) / "bank")
     assert (found["solutions"], found["sampled"]) == (3 * QUESTIONS, 0)
     before, after = (
         {(r["question"], r["sample"]): r for r in rows.read_folder(pathlib.Path(c.workdir) / "bank").to_pylist()}
@@ -331,6 +334,7 @@ def test_samples_that_are_not_there_are_said_so(models):
     one = models("one")
     folder = epath.Path(one.workdir) / "bank"
     bank.run(one, epath.Path(one.workdir), folder)
+    folders.complete(folder)
     other = models("other", sweep=dataclasses.replace(one.sweep, samples_from=str(folder), samples=5))
     with pytest.raises(UserError, match=r"has 4 samples of gsm8k-test-00001, and 5 are wanted: lower sweep\.samples"):
         bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")

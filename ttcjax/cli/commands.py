@@ -39,7 +39,8 @@ def _print_plan(config: ExperimentConfig, args: argparse.Namespace, only: str | 
     if args.json:
         print(json.dumps({"workdir": config.workdir, "stages": [dataclasses.asdict(one) for one in found]}, indent=2))
     else:
-        show.print_lines(dry_run.lines(found))
+        left = [stages.get_stage(one.stage) for one in found if one.action not in ("keep", "restore")]
+        show.print_lines(dry_run.lines(found, pipeline.device_shares(config, left)))
 
 
 def _as_typed(args: argparse.Namespace) -> str:
