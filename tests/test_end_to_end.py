@@ -74,7 +74,7 @@ def results(workdir):
 def rows(workdir):
     """Every row of the evaluation but for its time, by file."""
     found = {}
-    for path in sorted(path for stage in EVALUATION for path in (workdir / stage).rglob("shard-*.parquet")):
+    for path in sorted(path for stage in EVALUATION for path in (workdir / stage).glob("*.parquet")):
         table = pq.read_table(path)
         kept = [name for name in table.column_names if name != "seconds"]
         found[str(path.relative_to(workdir))] = table.select(kept).to_pylist()
@@ -83,7 +83,7 @@ def rows(workdir):
 
 def shards_of(workdir):
     stages = [f"{stage}{ending}" for stage in EVALUATION for ending in ("", ".partial")]
-    return sum(len(list((workdir / stage).rglob("shard-*.parquet"))) for stage in stages)
+    return sum(len(list((workdir / stage).glob("*.parquet"))) for stage in stages)
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_parts_at_the_same_time_end_like_one_process(env, whole, trained):
         return subprocess.Popen(arguments, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     one, two = start(1), start(2)
-    while two.poll() is None and not list(trained.glob("search.partial/*/shard-*")):
+    while two.poll() is None and not list(trained.glob("search.partial/*.parquet")):
         time.sleep(0.01)
     two.kill()
     two.communicate()
