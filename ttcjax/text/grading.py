@@ -23,7 +23,7 @@ from multiprocessing import connection
 from pathlib import Path
 
 from ttcjax.errors import UserError
-from ttcjax.text.numbers import MAX_ANSWER_CHARS, parse_number, parse_quantity
+from ttcjax.text.quantities import MAX_ANSWER_CHARS, parse_number, parse_quantity
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def extract_hash_number(text: str) -> str | None:
     """Return the canonical number after the last `####`, or `A:` at the start of a line; `None` if there is none.
 
     GSM8K's references have the one mark, the models' solutions that were released with it the other. The rest of the
-    line must be one number, as `ttcjax.text.numbers.parse_quantity` reads it: with a currency sign, a unit or words, or
-    none of them. A percent sign is a unit: where GSM8K asks for percents, its references are the number alone. Marks of
+    line must be one number, as `quantities.parse_quantity` reads it: with a currency sign, a unit or words, or none of
+    them. A percent sign is a unit: where GSM8K asks for percents, its references are the number alone. Marks of
     emphasis and mathematics around the number are dropped. A mark with nothing after it is passed over.
     """
     for mark in reversed(list(_HASH_MARK.finditer(text))):

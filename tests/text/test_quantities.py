@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttcjax.text import numbers
+from ttcjax.text import quantities
 from ttcjax.text.grading import extract_hash_number
 
 # Beginning of a longer text, each of them a number.
@@ -163,12 +163,12 @@ def test_every_currency_sign_is_dropped(sign, value, form):
 def test_scientific_notation_is_exact(mantissa, exponent):
     want = Fraction(mantissa) * Fraction(10) ** exponent
     for text in (f"{mantissa:f}e{exponent}", rf"{mantissa:f} \times 10^{{{exponent}}}"):
-        assert numbers.parse_number(text) == want
+        assert quantities.parse_number(text) == want
 
 
 @given(st.integers(0, 10**15), st.sampled_from([",", " ", r"\,", "{,}", r",\!", "~", "\u2009", "\u00a0"]))
 def test_every_way_to_separate_thousands_is_read(value, separator):
-    assert numbers.parse_number(f"{value:,}".replace(",", separator)) == value
+    assert quantities.parse_number(f"{value:,}".replace(",", separator)) == value
 
 
 @given(st.integers(0, 10**6), st.text(alphabet="0123456789:/^*=+_.,e x-\u00bd\u00b2!", min_size=1, max_size=6))
