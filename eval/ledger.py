@@ -20,7 +20,6 @@ from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
 from ttcjax.runtime import records
-from ttcjax.text import tokenizer as tokenizers
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
 """Columns of result rows that are counted."""
@@ -72,7 +71,7 @@ def _entry(path: epath.Path, key: str) -> Any:
 def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, int]:
     """Return the tokens of every test question's prompt, the begin mark included."""
     task, splits = loader.askable(config, workdir)
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = loader.tokenizer(workdir)
     examples = list(splits.test)
     encoded = tokenizer.encode_batch([task.prompt(e.question) for e in examples])
     return {e.id: 1 + len(ids) for e, ids in zip(examples, encoded, strict=True)}

@@ -22,7 +22,6 @@ from ttcjax.metrics import duration
 from ttcjax.parquet import read_shard, shard_path
 from ttcjax.runtime import records
 from ttcjax.search import registry
-from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train import label
 
 STAGES = {"bank": bank, "rescore": rescore, "search": sweep, "chains": chains, "greedy": greedy}
@@ -351,7 +350,7 @@ def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: l
     if path.exists():
         solutions = read_shard(path, label.SCHEMA, ["solution"])["solution"].to_pylist()
         if solutions:
-            tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+            tokenizer = loader.tokenizer(workdir)
             # The end mark is a token too.
             return 1 + statistics.fmean(map(len, tokenizer.encode_batch(solutions))), "labels"
     return float(config.sampler.max_tokens), BOUND

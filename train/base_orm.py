@@ -10,8 +10,8 @@ from typing import Any
 from etils import epath
 
 from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
 from ttcjax.sample.loading import load_model
-from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train.orm import train_verifier
 from ttcjax.train.prm import read_outcomes
 
@@ -27,7 +27,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Returns:
         What `train_verifier` returns.
     """
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = loader.tokenizer(workdir)
     return train_verifier(
         config,
         load_model(workdir, "policy", tokenizer),

@@ -12,11 +12,11 @@ from typing import Any
 from etils import epath
 
 from ttcjax.config import ExperimentConfig, to_dict
+from ttcjax.data import loader
 from ttcjax.revise import attempts
 from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Model
 from ttcjax.sample.loading import load_model
-from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.loop import fit
@@ -34,7 +34,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Returns:
         For each variant what the policy stage returns, and `train_answers` and `valid_answers`.
     """
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = loader.tokenizer(workdir)
     judged = load_model(workdir, "revision", tokenizer)
     chains = attempts.read(workdir / "attempts")
     return {

@@ -15,7 +15,6 @@ from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
-from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train import losses
 from ttcjax.train.batches import policy_examples, train_batches, valid_batches
@@ -93,7 +92,7 @@ def fit_policy(
         out: As for `run`.
     """
     task, splits = loader.load(data, workdir / "data")
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = loader.tokenizer(workdir)
     model = resolve_model(shape, tokenizer)
     rows = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 

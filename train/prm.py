@@ -134,7 +134,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         What the policy stage returns, and `train_questions`, `valid_questions`, `train_solutions`,
         `valid_solutions`; `files`.
     """
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = loader.tokenizer(workdir)
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
     policy_model = from_dict(ModelConfig, metadata["model"])
     model = dataclasses.replace(policy_model, value_likelihood=config.prm.likelihood)
@@ -158,7 +158,16 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         name="PRM",
         metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
-    scored = _score_held_out(config, workdir, out, tokenizer, Model(policy, policy_model), model, rows, valid_questions)
+    scored = _score_held_out(
+        config,
+        workdir,
+        out,
+        tokenizer,
+        Model(policy, policy_model, tokenizer.fingerprint),
+        model,
+        rows,
+        valid_questions,
+    )
     return {
         "files": [VALIDATION_FILE] * scored,
         **result.summary(),
@@ -193,7 +202,7 @@ def _score_held_out(
     if any(truth is None for truth in truths):
         return False
     params, _ = load_params(out / "best", tokenizer)
-    engine = Engine(policy, tokenizer, config.sampler, verifier=Model(params, model))
+    engine = Engine(policy, tokenizer, config.sampler, verifier=Model(params, model, tokenizer.fingerprint))
     prompts = [engine.encode_prompt(row[0], row[1]) for row, _ in kept]
     solutions = [
         [Solution((*tokenizer.encode(row[2]), tokenizer.eos_id), row[2], finished=True, logprob=0.0)] for row, _ in kept

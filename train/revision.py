@@ -14,11 +14,11 @@ from etils import epath
 
 from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, RevisionConfig, from_dict, to_dict
+from ttcjax.data import loader
 from ttcjax.model.params import Params
 from ttcjax.revise import rest_em, trajectories
 from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
-from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.loop import fit
@@ -47,7 +47,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         both do not show all their answers, for want of room; with `revision.rest_em` the same of the first model as
         `offline`, and the counts of `rest_em.balanced` as `rest_em`.
     """
-    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    tokenizer = loader.tokenizer(workdir)
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
     model = model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
     fine_tune = functools.partial(_fine_tune, config, tokenizer, policy, model)
@@ -56,7 +56,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         return fine_tune(rows, out)
     first = fine_tune(rows, out / "offline", name="revision, offline")
     params, _ = load_params(out / "offline" / "best", tokenizer)
-    engine = Engine(Model(params, model), tokenizer, config.sampler)
+    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, config.sampler)
     chains = rest_em.sample(config, engine, workdir, out / "chains")
     rows, counts = rest_em.balanced(chains, config.revision.rest_em)
     second = fine_tune(rows, out, source="revision.rest_em.questions")

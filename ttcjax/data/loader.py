@@ -14,8 +14,10 @@ from ttcjax.config import DataConfig, ExperimentConfig
 from ttcjax.data import gsm8k, sources
 from ttcjax.data.screen import Fault, refusal
 from ttcjax.data.task import Example, Examples, Splits, Task
+from ttcjax.files import sha256
 from ttcjax.parquet import read_shard, write_shard
 from ttcjax.runtime import records
+from ttcjax.text import tokenizer as tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,20 @@ def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
         table = read_shard(folder / name, _SCHEMA, sha256=own.get(name, {}).get("sha256"))
         splits.append([Example(**row) for row in table.to_pylist()])
     return task(config), Splits(*splits)
+
+
+def tokenizer(workdir: epath.PathLike) -> tokenizers.SentencePieceTokenizer:
+    """Return the tokenizer that the data stage of a workdir trained.
+
+    Raises:
+        UserError: It is gone or damaged.
+    """
+    path = epath.Path(workdir) / "data" / tokenizers.FILE
+    record = records.read_complete(path.parent)
+    known = record.get("files", {}).get(path.name) if record is not None else None
+    if known is not None and path.exists() and sha256(path) != known["sha256"]:
+        raise records.damaged(path, "it has other bytes than were written")
+    return tokenizers.load(path)
 
 
 def askable(config: ExperimentConfig, workdir: epath.PathLike) -> tuple[Task, Splits]:

@@ -23,7 +23,6 @@ from ttcjax.text.familiar import Familiar
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER_FILE = "tokenizer.model"
 MANIFEST_FILE = "manifest.json"
 FAMILIAR_FILE = "familiar.npz"
 """What tells whether a question is like those of the training split."""
@@ -59,7 +58,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
     texts = (task.prompt(example.question) + example.solution for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, config.tokenizer)
-    tokenizer.save(out / TOKENIZER_FILE)
+    tokenizer.save(out / tokenizer_lib.FILE)
 
     asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
     prompts = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in asked.items()}
@@ -94,7 +93,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
                 config.model.max_seq_len,
             )
     write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
-    own = (TOKENIZER_FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
+    own = (tokenizer_lib.FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
     return {**manifest, "files": [*loader.files(config.data), *own]}
 
 

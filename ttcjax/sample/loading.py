@@ -6,7 +6,9 @@ from etils import epath
 
 from ttcjax.checkpoint import load_params
 from ttcjax.config import ModelConfig, SamplerConfig, from_dict
+from ttcjax.data import loader
 from ttcjax.errors import UserError
+from ttcjax.files import resolve_workdir
 from ttcjax.runtime import records
 from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
@@ -45,7 +47,7 @@ def load_engine(
     Raises:
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
     """
-    workdir = epath.Path(workdir)
-    tokenizer = tokenizers.load(workdir / "data" / tokenizers.FILE)
+    workdir = resolve_workdir(workdir, "the workdir")
+    tokenizer = loader.tokenizer(workdir)
     scorer = load_model(workdir, verifier, tokenizer) if verifier else None
     return Engine(load_model(workdir, policy, tokenizer), tokenizer, sampler, verifier=scorer)
