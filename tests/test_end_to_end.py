@@ -140,6 +140,44 @@ def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_pa
     assert results(tmp_path / "killed") == results(whole), "a resumed run found other numbers"
 
 
+STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "2"))
+"""At how many moments a run is stopped; each takes about as long as one and a half runs."""
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(900 + 300 * STOPS)
+def test_sigterm_at_any_moment_is_obeyed_and_the_same_command_goes_on(tmp_path, env, whole):
+    """The status is 143; or the signal's own, before the program could handle it, which shells call 143 too."""
+    took = sum(json.loads((whole / "summary.json").read_text())["seconds"].values())
+    rng = random.Random(1)
+    ends = []
+    for number in range(STOPS):
+        # In the order of a low-discrepancy sequence, so that few moments are spread over the run as well.
+        moment = took * (((number + rng.random()) * 0.6180339887) % 1)
+        workdir = tmp_path / f"stopped-{number}"
+        process = subprocess.Popen(
+            command(workdir), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
+        told = err.splitlines()[-1:]
+        again = subprocess.run(command(workdir), env=env, capture_output=True, text=True)
+        same = again.returncode == 0 and results(workdir) == results(whole) and rows(workdir) == rows(whole)
+        ends.append((round(moment, 1), process.returncode, told, again.returncode, same))
+        print(*ends[-1], flush=True)
+        shutil.rmtree(workdir)
+    stopped = [end for end in ends if end[1] != 0]
+    assert len(stopped) > 0.8 * STOPS, f"most runs were over before their moment: {ends}"
+    assert {status for _, status, *_ in stopped} <= {143, -signal.SIGTERM}, ends
+    lines = {tuple(told) for _, status, told, *_ in stopped if status == 143}
+    assert lines == {("ttcjax: stopped by SIGTERM; run the same command again to go on",)}, ends
+    assert all(same for *_, same in ends), f"a run that was stopped ended otherwise than one left alone: {ends}"
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
