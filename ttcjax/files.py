@@ -45,7 +45,7 @@ def resolve(
     if odd := sorted({c for c in text if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000}):
         raise UserError(f"{what} {text!r} holds {odd[0]!r}, a control character or no Unicode: choose another name")
     scheme, _, rest = text.partition("://")
-    if rest and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
+    if rest.strip("/") and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
         return _remote(scheme.lower(), rest, what)
     if mistyped := re.match(r"(gs):/*", text):
         raise UserError(f"{what} {text!r} is no bucket's path: it begins with {mistyped[1]}:// and the bucket's name")
@@ -82,8 +82,6 @@ def _remote(scheme: str, rest: str, what: str) -> epath.Path:
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise UserError(f"{what}: unknown storage {scheme}://; local folders and {known} paths are known")
-    if not rest.strip("/"):
-        raise UserError(f"{what}: {scheme}:// needs a bucket's name after it")
     if importlib.util.find_spec(_SCHEMES[scheme]) is None:
         raise faults.missing_library(_SCHEMES[scheme], f"a {scheme}:// path")
     return epath.Path(f"{scheme}://{rest.rstrip('/')}")

@@ -230,7 +230,7 @@ def test_every_shard_is_listed_with_its_hash(whole):
     for path, identity in told.items():
         content = (workdir / path).read_bytes()
         expected = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        assert identity == {**expected, "written": (workdir / path).stat().st_mtime}
+        assert identity == {**expected, "changed": (workdir / path).stat().st_ctime_ns}
 
 
 def test_parts_find_what_one_process_finds(models, whole):

@@ -15,6 +15,7 @@ from typing import Any
 
 from ttcjax.config import ConfigError, ExperimentConfig
 from ttcjax.errors import UserError
+from ttcjax.files import resolve
 from ttcjax.text.shown import one_line, shown
 
 
@@ -24,9 +25,12 @@ def load_config(path: str) -> ExperimentConfig:
     Raises:
         UserError: The file is missing, fails, or has no such function.
     """
-    if not os.path.isfile(path):
-        hint = "; the config file comes before the settings" if path.startswith("-") else ""
-        raise UserError(f"no config file {path}{hint}")
+    if path.startswith("-"):
+        raise UserError(f"no config file {path}; the config file comes before the settings")
+    found = resolve(path, "CONFIG", kind="file")
+    if not found.exists():
+        raise UserError(f"no config file {path}")
+    path = os.fspath(found)
     try:
         get_config = runpy.run_path(path).get("get_config")
         if get_config is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -100,7 +101,7 @@ def move(source: epath.Path, target: epath.Path) -> None:
 
 
 def identities(folder: epath.Path, names: Iterable[str]) -> dict[str, dict[str, int | str]]:
-    """Return size, hash and time of writing of the files of a stage; a folder's name stands for all files below it.
+    """Return size, hash and time of change of the files of a stage; a folder's name stands for all files below it.
 
     Raises:
         FileNotFoundError: A file is not there.
@@ -120,13 +121,18 @@ def _files(path: epath.Path) -> list[epath.Path]:
 
 def _identity(path: epath.Path) -> dict[str, int | str]:
     identity: dict[str, int | str] = {"bytes": path.stat().length, "sha256": sha256(path)}
-    return identity if is_remote(path) else identity | {"written": path.stat().mtime}
+    return identity if is_remote(path) else identity | {"changed": _changed(path)}
+
+
+def _changed(path: epath.Path) -> int:
+    """Return when the system last saw a file change, in nanoseconds; programs cannot set it back."""
+    return os.stat(path).st_ctime_ns
 
 
 def faults(folder: epath.PathLike, record: Mapping[str, Any]) -> dict[str, str]:
     """Return what is wrong with the files of a stage, by name: gone, cut short, or of other bytes.
 
-    A file whose size and time of writing are as recorded is taken to be whole, as it is not read here; what reads it
+    A file whose size and time of change are as recorded is taken to be whole, as it is not read here; what reads it
     compares its hash. One with another time, as after a copy, is hashed.
     """
     folder = epath.Path(folder)
@@ -140,7 +146,7 @@ def faults(folder: epath.PathLike, record: Mapping[str, Any]) -> dict[str, str]:
             continue
         if found.length != identity["bytes"]:
             wrong[name] = f"has {found.length} bytes of {identity['bytes']}"
-        elif not is_remote(path) and found.mtime != identity.get("written") and sha256(path) != identity["sha256"]:
+        elif not is_remote(path) and _changed(path) != identity.get("changed") and sha256(path) != identity["sha256"]:
             wrong[name] = "has other bytes than were written"
     return wrong
 
@@ -153,7 +159,7 @@ def refreshed(folder: epath.PathLike, record: dict[str, Any]) -> dict[str, Any]:
     folder = epath.Path(folder)
     if is_remote(folder):
         return record
-    files = {n: {**identity, "written": (folder / n).stat().mtime} for n, identity in record.get("files", {}).items()}
+    files = {n: {**identity, "changed": _changed(folder / n)} for n, identity in record.get("files", {}).items()}
     return record | {"files": files} if files else record
 
 

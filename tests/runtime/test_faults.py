@@ -1,0 +1,113 @@
+"""Faults told apart: what the machine refuses, what is missing, and what is damaged."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ttcjax.errors import DamagedError, MachineError, UserError
+from ttcjax.runtime import faults, records
+
+MACHINE = [
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"), "no space left on the disk at a/b: free some space"),
+    (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "quota is used up: free some space"),
+    (
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES), "a/b"),
+        "permission denied at a/b: run as a user",
+    ),
+    (OSError(errno.EROFS, os.strerror(errno.EROFS), "a/b"), "is read-only at a/b: choose a folder that can be written"),
+    (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "out of memory: use a machine with more"),
+    (MemoryError(), "out of memory"),
+    (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "too many open files: raise the limit (ulimit -n)"),
+    (OSError(errno.EIO, os.strerror(errno.EIO), "a/b"), "failed to answer at a/b: see to the drive"),
+    (OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH)), "no network: see that the machine is connected"),
+    (socket.gaierror(-2, "Name or service not known"), "no network (\\[Errno -2\\] Name or service not known)"),
+    (ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)), "the connection was refused"),
+    (ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device"), "no space left on the disk"),
+    (ValueError("PERMISSION_DENIED: Error opening \"x\" [source locations='..']"), "permission denied"),
+    (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes."), "out of memory"),
+    (RuntimeError("std::bad_alloc"), "out of memory"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), MACHINE, ids=[repr(error)[:40] for error, _ in MACHINE])
+def test_what_the_machine_refuses_is_said_with_its_cure(error, words):
+    found = faults.explain(error)
+    assert isinstance(found, MachineError)
+    assert words.replace("\\", "") in str(found)
+    assert found.status == 1
+    wrapped = RuntimeError("checkpoint failed")
+    wrapped.__context__ = ExceptionGroup("writers", [error])
+    assert str(faults.explain(wrapped)) == str(found), "libraries wrap it"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module named 'gcsfs'", name="gcsfs"), "library gcsfs.*pip install 'ttcjax\\[data\\]'"),
+        (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), "library torch.*'ttcjax\\[bench\\]'"),
+        (ModuleNotFoundError("No module named 'math_verify'", name="math_verify"), "pip install math-verify"),
+        (ImportError("Please install gcsfs to access Google Storage"), "a gs:// path needs the library gcsfs"),
+        (
+            RuntimeError("Unable to initialize backend 'cuda': no device"),
+            "no platform 'cuda' here.*unset JAX_PLATFORMS",
+        ),
+        (
+            RuntimeError("Unable to initialize backend 'tpu': NOT_FOUND: ..."),
+            "no platform 'tpu' here.*'ttcjax\\[tpu\\]'",
+        ),
+        (RuntimeError("Backend 'foo' is not in the list of known backends"), "no platform 'foo' here"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_installs_it(error, words):
+    found = faults.explain(error)
+    assert found is not None
+    with pytest.raises(UserError, match=words):
+        raise found
+    assert found.status == 2
+    assert not isinstance(found, DamagedError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("DATA_LOSS: bad crc"),
+        KeyError("layers"),
+        AssertionError(),
+        ZeroDivisionError(),
+        FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a/b"),
+        ModuleNotFoundError("No module named 'ttcjax.nowhere'", name="ttcjax.nowhere"),
+    ],
+)
+def test_what_is_neither_is_left_to_those_who_know_more(error):
+    assert faults.explain(error) is None
+
+
+def test_an_error_for_the_user_is_returned_as_it_is():
+    error = RuntimeError("wrapped")
+    error.__cause__ = records.damaged("a/b", "it has 3 bytes of 4")
+    found = faults.explain(error)
+    assert found is error.__cause__
+    assert "a/b is damaged (it has 3 bytes of 4): run `ttcjax run CONFIG`" in str(found)
+
+
+def test_an_absent_platform_is_not_damage(tmp_path):
+    """`delete the model and train it again` used to be the advice on a machine without a GPU."""
+    from ttcjax.checkpoint import save_params
+
+    save_params(tmp_path / "best", {"w": __import__("numpy").ones(3, "float32")}, {"kind": "policy"})
+    code = (
+        "import sys\nfrom ttcjax.checkpoint import Checkpoints, load_params\nfrom ttcjax.errors import UserError\n"
+        "for call in (lambda: load_params(sys.argv[1] + '/best'),):\n"
+        "    try:\n        call()\n    except UserError as error:\n        print(error)\n"
+    )
+    before = sorted((path, path.stat().st_mtime) for path in tmp_path.rglob("*"))
+    for platform in ("cuda", "tpu", "nonsense"):
+        env = os.environ | {"JAX_PLATFORMS": platform}
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True, text=True)
+        assert f"JAX finds no platform {platform!r} here" in done.stdout, done.stderr[-500:]
+        assert "damaged" not in done.stdout
+    assert sorted((path, path.stat().st_mtime) for path in tmp_path.rglob("*")) == before
