@@ -155,7 +155,7 @@ def _summary(paths: Sequence[epath.Path], questions: int, counts: _Counts) -> di
     if not solutions:
         raise UserError(
             "no sampled solution ends with an answer that can be read, so no step can be labelled: train the "
-            "policy longer, or raise --sampler.max-tokens"
+            "policy longer, or raise --sampler.max_tokens"
         )
     flat = np.concatenate(values)
     return {

@@ -91,7 +91,7 @@ def test_rows_are_cut_to_what_fits_with_the_same_samples(tiny):
 
 def test_what_cannot_fit_is_refused_before_anything_runs(tiny):
     engine = tiny.engine(memory=0.5 / 1024)
-    with pytest.raises(UserError, match=r"1 row of 24 tokens after a prompt of 64 need .*lower --sampler.max-tokens"):
+    with pytest.raises(UserError, match=r"1 row of 24 tokens after a prompt of 64 need .*lower --sampler.max_tokens"):
         engine.sample(tiny.prompts(engine, count=2), 4, 0)
     assert not engine.compilations, "a program was compiled for a batch that cannot fit"
 

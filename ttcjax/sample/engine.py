@@ -436,7 +436,7 @@ class Engine:
             else:
                 raise UserError(
                     f"{least} row{'s' * (least > 1)} of {slots - 1} tokens after a prompt of {prompt_slots} need "
-                    f"{planned}, more than the {memory.gib(self._memory)} of a device: lower --sampler.max-tokens"
+                    f"{planned}, more than the {memory.gib(self._memory)} of a device: lower --sampler.max_tokens"
                     f"{' or the budget n' * forks}, shorten the prompts, or raise --sampler.memory"
                 )
 
@@ -577,7 +577,7 @@ class Engine:
                 raise UserError(
                     f"the prompt of {prompt.id[:60]} has {len(prompt.tokens) + begun} tokens and sampler.max_tokens is "
                     f"{room}, more than the model's limit of {limit} together: shorten the prompt or "
-                    f"lower --sampler.max-tokens"
+                    f"lower --sampler.max_tokens"
                 )
 
     def require_verifier(self) -> None:

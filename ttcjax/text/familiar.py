@@ -72,7 +72,7 @@ class Familiar:
 
         Of texts like those one in their number plus 1 is called strange by chance.
         """
-        return len(self.known) > 0 and self.likelihood(tokens) < self.known[0]
+        return len(self.known) > 0 and self.likelihood(tokens) < float(self.known[0])
 
     def save(self, path: epath.PathLike) -> None:
         """Write the model to `path`."""

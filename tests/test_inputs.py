@@ -1,0 +1,157 @@
+"""What a run reads from outside its workdir: a change is named, and the user chooses what is to count."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from etils import epath
+
+from ttcjax import inputs, pipeline, stages
+from ttcjax.config import DataConfig, ExperimentConfig, SamplerConfig, SweepConfig, TokenizerConfig
+from ttcjax.data import loader, sources
+from ttcjax.errors import UserError
+from ttcjax.stages import get_stage
+from ttcjax.testing import folders
+
+
+def line(i, answer=None):
+    return json.dumps({"question": f"What is {i}+{i}?", "answer": f"#### {2 * i if answer is None else answer}"})
+
+
+def write(folder, **lines):
+    folder.mkdir(exist_ok=True)
+    for name, found in lines.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(found) + "\n")
+
+
+TRAIN, TEST = [line(i) for i in range(40)], [line(i) for i in range(100, 110)]
+
+
+@pytest.fixture
+def config(tmp_path):
+    write(tmp_path / "files", train=TRAIN, test=TEST)
+    return ExperimentConfig(
+        workdir=str(tmp_path / "work"),
+        data=DataConfig(name="gsm8k", dir=str(tmp_path / "files"), num_valid=5),
+        tokenizer=TokenizerConfig(vocab_size=400),
+        sampler=SamplerConfig(max_tokens=64),
+    )
+
+
+@pytest.fixture
+def read(config, monkeypatch):
+    """The config, with a data stage that is complete."""
+    monkeypatch.setattr(stages, "STAGES", (get_stage("data"),))
+    pipeline.run(config)
+    return config
+
+
+def questions(config):
+    _, splits = loader.load(config.data, epath.Path(config.workdir) / "data")
+    return {e.question: e.answer for split in (splits.train, splits.valid, splits.test) for e in split}
+
+
+CHANGES = {
+    "an answer": ({"train": [*TRAIN[:3], line(3, 7), *TRAIN[4:]]}, "train.jsonl: line 4 changed"),
+    "a new line": ({"test": [*TEST, line(200)]}, "test.jsonl: line 11 added"),
+    "a line gone": ({"train": [*TRAIN[:5], *TRAIN[6:]]}, "train.jsonl: line 6 removed"),
+    "a line put in": ({"train": [*TRAIN[:5], line(300), *TRAIN[5:]]}, "train.jsonl: line 6 added"),
+    "many lines": (
+        {"test": [line(i, 0) for i in range(100, 110)]},
+        "test.jsonl: lines 1, 2, 3, 4, 5 and 5 more changed",
+    ),
+    "both files": (
+        {"train": TRAIN[:-1], "test": [line(500), *TEST[1:]]},
+        "train.jsonl: line 40 removed; test.jsonl: line 1 changed",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_changed_file_is_named_with_its_lines_and_the_user_chooses(read, tmp_path, kind, caplog):
+    """It used to go unnoticed, and the report counted other questions than the manifest."""
+    changed, told = CHANGES[kind]
+    before = questions(read)
+    write(tmp_path / "files", **changed)
+    with pytest.raises(UserError) as error:
+        pipeline.run(read)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "--changed_inputs keep" in str(error.value)
+    assert questions(read) == before, "what was read must stay whatever becomes of the file"
+
+    pipeline.run(dataclasses.replace(read, changed_inputs="keep"))
+    assert questions(read) == before
+    assert told in caplog.text
+    pipeline.run(dataclasses.replace(read, changed_inputs="read"))
+    after = questions(read)
+    assert after != before
+    write(tmp_path / "files", train=TRAIN, test=TEST)
+    assert "data has changed" not in caplog.text
+    pipeline.run(dataclasses.replace(read, changed_inputs="read"))
+    assert questions(read) == before, "the first data set was kept, and is moved back"
+
+
+def test_files_that_are_gone_or_lie_elsewhere_change_nothing(read, tmp_path, caplog):
+    record = json.loads((tmp_path / "work" / "stages" / "data.json").read_text())
+    shutil.move(tmp_path / "files", tmp_path / "elsewhere")
+    pipeline.run(read)
+    assert "is not there any more: what was read from it goes on to count" in caplog.text
+    moved = dataclasses.replace(read, data=dataclasses.replace(read.data, dir=str(tmp_path / "elsewhere")))
+    found = pipeline.run(moved)["data"]
+    assert found["started"] == record["started"], "files are known by their content, not by where they lie"
+
+
+def test_other_files_are_other_data_without_a_question(read, tmp_path):
+    """A new --data.dir is the user's own choice."""
+    write(tmp_path / "other", train=[line(i, 1) for i in range(40)], test=TEST)
+    other = dataclasses.replace(read, data=dataclasses.replace(read.data, dir=str(tmp_path / "other")))
+    pipeline.run(other)
+    assert set(questions(other).values()) >= {"1"}
+    pipeline.run(read)
+    assert questions(read)["What is 3+3?"] == "6"
+
+
+def test_files_that_were_never_there_are_asked_for(config, tmp_path):
+    (tmp_path / "files" / "test.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no file .*test.jsonl; give the folder of the data set as --data.dir"):
+        pipeline.run(config)
+    assert not (tmp_path / "work").exists()
+
+
+def test_line_ends_and_a_byte_order_mark_are_no_change_of_questions(config, tmp_path):
+    before = sources.content(sources.digests(config.data))
+    path = tmp_path / "files" / "train.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert sources.content(sources.digests(config.data)) == before
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(loader.gsm8k.read(config.data)[0].train) == 35
+
+
+def test_a_bank_that_samples_were_taken_from_is_compared_too(tmp_path):
+    """Its rows are in this run's bank by now; another bank at its place is not what they came from."""
+    source = epath.Path(tmp_path / "a" / "bank")
+    source.mkdir(parents=True)
+    (source / "shard-00000.parquet").write_bytes(b"1")
+    folders.complete(source)
+    config = ExperimentConfig(workdir=str(tmp_path / "b"), sweep=SweepConfig(samples_from=str(source)))
+    first = inputs.resolved(config, epath.Path(tmp_path / "b"))
+    assert first.sweep.samples_content is not None
+    folders.complete(tmp_path / "b" / "bank", config=json.loads(json.dumps(dataclasses.asdict(first))))
+    assert inputs.resolved(config, epath.Path(tmp_path / "b")) == first
+    (source / "shard-00000.parquet").write_bytes(b"2")
+    folders.complete(source)
+    with pytest.raises(UserError, match="is not the one that the bank stage read: put it back"):
+        inputs.resolved(config, epath.Path(tmp_path / "b"))
+    keep, anew = (dataclasses.replace(config, changed_inputs=choice) for choice in ("keep", "read"))
+    assert inputs.resolved(keep, epath.Path(tmp_path / "b")).sweep == first.sweep
+    assert inputs.resolved(anew, epath.Path(tmp_path / "b")).sweep != first.sweep
+    shutil.rmtree(source)
+    assert inputs.resolved(config, epath.Path(tmp_path / "b")).sweep == first.sweep
+
+
+def test_a_content_that_is_asked_for_must_be_there(config, tmp_path):
+    wanted = dataclasses.replace(config, data=dataclasses.replace(config.data, content="0123456789abcdef"))
+    with pytest.raises(UserError, match=r"data.content is to be 0123456789abcdef, and what is there has \w{16}"):
+        pipeline.run(wanted)
