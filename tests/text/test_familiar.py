@@ -58,7 +58,7 @@ def questions():
 
 
 def test_questions_of_the_same_kind_are_rarely_strange(questions, tmp_path):
-    """That the 30 least likely of 600 questions are all among these 400 has a chance below (2/3) ** 30, or 1 in 190,000."""
+    """The 30 least likely of 600 are all among these 400 with a chance below (2/3) ** 30, or 1 in 190,000."""
     tokenizer, train, valid, test = questions
     model = Familiar.fit(tokenizer.encode_batch(train), tokenizer.encode_batch(valid), tokenizer.vocab_size)
     model.save(tmp_path / "familiar.npz")
