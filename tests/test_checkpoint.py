@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ttcjax.checkpoint import Checkpoints, load_params, save_params
-from ttcjax.errors import MachineError, UserError
+from ttcjax.errors import DamagedError, MachineError, UserError
 
 
 @dataclasses.dataclass
@@ -266,3 +266,40 @@ def test_relative_folders_work(tmp_path, monkeypatch):
     params, metadata = load_params("runs/x")
     assert params["w"].tolist() == [1.0, 1.0]
     assert metadata["kind"] == "policy"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "permission denied"),
+        (MemoryError(), "out of memory"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+        (ModuleNotFoundError("No module named 'zstandard'", name="zstandard"), "needs the library zstandard"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "out of memory"),
+        (RuntimeError("Unable to initialize backend 'cuda'"), "no platform 'cuda' here"),
+        (ValueError("something that nobody foresaw"), "although its bytes are those that were written"),
+        (AssertionError(), "although its bytes are those that were written"),
+    ],
+)
+def test_nothing_but_damage_sets_a_checkpoint_aside(tmp_path, monkeypatch, error, words):
+    """Any exception at all used to rename the newest checkpoint to `damaged-N`, and then the one before it."""
+    with _open(tmp_path) as checkpoints:
+        checkpoints.save(1, _state(1), {})
+        checkpoints.save(2, _state(2), {})
+        checkpoints.save_best(PARAMS, METADATA)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("orbax.checkpoint.CheckpointManager.restore", fail)
+    monkeypatch.setattr("orbax.checkpoint.StandardCheckpointer.restore", fail)
+    with _open(tmp_path) as checkpoints, pytest.raises(UserError, match=words) as caught:
+        checkpoints.restore(_abstract())
+    assert not isinstance(caught.value, DamagedError)
+    with pytest.raises(UserError, match=words) as caught:
+        load_params(tmp_path / "best")
+    assert not isinstance(caught.value, DamagedError)
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2"]
+    with _open(tmp_path) as checkpoints:
+        assert restored(checkpoints, _abstract())[0] == 2

@@ -124,10 +124,9 @@ def test_full_disk(whole, tmp_path, env, name):
     try:
         workdir = folder / "run"
         shutil.copytree(whole, workdir, copy_function=shutil.copy2)
-        with (folder / "filler").open("wb", buffering=0) as filler:
-            with contextlib.suppress(OSError):
-                while filler.write(b"x" * 4096):
-                    pass
+        with (folder / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while filler.write(b"x" * 4096):
+                pass
         assert shutil.disk_usage(folder).free == 0
         before = contents(workdir)
         done = start(arguments(name, workdir, *changed_report(name)), **env)

@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 
 from ttcjax import config as config_lib
-from ttcjax import files, pipeline, stages
+from ttcjax import dry_run, files, pipeline, stages
 from ttcjax.config import (
     ChainsConfig,
     DataConfig,
@@ -326,6 +326,68 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot make workdir"), locks.alone(epath.Path(tmp_path / "file")):
         pass
+
+
+BROKEN = """
+def run(config, workdir, out):
+    (out / "shard-00000.parquet").write_bytes(b"PAR1 and no more")
+    return {"files": ["shard-00000.parquet"]}
+"""
+
+
+def test_a_stage_is_complete_only_once_its_files_were_opened_again(toy):
+    (toy / "toy_second.py").write_text(BROKEN)
+    with pytest.raises(UserError, match=r"shard-00000\.parquet is damaged \(it was just written"):
+        pipeline.run(config_for(toy))
+    assert [state for _, state, _ in pipeline.states(toy / "work")] == ["complete", "unfinished"]
+
+
+def test_a_stage_that_lists_what_it_did_not_write_is_not_complete(toy):
+    (toy / "toy_second.py").write_text("def run(config, workdir, out):\n    return {'files': ['gone.txt']}\n")
+    with pytest.raises(FileNotFoundError):
+        pipeline.run(config_for(toy))
+    assert not (toy / "work" / "second").exists()
+
+
+FAILING = """
+from ttcjax.errors import UserError
+def run(config, workdir, out):
+    (out / "empty").mkdir()
+    raise UserError("bad input")
+"""
+
+
+def test_a_command_that_fails_before_anything_is_begun_leaves_nothing(toy):
+    (toy / "toy_first.py").write_text(FAILING)
+    with pytest.raises(UserError, match="bad input"):
+        pipeline.run(config_for(toy))
+    assert not (toy / "work").exists()
+    for call in (
+        lambda: pipeline.run(config_for(toy), only="second"),
+        lambda: pipeline.run(dataclasses.replace(config_for(toy), workdir=str(toy / "a" / "b")), only="second"),
+    ):
+        with pytest.raises(UserError, match="run `ttcjax first CONFIG` first"):
+            call()
+    assert not (toy / "work").exists()
+    assert not (toy / "a").exists()
+
+
+def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(toy, monkeypatch):
+    config = config_for(toy)
+    actions = lambda config: [(one.stage, one.action) for one in dry_run.plan(config)]  # noqa: E731
+    assert actions(config) == [("first", "run"), ("second", "run")]
+    assert not (toy / "work").exists()
+    pipeline.run(config)
+    assert actions(config) == [("first", "keep"), ("second", "keep")]
+    assert actions(config_for(toy, top_k=3)) == [("first", "keep"), ("second", "run")]
+    pipeline.run(config_for(toy, top_k=3))
+    assert actions(config) == [("first", "keep"), ("second", "restore")]
+    monkeypatch.setattr(stages, "STAGES", (STAGES[0], dataclasses.replace(STAGES[1], writes=("half.txt",))))
+    (toy / "work" / "second" / "half.txt").unlink()
+    assert actions(config_for(toy, top_k=3)) == [("first", "keep"), ("second", "repair")]
+    before = sorted((path, path.stat().st_mtime_ns) for path in (toy / "work").rglob("*"))
+    dry_run.plan(config)
+    assert sorted((path, path.stat().st_mtime_ns) for path in (toy / "work").rglob("*")) == before
 
 
 # ---- the real stages

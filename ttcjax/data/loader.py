@@ -14,6 +14,7 @@ from ttcjax.config import DataConfig, ExperimentConfig
 from ttcjax.data import gsm8k, sources
 from ttcjax.data.screen import Fault, refusal
 from ttcjax.data.task import Example, Examples, Splits, Task
+from ttcjax.errors import UserError
 from ttcjax.files import sha256
 from ttcjax.parquet import read_shard, write_shard
 from ttcjax.runtime import records
@@ -47,7 +48,8 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
         Why examples of the files cannot be used; these are left out.
 
     Raises:
-        UserError: The records cannot be written, more questions are asked for than there are, or files are missing.
+        UserError: The records cannot be written, more questions are asked for than there are, files are missing, or
+            examples cannot be used and `data.faults` refuses them.
     """
     folder = epath.Path(folder)
     if config.name == "procmath":
@@ -56,6 +58,8 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
         builder.prepare(config, folder / _RECORDS)
         return []
     splits, faults = gsm8k.read(config)
+    if faults and config.faults == "refuse":
+        raise refusal(faults)
     for name in SPLITS:
         write_shard(folder / f"{name}.parquet", [vars(example) for example in getattr(splits, name)], _SCHEMA)
     sources.write(folder, sources.digests(config))
@@ -118,11 +122,7 @@ def askable(config: ExperimentConfig, workdir: epath.PathLike) -> tuple[Task, Sp
     Raises:
         UserError: As for `load`; or there are such questions, and `data.faults` refuses them.
     """
-    return askable_in(config, epath.Path(workdir) / "data")
-
-
-def askable_in(config: ExperimentConfig, folder: epath.Path) -> tuple[Task, Splits]:
-    """As `askable`, with the folder of the data stage."""
+    folder = epath.Path(workdir) / "data"
     task, splits = load(config.data, folder)
     with np.load(folder / LENGTHS_FILE) as lengths:
         fits = {name: lengths[name] <= config.longest_prompt for name in SPLITS}
@@ -130,7 +130,7 @@ def askable_in(config: ExperimentConfig, folder: epath.Path) -> tuple[Task, Spli
         return task, splits
     faults = too_long(config, splits, fits)
     if config.data.faults == "refuse":
-        raise refusal(faults, "raise --model.max_seq_len, lower --sampler.max_tokens, shorten them")
+        raise too_long_refusal(faults)
     logger.warning("%d questions are left out: they leave no room for a solution", len(faults))
     return task, Splits(*(_Some(getattr(splits, name), np.flatnonzero(fits[name])) for name in SPLITS))
 
@@ -146,6 +146,11 @@ def too_long(config: ExperimentConfig, splits: Splits, fits: dict[str, np.ndarra
         for name in SPLITS
         for i in np.flatnonzero(~fits[name])
     ]
+
+
+def too_long_refusal(faults: Sequence[Fault]) -> UserError:
+    """Return the error for questions that leave no room for a solution."""
+    return refusal(faults, "raise --model.max_seq_len, lower --sampler.max_tokens, shorten them")
 
 
 class _Some(Sequence[Example]):

@@ -15,7 +15,7 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
-from ttcjax.data.screen import Fault, refusal
+from ttcjax.data.screen import Fault
 from ttcjax.data.task import Example
 from ttcjax.files import write_bytes
 from ttcjax.text import tokenizer as tokenizer_lib
@@ -52,22 +52,24 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     out = epath.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     faults = loader.prepare(config.data, out)
-    if faults and config.data.faults == "refuse":
-        raise refusal(faults)
     task, splits = loader.load(config.data, out)
     named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
     texts = (task.prompt(example.question) + example.solution for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, config.tokenizer)
-    tokenizer.save(out / tokenizer_lib.FILE)
-
     asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
     prompts = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in asked.items()}
+    fits = {name: lengths <= config.longest_prompt for name, lengths in prompts.items()}
+    too_long = loader.too_long(config, splits, fits)
+    if too_long and config.data.faults == "refuse":
+        for name in loader.files(config.data):
+            if (out / name).is_file():  # Read from files in a moment; generated records are kept.
+                (out / name).unlink()
+        raise loader.too_long_refusal(too_long)
+    faults = [*faults, *too_long]
+    tokenizer.save(out / tokenizer_lib.FILE)
     sink = io.BytesIO()
     np.savez(sink, **prompts)  # type: ignore[arg-type]
     write_bytes(out / loader.LENGTHS_FILE, sink.getvalue())
-    fits = {name: lengths <= config.longest_prompt for name, lengths in prompts.items()}
-    faults = [*faults, *loader.too_long(config, splits, fits)]
-    loader.askable_in(config, out)  # Refuses what is too long, if it is to be refused.
     Familiar.fit(asked["train"], asked["valid"], tokenizer.vocab_size).save(out / FAMILIAR_FILE)
     _write_left_out(out / LEFT_OUT_FILE, faults)
 
