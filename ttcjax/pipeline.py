@@ -159,10 +159,10 @@ def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | 
             record = _make_way_for_repair(stage, final, record, wrong)
             mine = record is not None
         else:
-            _move_aside(
-                final, record if record and record["complete"] else None, f"{stage.name} was made with other settings"
-            )
-            record = None if record and record["complete"] else record
+            own = record if record is not None and record["complete"] else None
+            why = "was made with other settings" if own is not None else "has no record that can be read"
+            _move_aside(final, own, f"{stage.name} {why}")
+            record = None if own is not None else record
     if partial.exists() and (not mine or record is None):
         _move_aside(partial, record, f"an unfinished {stage.name} was begun with other settings")
 
@@ -361,7 +361,10 @@ def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | Non
     found = []
     for stage in stages_lib.STAGES:
         record = records.read(workdir / stage.name)
-        if record is None:
+        if record is None and (workdir / stage.name).exists():
+            told = "damaged: its record cannot be read, or was never written; a run keeps the folder aside"
+            found.append((stage.name, told, None))
+        elif record is None:
             found.append((stage.name, "missing", None))
         elif not record["complete"] and (workdir / f"{stage.name}.partial").exists():
             found.append((stage.name, "unfinished", record))

@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ttcjax.errors import UserError
+from ttcjax.files import is_remote, resolve
+from ttcjax.tables import require_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -118,10 +120,15 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: The peer is not installed, a side failed, or the sides do not agree on the same weights.
     """
-    for path in (args.json, getattr(args, "figure", None)):
-        if path and not os.access(os.path.dirname(path) or ".", os.W_OK):
-            raise UserError(f"cannot write {path}: make its folder first")
+    for name in ("json", "figure"):
+        if getattr(args, name, None) is not None:
+            path = resolve(getattr(args, name), f"--{name}", kind="file")
+            if is_remote(path) or not os.access(path.parent, os.W_OK):
+                raise UserError(f"cannot write {path}: name a file in a local folder that is there")
+            setattr(args, name, os.fspath(path))
     if args.bench == "compile":
+        require_list(args.budgets, "--budgets")
+        require_list(args.strategies, "--strategies")
         _compile(args)
         return
     if getattr(args, "figure", None) and not args.curves:
