@@ -83,7 +83,7 @@ def test_a_missing_peer_is_named_before_anything_runs(capsys):
         (["flops", "--shape", "tiny", "--prompt", "4000"], "lower --prompt 4000"),
         (["sample", "--seed", "-1"], "--seed"),
         (["verify", "--prompt", "1"], "at least 2 tokens"),
-        (["sample", "--json", "/nowhere/rows.json"], "make its folder first"),
+        (["sample", "--json", "/nowhere/rows.json"], "name a file in a local folder that is there"),
         (["sample", "--figure", "a.png"], "add --curves"),
         (["compile", "--prompts", "1", "5"], "at least 2 tokens"),
     ],

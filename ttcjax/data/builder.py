@@ -101,8 +101,10 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> None:
     builder = _builder(config, folder)
     if builder.data_path.exists():
         return
-    for leftover in builder.data_path.parent.glob("*incomplete*"):  # of a run that was killed
-        leftover.rmtree()
+    versions = builder.data_path.parent
+    for leftover in versions.iterdir() if versions.exists() else ():
+        if "incomplete" in leftover.name:  # Of a run that was killed.
+            leftover.rmtree()
     tfds.disable_progress_bar()
     try:
         # tfds wants a download folder even where it has nothing to download.
