@@ -106,18 +106,23 @@ def by_parts(fn: Callable[[Any], Any], args: Any, size: int, used: int | jax.Arr
         x = jnp.pad(x, ((0, (parts * size - Q) * each), *[(0, 0)] * (x.ndim - 1)))
         return x.reshape((parts, size * each, *x.shape[1:]))
 
-    def part(i: jax.Array | int) -> Any:
-        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), held)
+    def part(i: jax.Array | int) -> list[jax.Array]:
+        # Leaves, not trees: what JAX puts in the place of arrays to learn their shapes need not suit a struct's types.
+        found = fn(jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), held))
+        leaves, trees[0] = jax.tree.flatten(found)
+        return leaves
 
-    def one(i: jax.Array, out: Any) -> Any:
-        return jax.tree.map(lambda whole, x: jax.lax.dynamic_update_index_in_dim(whole, x, i, 0), out, fn(part(i)))
+    def one(i: jax.Array, out: list[jax.Array]) -> list[jax.Array]:
+        pairs = zip(out, part(i), strict=True)
+        return [jax.lax.dynamic_update_index_in_dim(whole, x, i, 0) for whole, x in pairs]
 
-    held = jax.tree.map(split, args)
-    empty = jax.tree.map(lambda x: jnp.zeros((parts, *x.shape), x.dtype), jax.eval_shape(lambda: fn(part(0))))
+    held, trees = jax.tree.map(split, args), [jax.tree.structure(None)]
+    empty = [jnp.zeros((parts, *x.shape), x.dtype) for x in jax.eval_shape(lambda: part(0))]
     # The number of parts is not known to the compiler, which would compute a single one otherwise than one of many.
     count = -(-jnp.minimum(jnp.asarray(used, jnp.int32), Q) // size)
     out = jax.lax.fori_loop(0, count, one, empty)
-    return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[: Q * (x.shape[1] // size)], out)
+    whole = [x.reshape((-1, *x.shape[2:]))[: Q * (x.shape[1] // size)] for x in out]
+    return jax.tree.unflatten(trees[0], whole)
 
 
 def prefilled_together(questions: int, slots: int) -> int:

@@ -103,8 +103,8 @@ def plan(
         activations = max(activations, prompt, step + logits)
     per_token = sum(map(token_bytes, models))
     # Prefixes are kept for the whole batch and copied for the groups under way, and a copy is made before the old
-    # one is dropped; a batch that is under way as a whole still holds both.
-    prefixes = (questions + 2 * groups) * prompt_slots * per_token
+    # one is dropped; a batch that is under way as a whole still holds both. Prompts are read in at least two parts.
+    prefixes = (max(questions, 2 * together) + 2 * groups) * prompt_slots * per_token
     suffixes = (2 if forks else 1) * rows * slots * per_token
     results = (questions * n + rows) * (slots * 8 + 32)
     return MemoryPlan(weights, prefixes, suffixes, activations, results)
