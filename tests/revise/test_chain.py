@@ -195,7 +195,9 @@ def test_an_answer_is_scored_at_its_end_after_what_was_in_view(long, engine, pro
             for place, a in enumerate(chain):
                 if a.solution.finished:
                     before = in_view(engine, chain, place) if history else ()
-                    assert abs(a.score - score(prompt, before, a.solution.tokens)) <= long.errors.score
+                    assert a.score == pytest.approx(
+                        score(prompt, before, a.solution.tokens), rel=0, abs=long.errors.score
+                    )
                     checked += 1
     assert checked > 6
 

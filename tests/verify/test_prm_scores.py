@@ -135,5 +135,5 @@ def test_step_ends_are_gathered_in_order():
     values = jnp.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
     ends = jnp.array([[False, True, False, True], [False, False, True, True]])
     got = prm.at_step_ends(values, ends, 3)
-    np.testing.assert_array_equal(got, np.float32([[0.2, 0.4, 0.0], [0.7, 0.8, 0.0]]))
-    np.testing.assert_array_equal(prm.at_step_ends(values, ends, 1), np.float32([[0.2], [0.7]]))
+    np.testing.assert_array_equal(got, np.array([[0.2, 0.4, 0.0], [0.7, 0.8, 0.0]], np.float32))
+    np.testing.assert_array_equal(prm.at_step_ends(values, ends, 1), np.array([[0.2], [0.7]], np.float32))
