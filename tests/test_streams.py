@@ -166,7 +166,6 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         ("file", "cp1252", {"PYTHONIOENCODING": "cp1252:strict"}),
         ("terminal", "ascii", {**C_LOCALE, "TERM": "dumb"}),
         ("terminal", "utf-8", {"LC_ALL": "C", "TERM": "xterm-256color"}),
-        ("terminal", "latin-1", {"PYTHONIOENCODING": "latin-1", "TERM": "dumb"}),
     ],
 )
 def test_the_commands_on_odd_streams(tmp_path, kind, encoding, env):
