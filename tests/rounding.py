@@ -38,6 +38,15 @@ def of_sum(size: Any, terms: int, more: int = 0, dtype: str = "float32") -> Any:
     return of(terms + more, dtype) * np.asarray(size, np.float64)
 
 
+def of_log_softmax(terms: int, largest: float) -> float:
+    """Return the largest error of float32 log-probabilities of so many logits up to a size.
+
+    The sum of exponentials is off by its terms and a few, and the more where logits less the largest round, up to twice
+    their size; its logarithm and the differences are off by as much as they are large.
+    """
+    return of(terms + 4 + 2 * largest) + 2 * of(2 * largest + np.log(terms))
+
+
 def on_grid(values: Any) -> np.ndarray:
     """Return numbers rounded to eighths, of at most 16: in bfloat16 and float32 they are exact.
 

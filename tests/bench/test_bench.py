@@ -4,12 +4,17 @@ import dataclasses
 import importlib.util
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from tests import rounding
 from ttcjax import cli, compute
 from ttcjax.bench import flops, shapes
 from ttcjax.bench.protocol import Side
 from ttcjax.errors import UserError
+from ttcjax.model import params, transformer
 
 PEER = all(map(importlib.util.find_spec, ("torch", "transformers")))
 needs_peer = pytest.mark.skipif(not PEER, reason="transformers is not installed: pip install 'ttcjax[bench]'")
@@ -28,6 +33,19 @@ def bench(tmp_path, kind, *more):
     return json.loads(path.read_text())
 
 
+def score_error():
+    """How far rounding may lead the scores of a verifier of the tiny shape; its longest sums are those of the MLP."""
+    config = shapes.shape("tiny", "float32")
+    tokens = jnp.asarray(np.random.default_rng(0).integers(4, config.vocab_size, (3, 64)), jnp.int32)
+    positions, value = jnp.broadcast_to(jnp.arange(64)[None], tokens.shape), jnp.asarray(shapes.value_head(config))
+
+    @jax.jit
+    def scores(tree):
+        return jax.nn.sigmoid(transformer.forward(tree, tokens, positions, config) @ value)
+
+    return rounding.noise(scores, jax.jit(lambda key: params.init(key, config))(jax.random.key(0)), config.d_ff)
+
+
 @pytest.mark.parametrize("kind", SMALL)
 def test_each_benchmark_gives_rows_and_a_table(tmp_path, capfd, kind):
     rows = bench(tmp_path, kind)
@@ -42,7 +60,7 @@ def test_each_benchmark_gives_rows_and_a_table(tmp_path, capfd, kind):
         read = [row["notes"]["verifier_tokens"] for row in rows]
         # 19 prompt tokens once, and the prompt's last and every new token of 3 rows: linear in the rounds.
         assert read == [19 + 3 * (1 + 4 * rounds) for rounds in (3, 6, 12)], "tokens were read more than once"
-        assert max(row["notes"]["largest_difference"] for row in rows) < 1e-5
+        assert max(row["notes"]["largest_difference"] for row in rows) <= score_error()
 
 
 @pytest.mark.slow

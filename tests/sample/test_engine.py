@@ -48,11 +48,15 @@ def full_pass(model, prompts, rows, fn):
     return np.asarray(run(model.params, jnp.asarray(tokens)))
 
 
-def assert_same(got, want):
-    """Equal token for token; sums of floats may round otherwise in another batch."""
+def assert_same(tiny, got, want):
+    """Equal token for token; sums of floats may round otherwise in another batch.
+
+    Tokens too would differ where a random number falls within rounding of the end of a token's share: for all draws
+    of this file together a chance below 1%, of each kind of machine.
+    """
     for g, w in zip(flat(got), flat(want), strict=True):
         assert (g.tokens, g.finished, g.text, g.tokens_sampled) == (w.tokens, w.finished, w.text, w.tokens_sampled)
-        assert g.logprob == pytest.approx(w.logprob, abs=1e-3)
+        assert abs(g.logprob - w.logprob) <= tiny.errors.solution
 
 
 def test_the_tiny_model_tries_what_these_tests_are_about(tiny, samples):
@@ -78,7 +82,7 @@ def test_solutions_are_cut_where_they_end(tiny, samples):
 @pytest.mark.parametrize("rows", [2, N, 7 * N])
 def test_samples_do_not_depend_on_the_batch(tiny, prompts, samples, rows):
     """Rows for half a question, one and seven; `samples` has nine at once."""
-    assert_same(tiny.engine(rows=rows).sample(prompts, N, SEED), samples)
+    assert_same(tiny, tiny.engine(rows=rows).sample(prompts, N, SEED), samples)
 
 
 def test_samples_do_not_depend_on_other_questions(tiny, prompts, samples):
@@ -86,12 +90,12 @@ def test_samples_do_not_depend_on_other_questions(tiny, prompts, samples):
     many = tiny.prompts(tiny.engine(), count=64)
     assert len(many) == 64
     for rows in (64 * N, 5):
-        assert_same(tiny.engine(rows=rows).sample(many, N, SEED)[: len(prompts)], samples)
+        assert_same(tiny, tiny.engine(rows=rows).sample(many, N, SEED)[: len(prompts)], samples)
 
 
 def test_samples_do_not_depend_on_devices_nor_order(tiny, prompts, samples):
     found = tiny.engine(devices=8).sample(prompts[::-1], N, SEED)
-    assert_same(found[::-1], samples)
+    assert_same(tiny, found[::-1], samples)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_devices_without_a_question_share_those_of_others(tiny, prompts, devices
         return batches(requests, most)
 
     engine.batches = watched
-    assert_same(engine.sample(asked, n, SEED), alone.sample(asked, n, SEED))
+    assert_same(tiny, engine.sample(asked, n, SEED), alone.sample(asked, n, SEED))
     assert len(read) == count * parts, "devices would idle, or work for rows that they have anyway"
     assert [request.prompt for request in read] == [prompt for prompt in asked for _ in range(parts)]
     assert sum(request.count for request in read) == count * n
@@ -118,7 +122,7 @@ def test_devices_without_a_question_share_those_of_others(tiny, prompts, devices
 def test_samples_do_not_depend_on_the_padding_of_prompts(tiny, prompts, samples):
     engine = tiny.engine(prompt_bucket=32)
     assert len({bucket(len(p.tokens) - 1, 32) for p in prompts}) > 1
-    assert_same(engine.sample(prompts, N, SEED), samples)
+    assert_same(tiny, engine.sample(prompts, N, SEED), samples)
 
 
 def test_seed_and_question_change_samples(engine, prompts, samples):
@@ -129,20 +133,20 @@ def test_seed_and_question_change_samples(engine, prompts, samples):
     assert sum(a.tokens == b.tokens for a, b in zip(flat(other), flat(samples), strict=True)) <= 2
 
 
-def test_first_sample_gives_the_tail_of_a_larger_call(engine, prompts, samples):
+def test_first_sample_gives_the_tail_of_a_larger_call(tiny, engine, prompts, samples):
     tail = engine.sample(prompts, N - 1, SEED, first_sample=1)
-    assert_same(tail, [row[1:] for row in samples])
+    assert_same(tiny, tail, [row[1:] for row in samples])
 
 
 def test_greedy_sampling_is_the_argmax_of_the_full_pass_at_every_token(tiny, prompts):
     found = flat(tiny.engine(temperature=0.0).sample(prompts, 1, SEED))
-    best = full_pass(
-        tiny.policy, prompts, [s.tokens for s in found], lambda p, h, _, c: jnp.argmax(heads.logits(p, h, c), -1)
-    )
+    logits = full_pass(tiny.policy, prompts, [s.tokens for s in found], lambda p, h, _, c: heads.logits(p, h, c))
     for b, (prompt, solution) in enumerate(zip(prompts, found, strict=True)):
         start = len(prompt.tokens) - 1
-        # By induction this is argmax decoding: each token is the best after the prompt and those before it.
-        assert tuple(best[b, start : start + len(solution.tokens)]) == solution.tokens
+        # By induction this is argmax decoding: each token is the best after the prompt and those before it, or as good
+        # but for rounding, once of each.
+        for place, token in enumerate(solution.tokens, start):
+            assert logits[b, place].max() - logits[b, place, token] <= 2 * tiny.errors.token
 
 
 def test_a_call_may_have_its_own_temperature(tiny, engine, prompts):
@@ -162,7 +166,7 @@ def test_logprob_is_the_sum_over_the_full_pass(tiny, prompts, samples):
     )
     for b, (prompt, solution) in enumerate(zip(prompts, rows, strict=True)):
         start = len(prompt.tokens) - 1
-        assert solution.logprob == pytest.approx(found[b, start : start + len(solution.tokens)].sum(), abs=1e-3)
+        assert abs(solution.logprob - found[b, start : start + len(solution.tokens)].sum()) <= tiny.errors.solution
 
 
 @pytest.mark.parametrize("kind", ["plain_verifier", "verifier"])
@@ -183,7 +187,7 @@ def test_scores_are_those_of_the_full_pass_at_step_ends(tiny, prompts, samples, 
     for b, (prompt, solution) in enumerate(pairs):
         ends = [i for i, t in enumerate(solution.tokens) if t in tiny.tokenizer.step_end_ids]
         want = [values[b, len(prompt.tokens) + i] for i in ends]
-        np.testing.assert_allclose(solution.step_scores, want, atol=1e-5)
+        np.testing.assert_allclose(solution.step_scores, want, rtol=0, atol=tiny.errors.score)
         assert solution.tokens_verified == len(solution.tokens) + 1
     assert np.std([x for _, s in pairs for x in s.step_scores]) > 0.01, "the scores hardly differ: a test of nothing"
 

@@ -27,6 +27,10 @@ def naive(model, tokens):
     return logprobs[np.arange(len(tokens) - 1), list(tokens[1:])]
 
 
+def assert_near(got, want, error):
+    np.testing.assert_allclose(got, want, rtol=0, atol=error, err_msg="a token's log-probability is another's")
+
+
 @pytest.fixture(scope="module")
 def continuations(tiny, prompts):
     rng = np.random.default_rng(0)
@@ -40,31 +44,32 @@ def test_continuations_equal_a_full_pass(tiny, prompts, continuations, devices):
         assert [len(row) for row in got] == [len(row) for row in rows]
         for row, numbers in zip(rows, got, strict=True):
             want = naive(tiny.policy, (*prompt.tokens, *row))[len(prompt.tokens) - 1 :]
-            np.testing.assert_allclose(numbers, want, atol=1e-4, err_msg="a token's log-probability is another's")
+            assert_near(numbers, want, tiny.errors.token)
 
 
 def test_prompts_equal_a_full_pass(tiny, engine, prompts):
     for prompt, numbers in zip(prompts, engine.prompt_logprobs(prompts), strict=True):
-        np.testing.assert_allclose(numbers, naive(tiny.policy, prompt.tokens), atol=1e-4)
+        assert_near(numbers, naive(tiny.policy, prompt.tokens), tiny.errors.token)
 
 
 def test_long_rows_are_read_in_pieces_with_the_same_result(tiny, prompts):
     """More tokens than are read together, and than a whole number of pieces."""
     config = dataclasses.replace(tiny.policy.config, max_seq_len=512)
     model = dataclasses.replace(tiny.policy, config=config)
-    engine = dataclasses.replace(tiny, policy=model).engine(rows=4)
+    longer = dataclasses.replace(tiny, policy=model)
+    engine = longer.engine(rows=4)
     row = np.random.default_rng(1).integers(4, 500, 300).tolist()
     [[numbers]] = engine.logprobs(prompts[:1], [[row]])
     want = naive(model, (*prompts[0].tokens, *row))[len(prompts[0].tokens) - 1 :]
-    np.testing.assert_allclose(numbers, want, atol=1e-4)
+    assert_near(numbers, want, longer.errors.token)
 
 
-def test_samples_have_the_log_probability_that_was_summed_while_they_were_drawn(engine, prompts):
+def test_samples_have_the_log_probability_that_was_summed_while_they_were_drawn(tiny, engine, prompts):
     drawn = engine.sample(prompts, 2, 0)
     found = engine.logprobs(prompts, [[s.tokens for s in row] for row in drawn])
     for solutions, rows in zip(drawn, found, strict=True):
         for solution, numbers in zip(solutions, rows, strict=True):
-            assert solution.logprob == pytest.approx(numbers.sum(), abs=1e-3)
+            assert abs(solution.logprob - numbers.sum()) <= tiny.errors.solution
 
 
 def test_what_is_too_long_is_refused(tiny, engine, prompts):
