@@ -50,9 +50,12 @@ def test_what_may_follow_has_probability_one_in_sum(train, history):
 @pytest.fixture(scope="module")
 def questions():
     """Training, validation and test questions of the embedded domain, and a tokenizer of their text."""
-    found = [
-        [e.question for e in procmath.generate(s, n, 0)] for s, n in (("train", 3000), ("valid", 200), ("test", 400))
-    ]
+    splits = (
+        procmath.generate("train", 3000, 0),
+        procmath.generate("valid", 200, 0),
+        procmath.generate("test", 400, 0),
+    )
+    found = [[example.question for example in split] for split in splits]
     tokenizer = tokenizers.train(found[0], TokenizerConfig(vocab_size=600))
     return tokenizer, *found
 
