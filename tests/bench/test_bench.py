@@ -14,7 +14,7 @@ from ttcjax import cli, compute
 from ttcjax.bench import flops, shapes
 from ttcjax.bench.protocol import Side
 from ttcjax.errors import UserError
-from ttcjax.model import params, transformer
+from ttcjax.model import hf, transformer
 
 PEER = all(map(importlib.util.find_spec, ("torch", "transformers")))
 needs_peer = pytest.mark.skipif(not PEER, reason="transformers is not installed: pip install 'ttcjax[bench]'")
@@ -33,7 +33,7 @@ def bench(tmp_path, kind, *more):
     return json.loads(path.read_text())
 
 
-def score_error():
+def score_error(folder):
     """How far rounding may lead the scores of a verifier of the tiny shape; its longest sums are those of the MLP."""
     config = shapes.shape("tiny", "float32")
     tokens = jnp.asarray(np.random.default_rng(0).integers(4, config.vocab_size, (3, 64)), jnp.int32)
@@ -43,7 +43,8 @@ def score_error():
     def scores(tree):
         return jax.nn.sigmoid(transformer.forward(tree, tokens, positions, config) @ value)
 
-    return rounding.noise(scores, jax.jit(lambda key: params.init(key, config))(jax.random.key(0)), config.d_ff)
+    shapes.write_weights(config, folder)
+    return rounding.noise(scores, hf.load(folder, config), config.d_ff)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -60,7 +61,7 @@ def test_each_benchmark_gives_rows_and_a_table(tmp_path, capfd, kind):
         read = [row["notes"]["verifier_tokens"] for row in rows]
         # 19 prompt tokens once, and the prompt's last and every new token of 3 rows: linear in the rounds.
         assert read == [19 + 3 * (1 + 4 * rounds) for rounds in (3, 6, 12)], "tokens were read more than once"
-        assert max(row["notes"]["largest_difference"] for row in rows) <= score_error()
+        assert max(row["notes"]["largest_difference"] for row in rows) <= score_error(tmp_path)
 
 
 @pytest.mark.slow
