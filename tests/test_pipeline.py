@@ -33,7 +33,7 @@ from ttcjax.config import (
     TrainConfig,
     TrajectoryConfig,
 )
-from ttcjax.errors import UserError
+from ttcjax.errors import MachineError, UserError
 from ttcjax.runtime import locks, records
 from ttcjax.stages import Stage
 
@@ -151,7 +151,7 @@ def test_a_failed_stage_is_resumed(toy, caplog):
     config = config_for(toy)
     (toy / "work").mkdir()
     (toy / "work" / "fail").touch()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(MachineError, match="no space left"):
         pipeline.run(config)
     assert not (toy / "work" / "second").exists()
     (toy / "work" / "fail").unlink()
@@ -165,7 +165,7 @@ def test_a_failed_stage_is_resumed(toy, caplog):
 def test_an_unfinished_stage_of_other_settings_is_not_resumed(toy):
     (toy / "work").mkdir()
     (toy / "work" / "fail").touch()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(MachineError, match="no space left"):
         pipeline.run(config_for(toy))
     (toy / "work" / "fail").unlink()
     pipeline.run(config_for(toy, top_k=3))
@@ -269,7 +269,7 @@ def test_states_tell_complete_from_unfinished(toy):
     (toy / "work").mkdir()
     (toy / "work" / "fail").touch()
     assert [state for _, state, _ in pipeline.states(toy / "work")] == ["missing", "missing"]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(MachineError):
         pipeline.run(config_for(toy))
     assert [state for _, state, _ in pipeline.states(toy / "work")] == ["complete", "unfinished"]
 
@@ -350,7 +350,7 @@ def test_a_stage_that_lists_what_it_did_not_write_is_not_complete(toy):
 
 
 FAILING = """
-from ttcjax.errors import UserError
+from ttcjax.errors import MachineError, UserError
 def run(config, workdir, out):
     (out / "empty").mkdir()
     raise UserError("bad input")

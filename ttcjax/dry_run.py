@@ -55,7 +55,7 @@ def _planned(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> Pla
     mine = record is not None and record["fingerprint"] == wanted
     kept = records.read_complete(workdir / f"{stage.name}.old-{wanted}")
     if mine and record is not None and record["complete"] and final.exists():
-        wrong = pipeline.faults(stage, final, record)
+        wrong = pipeline.wrong_files(stage, final, record)
         if not wrong:
             return Planned(stage.name, "keep", "complete", "")
         name, why = next(iter(wrong.items()))

@@ -25,7 +25,7 @@ from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 from ttcjax.files import resolve_workdir
-from ttcjax.runtime import locks, records, stop
+from ttcjax.runtime import faults, locks, records, stop
 from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ DAMAGED = "damaged"
 """Folder under the workdir to which files go whose bytes are not those that were written."""
 
 
+@faults.explained()
 def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CONFIG") -> dict[str, Any]:
     """Run every stage in order, or one of them, and return each stage's record.
 
@@ -45,6 +46,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
         command: The config as the user names it, for messages that say what to run next.
 
     Raises:
+        MachineError: The machine refuses: no space, permission, memory or network. What is finished is kept.
         UserError: A stage that `only` reads is missing, or another run holds the workdir.
     """
     chosen = wanted_stages(config, only)
@@ -149,7 +151,7 @@ def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | 
             source.rename(final)
     if final.exists():
         if mine and record is not None and record["complete"]:
-            wrong = faults(stage, final, record)
+            wrong = wrong_files(stage, final, record)
             if not wrong:
                 fresh = records.refreshed(final, record)
                 if fresh != record:
@@ -174,7 +176,7 @@ def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | 
     return None
 
 
-def faults(stage: Stage, folder: epath.Path, record: dict[str, Any]) -> dict[str, str]:
+def wrong_files(stage: Stage, folder: epath.Path, record: dict[str, Any]) -> dict[str, str]:
     """Return what is wrong with the files of a complete stage, by name; see `records.faults`."""
     gone = {name: "is gone" for name in stage.writes if not (folder / name).exists()}
     return gone | records.faults(folder, record)
@@ -370,7 +372,7 @@ def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | Non
             found.append((stage.name, "unfinished", record))
         elif not (workdir / stage.name).exists():
             found.append((stage.name, "missing", None))
-        elif wrong := faults(stage, workdir / stage.name, record):
+        elif wrong := wrong_files(stage, workdir / stage.name, record):
             name, why = next(iter(wrong.items()))
             found.append((stage.name, f"damaged: {name} {why}", record))
         else:

@@ -104,6 +104,7 @@ def config_of(workdir: epath.PathLike, strategy: str) -> ExperimentConfig:
     return _config(workdir, "prm", "no trained verifier")
 
 
+@faults.explained()
 def solve_by_revising(
     question: str, workdir: epath.PathLike, strategy: str, seed: int = 0, sampler: SamplerConfig | None = None
 ) -> Revised:
@@ -222,6 +223,7 @@ def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
     )
 
 
+@faults.explained()
 def solve(
     question: str,
     workdir: epath.PathLike,

@@ -24,7 +24,7 @@ from ttcjax.eval import shards
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.files import is_remote
 from ttcjax.metrics import duration
-from ttcjax.runtime import locks, stop
+from ttcjax.runtime import faults, locks, stop
 from ttcjax.runtime import records as records_lib
 from ttcjax.stages import Stage
 
@@ -55,6 +55,7 @@ def probe(found: plans.Plan, command: str) -> str:
     return f"ttcjax sweep {command} --part 1/{found.most_shards}"
 
 
+@faults.explained()
 def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
     """Run what is missing of an evaluation in this process, and return each stage's record, the report's last.
 
@@ -77,6 +78,7 @@ def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
         return records | {report.name: pipeline.run_stage(report, config, workdir)}
 
 
+@faults.explained()
 def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -> dict[str, Any]:
     """Run one part's missing shards of every stage, and return the records of the stages that are complete then.
 
@@ -147,7 +149,7 @@ def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) ->
     record = records_lib.read_complete(workdir / stage.name)
     if record is None or record["fingerprint"] != stages_lib.fingerprint(stage, config):
         return False
-    return not pipeline.faults(stage, workdir / stage.name, record)
+    return not pipeline.wrong_files(stage, workdir / stage.name, record)
 
 
 def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:

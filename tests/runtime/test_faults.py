@@ -41,6 +41,8 @@ def test_what_the_machine_refuses_is_said_with_its_cure(error, words):
     assert found.status == 1
     wrapped = RuntimeError("checkpoint failed")
     wrapped.__context__ = ExceptionGroup("writers", [error])
+    with pytest.raises(MachineError), faults.explained():
+        raise wrapped
     assert str(faults.explain(wrapped)) == str(found), "libraries wrap it"
 
 
@@ -92,6 +94,9 @@ def test_an_error_for_the_user_is_returned_as_it_is():
     found = faults.explain(error)
     assert found is error.__cause__
     assert "a/b is damaged (it has 3 bytes of 4): run `ttcjax run CONFIG`" in str(found)
+    bug = ZeroDivisionError()
+    bug.__context__ = error.__cause__
+    assert faults.explain(bug) is None, "a fault of the program is not hidden behind what was being handled"
 
 
 def test_an_absent_platform_is_not_damage(tmp_path):

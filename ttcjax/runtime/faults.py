@@ -7,6 +7,7 @@ cure, so that nothing is called damaged for it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -76,9 +77,11 @@ def explain(error: BaseException) -> UserError | None:
         An error with one line for the user; a `UserError` in the chain is returned itself. `None` where the cause is
         another, such as damaged data or a fault of the program.
     """
-    for cause in _chain(error):
+    for cause, is_cause in _chain(error):
         if isinstance(cause, UserError):
-            return cause
+            if is_cause:
+                return cause
+            continue  # Something else went wrong while it was handled.
         found = _by_type(cause) or _by_text(cause)
         if found is not None:
             return found
@@ -90,6 +93,18 @@ def raise_explained(error: BaseException) -> None:
     found = explain(error)
     if found is not None:
         raise found from (None if found is error else error)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Raise what `explain` makes of exceptions in their place: for functions that programs call, as a decorator too."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise_explained(error)
+        raise
 
 
 def missing_library(name: str, purpose: str = "") -> UserError:
@@ -107,18 +122,21 @@ def absent_platform(name: str, detail: str = "") -> UserError:
     return UserError(f"JAX finds no platform {name!r} here{why}: unset JAX_PLATFORMS, or set it to cpu{install}")
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
+    """Yield an exception, what it was raised from, and what was being handled then, and whether each is its cause."""
     seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
+    waiting: list[tuple[BaseException | None, bool]] = [(error, True)]
     while waiting:
-        one = waiting.pop(0)
+        one, is_cause = waiting.pop(0)
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__]
+        yield one, is_cause
+        waiting.append((one.__cause__, is_cause))
         if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions
+            waiting += [(inside, is_cause) for inside in one.exceptions]
+        if not one.__suppress_context__:
+            waiting.append((one.__context__, False))
 
 
 def _by_type(error: BaseException) -> UserError | None:

@@ -9,7 +9,7 @@ from ttcjax.config import ModelConfig, SamplerConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.files import resolve_workdir
-from ttcjax.runtime import records
+from ttcjax.runtime import faults, records
 from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
 
@@ -33,6 +33,7 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
     return Model(params, from_dict(ModelConfig, metadata["model"]), metadata.get("tokenizer"))
 
 
+@faults.explained()
 def load_engine(
     workdir: epath.PathLike, sampler: SamplerConfig, *, policy: str = "policy", verifier: str | None = "prm"
 ) -> Engine:
