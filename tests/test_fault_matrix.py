@@ -48,10 +48,10 @@ def arguments(name, workdir, *settings):
 
 
 def contents(folder):
-    """How often each content lies in a folder, whatever its name."""
+    """How often each content lies in a folder, whatever its name; the summary is that of the report made last."""
     found = {}
     for path in folder.rglob("*"):
-        if path.is_file() and not path.name.startswith(".lock") and path.parent.name != "stages":
+        if path.is_file() and not path.name.startswith((".lock", "summary.json")) and path.parent.name != "stages":
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             found[digest] = found.get(digest, 0) + 1
     return found
@@ -192,7 +192,7 @@ def test_a_damaged_model(workdir, env, whole, name, damage):
         )
     else:
         one_line(done, 2, "prm")
-    assert {digest: after.get(digest, 0) for digest in before} == before, "what was computed is kept"
+    assert all(after.get(digest, 0) >= count for digest, count in before.items()), "what was computed is kept"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -213,7 +213,7 @@ def test_a_foreign_file(workdir, env, name):
         line = one_line(done, 2, "")
         assert "delete" not in line
     after = contents(workdir)
-    assert {digest: after.get(digest, 0) for digest in before} == before, "a foreign file is never deleted"
+    assert all(after.get(digest, 0) >= count for digest, count in before.items()), "a foreign file is never deleted"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -226,4 +226,4 @@ def test_no_locks(workdir, tmp_path, env, name):
     told = [line for line in done.stderr.splitlines() if "has no locks (No locks available)" in line]
     assert len(told) == (1 if name in ("run", "sweep", "report") else 0)
     after = contents(workdir)
-    assert {digest: after.get(digest, 0) for digest in before} == before
+    assert all(after.get(digest, 0) >= count for digest, count in before.items())

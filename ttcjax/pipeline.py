@@ -112,8 +112,16 @@ def device_shares(config: ExperimentConfig, chosen: Iterable[Stage]) -> dict[str
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
     for need in stages_lib.needs_of(stage, config):
         record = records.read_complete(workdir / need.name)
-        if record is None or record["fingerprint"] != stages_lib.fingerprint(need, config):
-            state = "is missing in" if record is None else "was made with other settings in"
+        if record is None:
+            state = "is missing in"
+        elif record["fingerprint"] != stages_lib.fingerprint(need, config):
+            state = "was made with other settings in"
+        elif wrong := wrong_files(need, workdir / need.name, record):
+            name, why = next(iter(wrong.items()))
+            state = f"is damaged ({name} {why}) in"
+        else:
+            state = ""
+        if state:
             raise UserError(
                 f"stage {stage.name!r} reads {need.name!r}, which {state} {workdir}: "
                 f"run `ttcjax {need.name} {command}` first"
