@@ -60,13 +60,14 @@ def row_bucket(length: int) -> int:
 class Engine:
     """Samples and scores with one policy and, where given, one verifier; searches are built on it.
 
-    `sampler.rows` rows a device work at once, on batches of `sampler.waves` times as many requests (see
+    At most `sampler.rows` rows a device work at once, on batches of `sampler.waves` times as many requests (see
     `ttcjax.sample.queue`), padded to few shapes: powers of two from `sampler.prompt_bucket` for prompts, and a
     full batch of questions or a power of two where there are fewer. A shape compiles once.
     Results depend on (seed, question id, sample index) only, not on batch, order or devices: no row's arithmetic
     involves another row. What remains is XLA, which may round a product of another shape otherwise; a draw that
-    falls within that rounding, about one token in 100,000, then comes out differently. Shapes follow from the request
-    (see `ttcjax.sample.shapes`), never from the number of devices.
+    falls within that rounding, about one token in 100,000, then comes out differently. The number of devices changes
+    no shape (`ttcjax.sample.shapes`), and rows are equal bit for bit, unless memory lowers `sampler.rows`: devices of
+    a CPU share the host's, so more of them may then have fewer rows each. `sampler.memory` fixes that.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ XLA may round a product of one shape otherwise than that of another, so what a r
 depend on how many devices share a request: how many rows work at once on a device, in which groups, and how many
 prompts and rows are read at once. A device that gets fewer questions leaves rows idle, and one that gets more takes
 them in turn. What does depend on the number of devices is how many questions a device has to work through, and that
-is the length of a queue.
+is the length of a queue; which row of a product a sample stands in follows from it, and changes nothing.
 """
 
 from __future__ import annotations
