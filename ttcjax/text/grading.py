@@ -22,7 +22,7 @@ from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
 
-from ttcjax.errors import UserError
+from ttcjax.errors import MachineError, UserError
 from ttcjax.text.quantities import MAX_ANSWER_CHARS, parse_number, parse_quantity
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,8 @@ class SymbolicWorker:
         A process that died with time left is asked again, afresh: what ended it need not have been the question.
 
         Raises:
-            UserError: math-verify is not installed or does not start, or the process was killed twice from outside.
+            MachineError: The process was killed twice from outside.
+            UserError: math-verify is not installed or does not start.
         """
         request = json.dumps({"answer": answer, "gold": gold, "timeout": self.timeout}).encode() + b"\n"
         with self._lock:
@@ -254,7 +255,7 @@ class SymbolicWorker:
             if crashed:
                 logger.warning("comparing %.80r with %.80r crashed twice; counted as wrong", answer, gold)
                 return False
-        raise UserError(
+        raise MachineError(
             f"the grading process was killed twice from outside (status {status}), perhaps for want of memory: "
             "free some and run the same command again"
         )
