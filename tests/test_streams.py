@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import types
 from unicodedata import category
 
 import pytest
@@ -21,6 +20,7 @@ from rich.cells import cell_len
 
 from ttcjax import cli
 from ttcjax.cli import show
+from ttcjax.solve import Reply, Revised, Solved
 from ttcjax.text import terminal
 from ttcjax.text.shown import shown
 
@@ -30,7 +30,7 @@ HOSTILE = "π 😀 [bold]x[/] :smile: \x1b[41mred\x1b]0;title\x07 \x9b41m\x7f\r\
 
 
 def solved(text):
-    return types.SimpleNamespace(
+    return Solved(
         question=f"{text}\nsecond line",
         answer=text,
         steps=[(text, 0.9), ("Answer: 5", 0.75)],
@@ -41,10 +41,8 @@ def solved(text):
 
 
 def revised(text):
-    reply = types.SimpleNamespace(answer=text, score=0.25, steps=[(text, True), (f"{text} again", False)], kept=True)
-    return types.SimpleNamespace(
-        question=text, answer=text, chains=[[reply, reply]], chosen=(0, 1), generations=2, seconds=0.5
-    )
+    reply = Reply(answer=text, score=0.25, steps=[(text, True), (f"{text} again", False)], kept=True)
+    return Revised(question=text, answer=text, chains=[[reply, reply]], chosen=(0, 1), generations=2, seconds=0.5)
 
 
 def controls(text):
@@ -89,8 +87,8 @@ def test_what_is_printed_can_be_decoded_and_has_no_control_characters(kind, text
     with pytest.MonkeyPatch.context() as patch, stdout_of(kind, encoding, errors) as written:
         patch.setenv("TERM", "dumb")  # Where Rich writes no sequences of its own.
         patch.setenv("COLUMNS", "200")
-        show.print_solved(solved(text))  # type: ignore[arg-type]
-        show.print_revised(revised(text))  # type: ignore[arg-type]
+        show.print_solved(solved(text))
+        show.print_revised(revised(text))
         show.print_lines([f"1/2 {text}"])
     out = b"".join(written).decode(encoding)
     if kind == "terminal":
@@ -106,7 +104,7 @@ def test_answers_are_shown_by_the_one_function(monkeypatch, encoding, text):
     sink = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(sink, encoding=encoding, newline="\n"))
     monkeypatch.setenv("COLUMNS", "500")
-    show.print_solved(solved(text))  # type: ignore[arg-type]
+    show.print_solved(solved(text))
     sys.stdout.flush()
     lines = sink.getvalue().decode(encoding).splitlines()
     seen = shown(text, holds=encoding)
@@ -130,13 +128,15 @@ def test_a_table_is_as_wide_as_its_text_is_shown_and_has_all_of_it(text):
 
 
 SCRIPT = f"""
-import sys, types
+import sys
 sys.path.insert(0, {ROOT!r})
-from tests.test_streams import HOSTILE, revised, solved
 from ttcjax import cli, metrics
 from ttcjax.cli import program
-made = types.SimpleNamespace(solve=lambda *_: solved(HOSTILE), solve_by_revising=lambda *_: revised(HOSTILE))
-sys.modules["ttcjax.solve"] = made
+program._start_logging()  # Before libraries whose import starts it: as the command does.
+import ttcjax.solve
+from tests.test_streams import HOSTILE, revised, solved
+ttcjax.solve.solve = lambda *_: solved(HOSTILE)
+ttcjax.solve.solve_by_revising = lambda *_: revised(HOSTILE)
 program._prepare_jax = lambda: None
 folder = sys.argv[1]
 status = [

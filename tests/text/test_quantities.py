@@ -1,5 +1,6 @@
 """Numbers and what may stand around them, read whole or not at all."""
 
+import re
 import unicodedata
 from fractions import Fraction
 
@@ -175,7 +176,8 @@ def test_every_way_to_separate_thousands_is_read(value, separator):
 def test_a_number_is_never_the_beginning_of_what_python_reads_otherwise(value, more):
     """Whatever follows the digits: the value found is that of the whole text, or there is none."""
     found = extract_hash_number(f"#### {value}{more}")
-    whole = f"{value}{more}".replace(",", "").rstrip(".? ")
+    # Punctuation at the end says nothing; a "!" that follows the digits at once may be a factorial.
+    whole = re.sub(r"[.?, ][.?!, ]*\Z", "", f"{value}{more}").replace(",", "")
     if found is not None and whole.replace(".", "", 1).isdigit():
         assert Fraction(found) == Fraction(whole)
     elif found is not None and " " not in whole:

@@ -222,10 +222,13 @@ class Engine:
             program = self.program(("resume", plan), run, split=(False, True, True, True, True, True, False))
             rows = (x.reshape(-1, *x.shape[2:]) for x in (tokens, length, sample, round_))
             out = program(self.policy, batch, *rows, np.uint32(seed))
-            names = {q: prompts[i].id for q, i, _ in held}
-            solutions = dict(self.solutions(out, plan.n, list(names), names, begin=length.reshape(-1)))
-            for q, i, piece in held:
-                found[i] |= dict(zip(piece, solutions[q], strict=False))
+            prompt_at: list[int | None] = [None] * len(length)
+            for q, i, _ in held:
+                prompt_at[q] = i
+            ids = [prompt.id for prompt in prompts]
+            cut = self.solutions(out, plan.n, prompt_at, ids, begin=length.reshape(-1))
+            for (_, i, piece), (_, solutions) in zip(held, cut, strict=True):
+                found[i] |= dict(zip(piece, solutions, strict=False))
             self.on_batch(sum(len(piece) for _, _, piece in held))
         return [[rows[r] for r in range(len(rows))] for rows in found]
 
@@ -527,7 +530,7 @@ class Engine:
         out: programs.Sampled,
         n: int,
         members: Sequence[int | None],
-        question_ids: Sequence[str] | Mapping[int, str],
+        question_ids: Sequence[str],
         begin: np.ndarray | None = None,
     ) -> Iterator[tuple[int, list[Solution]]]:
         """Cut a batch's results into (member, its `n` solutions).
