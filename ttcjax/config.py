@@ -181,7 +181,7 @@ class SamplerConfig:
     verifier_chunk: int = 32
     """Tokens of a row that the verifier reads at once during a search; longer steps take several reads."""
     rows: int = 256
-    """Sequences decoded at once on one device."""
+    """Most sequences decoded at once on one device; small requests on a CPU take fewer."""
     waves: int = 8
     """Requests that a device works through in one call, in multiples of `rows`; more keeps the rows busier and
     holds more prompts at once."""
