@@ -72,8 +72,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         part: Which of the shards are this process's.
 
     Returns:
-        `questions`, `cells`, `shards`, `seconds_per_question` of each cell run by this call (compilation included), and
-        `files`.
+        `questions`, `solutions`, `cells`, `shards`, `seconds_per_question` of each cell run by this call (compilation
+        included), and `files`.
     """
     task, splits = loader.askable(config, workdir)
     examples = splits.test[:]
@@ -101,6 +101,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     files = shards_lib.names(every)
     return {
         "questions": len(examples),
+        "solutions": sum(shard.questions * cells[shard.answers].n * len(shard.answers) for shard in every),
         "cells": len(cells),
         "shards": len(files),
         "seconds_per_question": seconds,

@@ -11,6 +11,10 @@ import subprocess
 import sys
 import time
 
+import duckdb
+import pandas
+import polars
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
@@ -57,6 +61,7 @@ SIGNS_OF_WORK = (
 the bank are killed as parts of a sweep, below."""
 
 
+FOLDERS_OF_ROWS = ("bank", "search", "labels")
 EVALUATION = ("bank", "rescore", "search", "chains")
 
 
@@ -138,6 +143,31 @@ def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_pa
     last = subprocess.run(command(tmp_path / "killed"), env=env, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     assert results(tmp_path / "killed") == results(whole), "a resumed run found other numbers"
+
+
+READERS = {
+    "pandas": lambda folder: pandas.read_parquet(folder),
+    "polars": lambda folder: polars.read_parquet(f"{folder}/").to_pandas(),
+    "duckdb": lambda folder: duckdb.sql(f"select * from '{folder}/*.parquet'").df(),
+    "pyarrow": lambda folder: pyarrow.dataset.dataset(folder).to_table().to_pandas(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("reader", READERS)
+def test_folders_of_rows_open_as_tables_with_the_report_s_numbers(whole, reader):
+    summary = json.loads((whole / "summary.json").read_text())
+    made = {stage: json.loads((whole / "stages" / f"{stage}.json").read_text())["result"] for stage in FOLDERS_OF_ROWS}
+    tables = {stage: READERS[reader](str(whole / stage)) for stage in FOLDERS_OF_ROWS}
+    accuracy = tables["bank"].groupby("question").correct.mean()
+    assert len(accuracy) == summary["questions"]
+    assert accuracy.mean() == pytest.approx(summary["pass_at_1"], abs=1e-12)
+    for stage, table in tables.items():
+        counted = made[stage]["solutions"]
+        print(f"{reader}: {stage} has {len(table)} rows, the run counted {counted}")
+        assert len(table) == counted, stage
 
 
 STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "2"))

@@ -75,6 +75,7 @@ def one_line(done, status, words):
     """Check a failure: its status, one line of its own on stderr, no traceback, and the words."""
     lines = done.stderr.splitlines()
     own = [line for line in lines if line.startswith("ttcjax: ")]
+    print(done.returncode, *own)
     assert done.returncode == status, done.stderr[-2000:]
     assert len(own) == 1, done.stderr[-2000:]
     assert lines[-1] == own[0]
