@@ -148,7 +148,7 @@ def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_pa
 READERS = {
     "pandas": lambda folder: pandas.read_parquet(folder),
     "polars": lambda folder: polars.read_parquet(f"{folder}/").to_pandas(),
-    "duckdb": lambda folder: duckdb.sql(f"select * from '{folder}/*.parquet'").df(),
+    "duckdb": lambda folder: duckdb.read_parquet(f"{folder}/*.parquet").df(),
     "pyarrow": lambda folder: pyarrow.dataset.dataset(folder).to_table().to_pandas(),
 }
 

@@ -16,9 +16,10 @@ from ttcjax.metrics import CompileClock
 from ttcjax.model import cache, heads, transformer
 from ttcjax.sample import state
 from ttcjax.sample.checks import check_tokenizer
-from ttcjax.sample.engine import Engine, bucket
+from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_model
 from ttcjax.sample.requests import Begun
+from ttcjax.sample.shapes import bucket
 
 N, SEED = 4, 3
 
@@ -216,7 +217,7 @@ def test_equal_solutions_are_read_once_and_scored_alike(tiny, prompts, samples, 
 
 def test_a_prompt_that_leaves_no_room_is_refused(tiny, engine, prompts):
     long = engine.encode_prompt("long", "7" * 80)
-    with pytest.raises(UserError, match=r"prompt of long has 81 tokens.*shorten the prompt or lower --sampler.max-tok"):
+    with pytest.raises(UserError, match=r"prompt of long has 81 tokens.*shorten the prompt or lower --sampler.max_tok"):
         engine.sample([prompts[0], long], N, SEED)
     room = tiny.policy.config.max_seq_len - len(long.tokens)
     assert len(engine.sample([long], 1, SEED, max_tokens=room)[0]) == 1

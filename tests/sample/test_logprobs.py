@@ -10,7 +10,7 @@ import pytest
 
 from ttcjax.errors import UserError
 from ttcjax.model import heads, transformer
-from ttcjax.sample.engine import row_bucket
+from ttcjax.sample.shapes import row_bucket
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -201,7 +201,7 @@ def test_a_process_that_is_killed_before_it_has_started_is_started_again(monkeyp
     def killed(process, timeout):
         if not seen:
             seen.append(process.pid)
-            kill("SIGINT")(process)
+            kill("SIGKILL")(process)  # a SIGINT is ignored by programs that a shell starts in the background
         return reply(process, timeout)
 
     monkeypatch.setattr(worker, "_reply", killed)

@@ -14,7 +14,8 @@ from ttcjax.config import ConfigError, SamplerConfig
 from ttcjax.metrics import CompileClock
 from ttcjax.model import params
 from ttcjax.sample.compiled import Compilation
-from ttcjax.sample.engine import Engine, Model, Prompt, bucket
+from ttcjax.sample.engine import Engine, Model, Prompt
+from ttcjax.sample.shapes import bucket
 from ttcjax.search import registry
 from ttcjax.search.run import search
 

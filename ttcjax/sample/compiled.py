@@ -104,3 +104,10 @@ def _release_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):  # Not glibc.
         return
+
+
+def title(key: tuple[Any, ...]) -> str:
+    """Return a program's name from its key: what it does, the strategy if it has one, the plan last."""
+    plan = key[-1]
+    words = [getattr(part, "name", part) for part in key[:-1]]
+    return f"{' '.join(words)}, {plan.groups}x{plan.group_rows} rows of {plan.slots}"

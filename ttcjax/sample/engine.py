@@ -23,7 +23,7 @@ from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, programs, shapes
 from ttcjax.sample.checks import check_tokenizer, not_finite
-from ttcjax.sample.compiled import Compilation, Program
+from ttcjax.sample.compiled import Compilation, Program, title
 from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution
 from ttcjax.sample.state import Stops, question_number
 from ttcjax.text.tokenizer import Tokenizer
@@ -44,17 +44,6 @@ class Fit:
     questions: int
     """Of a batch."""
     memory: memory.MemoryPlan
-
-
-def bucket(length: int, smallest: int = 32) -> int:
-    """Return the padded length for `length`: `smallest`, or the next power of two above that."""
-    return max(smallest, 1 << max(length - 1, 0).bit_length())
-
-
-def row_bucket(length: int) -> int:
-    """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then a power of two, of which
-    no more is read than the rows need."""
-    return -(-length // 32) * 32 if length <= 128 else 1 << (length - 1).bit_length()
 
 
 class Engine:
@@ -363,7 +352,7 @@ class Engine:
             order = sorted(range(len(group)), key=lambda r: (len(group[r]), group[r]))
             for start in range(0, len(order), together):
                 piece = order[start : start + together]
-                groups.setdefault(row_bucket(max(len(group[piece[-1]]) + 1, smallest)), []).append((i, piece))
+                groups.setdefault(shapes.row_bucket(max(len(group[piece[-1]]) + 1, smallest)), []).append((i, piece))
         for pieces in groups.values():
             # By length, so that rows read together need little padding.
             pieces.sort(key=lambda found: len(rows[found[0]][found[1][-1]]))
@@ -490,12 +479,12 @@ class Engine:
     def program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:
         """Return `fn` compiled data-parallel; `split` says which arguments are cut by question, others are copied."""
         if key not in self._programs:
-            self._programs[key] = Program(_title(key), fn, self.mesh, split, self.compilations.append)
+            self._programs[key] = Program(title(key), fn, self.mesh, split, self.compilations.append)
         return self._programs[key]
 
     def bucket(self, prompt: Prompt) -> int:
         """Return the slots that a prompt is padded to."""
-        return bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket)
+        return shapes.bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket)
 
     def batches(
         self, requests: Sequence[Request], most: int | Mapping[int, int]
@@ -605,10 +594,3 @@ def _pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
             number[q] = question_number(prompt.id)
             first[q], count[q] = request.first, request.count
     return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))
-
-
-def _title(key: tuple[Any, ...]) -> str:
-    """Return a program's name from its key: what it does, the strategy if it has one, the plan last."""
-    plan = key[-1]
-    words = [getattr(part, "name", part) for part in key[:-1]]
-    return f"{' '.join(words)}, {plan.groups}x{plan.group_rows} rows of {plan.slots}"

@@ -39,6 +39,17 @@ def rounded(count: int) -> int:
     return 1 << max(count - 1, 0).bit_length()
 
 
+def bucket(length: int, smallest: int = 32) -> int:
+    """Return the padded length for `length`: `smallest`, or the next power of two above that."""
+    return max(smallest, rounded(length))
+
+
+def row_bucket(length: int) -> int:
+    """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then a power of two, of which
+    no more is read than the rows need."""
+    return -(-length // 32) * 32 if length <= 128 else rounded(length)
+
+
 def choose(
     questions: int, n: int, *, rows: int, most: int, cpu: bool, group_rows: int | None = None, reads: bool = False
 ) -> Shapes:
