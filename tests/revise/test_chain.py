@@ -142,10 +142,10 @@ def test_going_on_greedily_is_what_a_full_pass_says(long, engine, prompts):
 
 
 def test_answers_do_not_depend_on_company_or_devices(long, prompts, chains):
-    reverse = Reviser(long.engine(rows=3), prompts[::-1], REVISION).sample([8, 6, 3], SEED)
+    """In the other order, in batches of other sizes, and on other devices, all at once."""
+    other = long.engine(devices=min(8, jax.device_count()), rows=3)
+    reverse = Reviser(other, prompts[::-1], REVISION).sample([8, 6, 3], SEED)
     assert tokens_of(reverse[::-1]) == tokens_of(chains)
-    many = long.engine(devices=8, rows=8)
-    assert tokens_of(Reviser(many, prompts, REVISION).sample([8, 6, 3], SEED)) == tokens_of(chains)
 
 
 def test_the_same_view_draws_afresh_in_the_next_round(engine, prompts):

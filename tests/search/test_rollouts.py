@@ -108,6 +108,7 @@ def test_rollouts_decide_which_rows_are_kept(engine, prompts):
     assert sum([s.tokens for s in b] != [s.tokens for s in a] for b, a in zip(beam, ahead, strict=True)) >= 3
 
 
+@pytest.mark.slow
 def test_rollouts_copy_no_cache(engine, prompts):
     """A rollout writes into the rows' own caches, past their ends; nothing is kept aside."""
     Q, n, slots = 8, BEAM.n, engine.sampler.max_tokens + 1
