@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-fast check format wheel clean
+.PHONY: help demo test test-fast test-small check format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -19,6 +19,11 @@ test: $(VENV)/.installed-test  ## all tests, as CI runs them
 
 test-fast: $(VENV)/.installed-test  ## all tests but the slow ones
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow"
+
+# Not in `test`, where CPU tests run on eight virtual devices and XLA takes all that the processor has.
+test-small: $(VENV)/.installed-test  ## the fast tests of what computes, on one device and without AVX-512
+	TTCJAX_TEST_DEVICES=1 XLA_FLAGS="--xla_cpu_max_isa=AVX2 $$XLA_FLAGS" $(BIN)/pytest $(PYTEST_ARGS) -q \
+	    -m "not slow and not tpu_compile" tests/sample tests/search tests/revise tests/train tests/verify tests/model
 
 check: $(VENV)/.installed-test  ## lint, format, types and import contracts
 	$(BIN)/ruff check

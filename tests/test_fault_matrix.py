@@ -192,7 +192,8 @@ def test_a_damaged_model(workdir, env, whole, name, damage):
             == (json.loads((whole / "summary.json").read_text())["accuracy"])
         )
     else:
-        one_line(done, 2, "prm")
+        line = one_line(done, 2, "is damaged (")
+        assert str(path.relative_to(workdir / "prm")) in line
     assert all(after.get(digest, 0) >= count for digest, count in before.items()), "what was computed is kept"
 
 

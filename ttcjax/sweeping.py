@@ -140,9 +140,17 @@ def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str)
     ]
     if absent:
         commands = " && ".join(f"ttcjax {name} {command}" for name in absent)
-        raise UserError(
-            f"a sweep needs {', '.join(absent)}, not complete for these settings in {workdir}: run `{commands}` first"
-        )
+        why = f"not complete for these settings in {workdir}"
+        if wrong := {name: files for name in absent if (files := _wrong_files(name, workdir))}:
+            [name, files], *_ = wrong.items()
+            path, fault = next(iter(files.items()))
+            why += f", {workdir / name / path} is damaged ({fault})"
+        raise UserError(f"a sweep needs {', '.join(absent)}, {why}: run `{commands}` first")
+
+
+def _wrong_files(name: str, workdir: epath.Path) -> dict[str, str]:
+    record = records_lib.read_complete(workdir / name)
+    return pipeline.wrong_files(stages_lib.get_stage(name), workdir / name, record) if record is not None else {}
 
 
 def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
