@@ -41,7 +41,8 @@ def resolve(
     """
     text = os.fspath(path)
     if not text.strip():
-        raise UserError(f"{what} is empty: name a folder, or . for the current one")
+        due = "name a file" if kind == "file" else "name a folder, or . for the current one"
+        raise UserError(f"{what} is empty: {due}")
     if odd := sorted({c for c in text if ord(c) < 32 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000}):
         raise UserError(f"{what} {text!r} holds {odd[0]!r}, a control character or no Unicode: choose another name")
     scheme, _, rest = text.partition("://")
