@@ -171,7 +171,7 @@ def test_folders_of_rows_open_as_tables_with_the_report_s_numbers(whole, reader)
 
 
 STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "1"))
-"""At how many moments a run is stopped; each takes about as long as a run and a half, and finding the moments one more."""
+"""At how many moments a run is stopped; each takes as long as a run and a half, and finding the moments one more."""
 
 
 @pytest.mark.slow
