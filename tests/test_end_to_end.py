@@ -130,7 +130,7 @@ def trained(whole, tmp_path):
 @pytest.mark.timeout(900)
 def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_path, env, whole):
     rng = random.Random(0)
-    for sign in SIGNS_OF_WORK:
+    for number, sign in enumerate(SIGNS_OF_WORK):
         process = subprocess.Popen(
             command(tmp_path / "killed"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -138,8 +138,9 @@ def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_pa
             time.sleep(0.01)
         time.sleep(rng.random() / 2)
         assert process.poll() is None, f"the run was over before {sign} was seen"
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        # Not asked, and asked, in turns.
+        process.send_signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
+        assert process.wait() == (-signal.SIGKILL if number % 2 else 143), f"stopped at {sign}"
     last = subprocess.run(command(tmp_path / "killed"), env=env, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     assert results(tmp_path / "killed") == results(whole), "a resumed run found other numbers"
@@ -170,13 +171,14 @@ def test_folders_of_rows_open_as_tables_with_the_report_s_numbers(whole, reader)
         assert len(table) == counted, stage
 
 
-STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "1"))
+STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "0"))
 """At how many moments a run is stopped; each takes as long as a run and a half, and finding the moments one more."""
 
 
 @pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(900 + 300 * STOPS)
+@pytest.mark.skipif(not STOPS, reason="TTCJAX_TEST_STOPS=40 takes half an hour; every stage is stopped once above")
 def test_sigterm_at_any_moment_is_obeyed_and_the_same_command_goes_on(tmp_path, env, whole):
     """The status is 143; or the signal's own, before the program could handle it, which shells call 143 too."""
     begin = time.monotonic()
@@ -213,11 +215,11 @@ def test_sigterm_at_any_moment_is_obeyed_and_the_same_command_goes_on(tmp_path, 
 @pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
-def test_a_sweep_killed_ten_times_ends_like_one_left_alone(env, whole, trained):
+def test_a_sweep_killed_again_and_again_ends_like_one_left_alone(env, whole, trained):
     every = shards_of(whole)
     assert every == 28, "seven shards of questions in each of bank, rescore, chains and one search"
     rng = random.Random(0)
-    for shards in sorted(rng.sample(range(every), 10)):
+    for shards in sorted(rng.sample(range(every), 6)):
         process = subprocess.Popen(
             command(trained, "sweep"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
