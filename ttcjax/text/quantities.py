@@ -115,6 +115,8 @@ def parse_quantity(text: str, *, words: bool) -> Fraction | None:
     if found is None:
         return None
     value, rest = found
+    if rest.startswith(("..", "\u2026")) and value.denominator > 1:
+        return None  # digits are left out
     if not currency:
         currency, rest = _currency(rest)
     marked = _MARKED_WORDS.match(rest)
