@@ -88,11 +88,15 @@ def test_task_reads_and_grades_its_own_solutions(config, tmp_path):
         ('{"question": 3, "answer": "#### 1"}', 'line 61: no text field "question"'),
         ("[1]", 'line 61: no text field "question"'),
         ('{"question": "a", "answer": "1"}', "line 61: the answer does not end"),
+        ('{"question": "a\udcff?", "answer": "#### 1"}', "line 61: not UTF-8 text"),
+        (r'{"question": "a \ud83d?", "answer": "#### 1"}', "line 61: it has a half of a character"),
+        (r'{"question": "a?", "answer": "so \udc00\n#### 1"}', "line 61: it has a half of a character"),
+        ("[" * 100_000, "line 61: not valid JSON"),
     ],
 )
 def test_a_bad_line_is_named_or_left_out(config, tmp_path, caplog, line, message):
-    with (tmp_path / "train.jsonl").open("a") as file:
-        file.write(line + "\n")
+    with (tmp_path / "train.jsonl").open("ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\n")
     with pytest.raises(UserError, match=f"1 example cannot be used: .*train.jsonl, {message}.*leave_out") as caught:
         prepare.run(experiment(config), tmp_path, tmp_path / "out")
     assert "\n" not in str(caught.value)
@@ -159,9 +163,6 @@ def test_missing_folder_file_or_questions_name_the_fix(config, tmp_path):
         gsm8k.read(DataConfig(name="gsm8k", dir=str(tmp_path), num_valid=60))
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(UserError, match=r"test\.jsonl"):
-        gsm8k.read(config)[0]
-    (tmp_path / "test.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
         gsm8k.read(config)[0]
 
 

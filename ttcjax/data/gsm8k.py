@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 
 import numpy as np
@@ -76,11 +77,9 @@ def _without(examples: list[Example], others: list[Example]) -> list[Example]:
 
 def _read(path: epath.Path, faults: list[Fault]) -> list[tuple[str, Example]]:
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except FileNotFoundError as error:
         raise UserError(f"no file {path}; --data.dir needs GSM8K's train.jsonl and test.jsonl") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text; fetch the file again") from error
     found = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -93,10 +92,12 @@ def _read(path: epath.Path, faults: list[Fault]) -> list[tuple[str, Example]]:
     return found
 
 
-def _parse(name: str, line: str) -> Example | str:
+def _parse(name: str, line: bytes) -> Example | str:
     """Return the example of a line, or what is wrong with it."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return "not UTF-8 text"
     except (ValueError, RecursionError):
         return "not valid JSON"
     for field in ("question", "answer"):

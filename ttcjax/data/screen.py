@@ -1,8 +1,8 @@
 """Examples that cannot be used: found by the data stage, before a model is trained on the others.
 
-What is looked for: an empty question, an empty solution, no answer that can be read, the same question with different
-answers, and a question that leaves no room for a solution. By `data.faults` they end the stage, or are left out,
-counted and listed.
+What is looked for: an empty question, an empty solution, halves of characters, no answer that can be read, the same
+question with different answers, and a question that leaves no room for a solution. By `data.faults` they end the stage,
+or are left out, counted and listed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ def screened(examples: Iterable[tuple[str, Example]]) -> tuple[list[Example], li
             faults.append(Fault(where, "the solution is empty"))
         elif not example.answer.strip():
             faults.append(Fault(where, "there is no answer"))
+        elif not _is_text(example.question + example.solution):
+            faults.append(Fault(where, "it has a half of a character (a lone surrogate), which no file can hold"))
         elif len(found) > 1:
             told = ", ".join(sorted(found)[:3])
             faults.append(Fault(where, f"the same question has different answers: {told}"))
@@ -61,6 +63,14 @@ def refusal(faults: Sequence[Fault], cure: str = "mend them") -> UserError:
         f"{count} cannot be used: {named}{more}. {cure[0].upper()}{cure[1:]}, or "
         "leave them out with --data.faults leave_out, which lists them in data/left_out.csv"
     )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(question: str) -> str:
