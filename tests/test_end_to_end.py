@@ -138,7 +138,7 @@ def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_pa
             time.sleep(0.01)
         time.sleep(rng.random() / 2)
         assert process.poll() is None, f"the run was over before {sign} was seen"
-        # Not asked, and asked, in turns.
+        # Asked to end, and killed, in turns.
         process.send_signal(signal.SIGKILL if number % 2 else signal.SIGTERM)
         assert process.wait() == (-signal.SIGKILL if number % 2 else 143), f"stopped at {sign}"
     last = subprocess.run(command(tmp_path / "killed"), env=env, capture_output=True, text=True)

@@ -71,7 +71,7 @@ def start(given, **changes):
     return subprocess.run(given, env=os.environ | changes, capture_output=True, text=True, timeout=300)
 
 
-def one_line(done, status, words):
+def assert_one_line(done, status, words):
     """Check a failure: its status, one line of its own on stderr, no traceback, and the words."""
     lines = done.stderr.splitlines()
     own = [line for line in lines if line.startswith("ttcjax: ")]
@@ -111,7 +111,7 @@ def test_no_permission(workdir, env, name):
     done = start([*drop, *arguments(name, workdir, *changed_report(name))], **env)
     for folder in locked:
         folder.chmod(0o755)
-    line = one_line(done, 1, "permission denied at ")
+    line = assert_one_line(done, 1, "permission denied at ")
     assert "damaged" not in line
     assert contents(workdir) == before
 
@@ -132,7 +132,7 @@ def test_full_disk(whole, tmp_path, env, name):
         before = contents(workdir)
         done = start(arguments(name, workdir, *changed_report(name)), **env)
         if name in ("run", "sweep", "report"):
-            one_line(done, 1, "no space left on the disk")
+            assert_one_line(done, 1, "no space left on the disk")
         else:
             assert done.returncode == 0, f"{name} writes nothing: {done.stderr[-2000:]}"
         after = contents(workdir)
@@ -150,7 +150,7 @@ def test_absent_platform(workdir, env, name):
     if name == "list":
         assert done.returncode == 0, "it computes nothing"
     else:
-        one_line(done, 2, "JAX finds no platform 'cuda' here: unset JAX_PLATFORMS")
+        assert_one_line(done, 2, "JAX finds no platform 'cuda' here: unset JAX_PLATFORMS")
     assert contents(workdir) == before
 
 
@@ -159,7 +159,7 @@ def test_missing_optional_library(tmp_path, env, name):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_GCSFS)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     done = start(arguments(name, "gs://bucket/run"), **(env | {"PYTHONPATH": path}))
-    one_line(done, 2, "needs the library gcsfs, which is not installed: pip install 'ttcjax[data]'")
+    assert_one_line(done, 2, "needs the library gcsfs, which is not installed: pip install 'ttcjax[data]'")
 
 
 DAMAGE = {
@@ -178,7 +178,7 @@ def test_a_damaged_model(workdir, env, whole, name, damage):
     done = start(arguments(name, workdir), **env)
     after = contents(workdir)
     if name in ("solve", "load_engine"):
-        line = one_line(done, 2, "is damaged (")
+        line = assert_one_line(done, 2, "is damaged (")
         assert str(path) in line
     elif name == "list":
         assert done.returncode == 0
@@ -192,7 +192,7 @@ def test_a_damaged_model(workdir, env, whole, name, damage):
             == (json.loads((whole / "summary.json").read_text())["accuracy"])
         )
     else:
-        line = one_line(done, 2, "is damaged (")
+        line = assert_one_line(done, 2, "is damaged (")
         assert str(path.relative_to(workdir / "prm")) in line
     assert all(after.get(digest, 0) >= count for digest, count in before.items()), "what was computed is kept"
 
@@ -212,7 +212,7 @@ def test_a_foreign_file(workdir, env, name):
         assert done.returncode == 0, done.stderr[-2000:]
         assert "data is made again: it is kept as" in done.stderr
     else:
-        line = one_line(done, 2, "")
+        line = assert_one_line(done, 2, "")
         assert "delete" not in line
     after = contents(workdir)
     assert all(after.get(digest, 0) >= count for digest, count in before.items()), "a foreign file is never deleted"

@@ -111,21 +111,24 @@ def device_shares(config: ExperimentConfig, chosen: Iterable[Stage]) -> dict[str
 
 def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
     for need in stages_lib.needs_of(stage, config):
-        record = records.read_complete(workdir / need.name)
-        if record is None:
-            state = "is missing in"
-        elif record["fingerprint"] != stages_lib.fingerprint(need, config):
-            state = "was made with other settings in"
-        elif wrong := wrong_files(need, workdir / need.name, record):
-            name, why = next(iter(wrong.items()))
-            state = f"is damaged ({name} {why}) in"
-        else:
-            state = ""
-        if state:
+        if state := unfit(need, config, workdir):
             raise UserError(
-                f"stage {stage.name!r} reads {need.name!r}, which {state} {workdir}: "
+                f"stage {stage.name!r} reads {need.name!r}, which {state} in {workdir}: "
                 f"run `ttcjax {need.name} {command}` first"
             )
+
+
+def unfit(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> str:
+    """Return why what a stage has written cannot be read for this config, in words; nothing where it can."""
+    record = records.read_complete(workdir / stage.name)
+    if record is None:
+        return "is missing"
+    if record["fingerprint"] != stages_lib.fingerprint(stage, config):
+        return "was made with other settings"
+    if wrong := wrong_files(stage, workdir / stage.name, record):
+        name, why = next(iter(wrong.items()))
+        return f"is damaged ({name} {why})"
+    return ""
 
 
 def run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:

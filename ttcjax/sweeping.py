@@ -133,31 +133,19 @@ def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str)
     read = {
         need.name for stage in stages_lib.STAGES if stage.name in own for need in stages_lib.needs_of(stage, config)
     }
-    absent = [
-        s.name
+    unfit = {
+        s.name: state
         for s in stages_lib.STAGES
-        if s.name in read - own and s.wanted(config) and not _is_complete(s, config, workdir)
-    ]
-    if absent:
-        commands = " && ".join(f"ttcjax {name} {command}" for name in absent)
-        why = f"not complete for these settings in {workdir}"
-        if wrong := {name: files for name in absent if (files := _wrong_files(name, workdir))}:
-            [name, files], *_ = wrong.items()
-            path, fault = next(iter(files.items()))
-            why += f", {workdir / name / path} is damaged ({fault})"
-        raise UserError(f"a sweep needs {', '.join(absent)}, {why}: run `{commands}` first")
-
-
-def _wrong_files(name: str, workdir: epath.Path) -> dict[str, str]:
-    record = records_lib.read_complete(workdir / name)
-    return pipeline.wrong_files(stages_lib.get_stage(name), workdir / name, record) if record is not None else {}
+        if s.name in read - own and s.wanted(config) and (state := pipeline.unfit(s, config, workdir))
+    }
+    if unfit:
+        commands = " && ".join(f"ttcjax {name} {command}" for name in unfit)
+        told = ", ".join(f"{name}, which {state}" for name, state in unfit.items())
+        raise UserError(f"a sweep needs {told}, in {workdir}: run `{commands}` first")
 
 
 def _is_complete(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:
-    record = records_lib.read_complete(workdir / stage.name)
-    if record is None or record["fingerprint"] != stages_lib.fingerprint(stage, config):
-        return False
-    return not pipeline.wrong_files(stage, workdir / stage.name, record)
+    return not pipeline.unfit(stage, config, workdir)
 
 
 def _can_begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> bool:

@@ -30,7 +30,7 @@ from ttcjax.config import (
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
-from ttcjax.eval.shards import WHOLE, Part, Shard
+from ttcjax.eval.shards import WHOLE, Part
 from ttcjax.parquet import shard_path, write_shard
 from ttcjax.runtime import locks, records
 from ttcjax.sample.engine import Engine, Model, Solution
@@ -453,8 +453,9 @@ def test_models_that_are_missing_are_named_with_their_commands(models):
     shutil.rmtree(pathlib.Path(config.workdir) / "prm")
     shutil.rmtree(pathlib.Path(config.workdir) / "orm")
     for run in (sweeping.plan, sweeping.run, lambda c, command: sweeping.run_part(c, Part(1, 2), command=command)):
-        with pytest.raises(UserError, match=r"needs prm, orm, .*run `ttcjax prm x\.py && ttcjax orm x\.py` first"):
+        with pytest.raises(UserError, match="needs prm, which is missing, orm, which is missing, in ") as caught:
             run(config, command="x.py")
+        assert "run `ttcjax prm x.py && ttcjax orm x.py` first" in str(caught.value)
 
 
 # ---- the plan
@@ -575,28 +576,3 @@ def test_the_named_command_makes_the_time_known(models):
     known = sweeping.plan(config)
     assert set(known.unknown) <= {"rescore"}
     assert known.known_seconds > 0
-
-
-@pytest.mark.parametrize(("generations", "expected"), [(1, 0.5), (2, 1.0), (4, 1.5), (8, 2.5), (16, 5.0)])
-def test_time_of_other_budgets_is_in_proportion_or_between(generations, expected):
-    def shard(n, number):
-        return Shard("beam", (("beam", n),), 3, number, 5 * number, 5, n)
-
-    def took(seconds):
-        return plan._Seen(
-            questions=5, tokens=0, lookahead_tokens=0, verifier_tokens=0, seconds=seconds, shown=0, rows=1, revised=0
-        )
-
-    # The second shard of 8 compiled too.
-    seen = {"search": {shard(2, 0): took(1.0), shard(8, 0): took(2.5), shard(8, 1): took(9.5)}}
-    costs = plan._Costs(CONFIG, PARAMS, prompt=9.0, token=20.0, token_from="bank", seen=seen, scoring=None)
-    assert costs._seconds("search", [], generations) == (pytest.approx(expected), "other budgets")
-    assert costs._seconds("search", [took(9.5), took(2.5)], 8) == (2.5, "its own shards")
-    assert costs._seconds("rescore", [], 0) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (999, "999"), (1000, "1 k"), (12_345, "12.3 k"), (1.5e12, "1.5 T"), (2e21, "2 Z")]
-)
-def test_counts_read_well(value, text):
-    assert plan._short(value) == text

@@ -97,7 +97,7 @@ def parse_quantity(text: str, *, words: bool) -> Fraction | None:
 
     That is one currency sign, before or after the number, and a unit in `\text{...}`; with `words` also a percent sign,
     words that are plainly a unit or prose, and punctuation at the end. `million` and its like belong to the number;
-    `a.m.` and `p.m.` are a unit only where all words are.
+    `a.m.` and `p.m.` are a unit only where all words are; dots after a fraction (`0.333...`) are digits left out.
 
     Args:
         text: The answer.
