@@ -391,9 +391,9 @@ def test_legends_cover_no_lines(workdir):
     ]
 
 
-def test_the_readme_lists_the_figures_of_the_catalogue():
-    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
-    listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", readme, flags=re.MULTILINE)
+def test_the_docs_list_the_figures_of_the_catalogue():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "report.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", text, flags=re.MULTILINE)
     assert listed == [(e.name, e.number or "our own", e.title) for e in catalogue.FIGURES]
 
 
