@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from etils import epath
@@ -57,6 +58,15 @@ def test_records_read_back_are_those_generated_in_order(built):
         with pytest.raises(IndexError):
             records[len(records)]
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (700, 40, 35)
+
+
+def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    loader.prepare(DataConfig(num_train=20, num_valid=5, num_test=5), epath.Path(tmp_path) / "built")
+    loader.load(DataConfig(num_train=20, num_valid=5, num_test=5), epath.Path(tmp_path) / "built")
+    assert not list(scratch.iterdir()), "a data stage leaves litter outside its workdir"
 
 
 def test_splits_survive_pickling_for_reader_processes(built):

@@ -56,6 +56,13 @@ class ProcmathConfig(tfds.core.BuilderConfig):
         )
 
 
+class _LocalInfo(tfds.core.DatasetInfo):
+    """The facts of a dataset that nobody publishes."""
+
+    def initialize_from_bucket(self) -> None:
+        """Ask no public bucket: tfds would leave an empty folder in the system's temporary folder each time."""
+
+
 class Procmath(tfds.core.GeneratorBasedBuilder):
     """Procedural maths questions with step-by-step solutions."""
 
@@ -65,7 +72,7 @@ class Procmath(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {name: tfds.features.Text() for name in _TEXTS}
         features["level"] = tfds.features.Scalar(np.int32)
-        return tfds.core.DatasetInfo(
+        return _LocalInfo(
             builder=self,
             description="Procedural maths questions with step-by-step solutions in seven subjects and five levels.",
             features=tfds.features.FeaturesDict(features),
