@@ -33,8 +33,7 @@ from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
 from ttcjax.eval.shards import WHOLE, Part
 from ttcjax.parquet import shard_path, write_shard
 from ttcjax.runtime import locks, records
-from ttcjax.sample.engine import Engine, Model, Solution
-from ttcjax.search.run import search
+from ttcjax.sample.engine import Engine, Solution
 from ttcjax.stages import Stage
 from ttcjax.testing import folders
 from ttcjax.train import label
@@ -126,27 +125,6 @@ def scripted_search(engine, strategy, prompts, seed):
     found = [[engine.solution(strategy.name, seed, p.id, i) for i in range(strategy.n)] for p in prompts]
     found = engine.score(prompts, found)
     return [[dataclasses.replace(s, tokens_sampled=s.tokens_sampled + i) for i, s in enumerate(g)] for g in found]
-
-
-@pytest.fixture(scope="module")
-def real_engines(tiny):
-    """Engines of random models by the names of their verifiers, with room for chains."""
-
-    def longer(model):
-        return Model(model.params, dataclasses.replace(model.config, max_seq_len=LIMIT))
-
-    long = dataclasses.replace(tiny, policy=longer(tiny.policy))
-    readers = {True: longer(tiny.verifier), False: longer(tiny.plain_verifier)}
-    made = {}
-
-    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
-        key = verifier in ("prm", "orm/history")
-        if key not in made:
-            made[key] = long.engine(verifier=readers[key], rows=16)
-        made[key].on_batch = lambda count: None
-        return made[key]
-
-    return load_engine
 
 
 @pytest.fixture
@@ -357,21 +335,6 @@ def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog)
     with caplog.at_level(logging.INFO, "ttcjax.sweeping"):
         sweeping.run(config)
     assert not [line for line in caplog.messages if line.startswith("sweep: ")], "nothing is left to tell of"
-
-
-@pytest.mark.slow
-def test_parts_with_real_models_find_what_one_process_finds(models, real_engines, monkeypatch):
-    """Other questions beside them in a batch, and other batches before, change nothing in a question's rows."""
-    for module in (bank, rescore, sweep, chains):
-        monkeypatch.setattr(module, "load_engine", real_engines)
-    monkeypatch.setattr(sweep, "search", search)
-    config = models("whole")
-    sweeping.run(config)
-    shared = models("parts")
-    parts(shared, 3)
-    parts(shared, 3)
-    assert len({row["text"] for rows_ in files(config).values() for row in rows_ if "text" in row}) > 100
-    assert files(shared) == files(config)
 
 
 def test_what_parts_measured_is_added_up(models, whole):
