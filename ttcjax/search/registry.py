@@ -85,7 +85,7 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         **defaults: Values of keys that the text leaves out, such as `n`; keys the strategy lacks are ignored.
 
     Raises:
-        ConfigError: An unknown strategy or key (the closest one is named), or a value it may not take.
+        ConfigError: An unknown strategy or key (the closest one is named), a key twice, or a value it may not take.
     """
     kind, _, rest = text.partition(":")
     if kind == "majority":
@@ -112,6 +112,8 @@ def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults
     given: dict[str, str] = {}
     for part in filter(None, rest.split(",")):
         key, _, value = part.partition("=")
+        if key in given:
+            raise ConfigError(f"{key!r} stands twice in strategy {shown!r}: leave one out")
         given[key] = value
     if kinds.get(kind) is None:
         hint = "; blanks separate strategies" if "," in kind else closest(kind, list(kinds))
