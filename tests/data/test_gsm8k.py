@@ -104,7 +104,8 @@ def test_a_bad_line_is_named_or_left_out(config, tmp_path, caplog, line, message
     assert manifest["left_out"] == 1
     assert message.split(": ")[1] in (tmp_path / "out" / "left_out.csv").read_text().replace('""', '"')
     assert sum(manifest["counts"].values()) == 65, "the others are all there"
-    assert "1 examples cannot be used and are left out: left_out.csv lists them" in caplog.text
+    assert "1 example cannot be used, left out: left_out.csv says which and why" in caplog.text
+    assert "50 train examples, fewer than data.num_train=1000" in caplog.text
 
 
 BAD = {

@@ -188,9 +188,9 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
     config = ExperimentConfig(
         data=DATA,
         tokenizer=EXPERIMENT.tokenizer,
-        model=ModelConfig(max_seq_len=20),
-        policy=TrainConfig(seq_len=20),
-        prm=PRMConfig(train=TrainConfig(seq_len=20)),
+        model=ModelConfig(max_seq_len=48),
+        policy=TrainConfig(seq_len=48),
+        prm=PRMConfig(train=TrainConfig(seq_len=48)),
         sampler=SamplerConfig(max_tokens=10),
     )
     with pytest.raises(UserError, match=r"examples cannot be used: train .*leaves no room for sampler\.max_tokens=10"):
@@ -198,5 +198,6 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
     config = dataclasses.replace(config, data=dataclasses.replace(DATA, faults="leave_out"))
     with caplog.at_level(logging.WARNING):
         manifest = prepare.run(config, tmp_path, tmp_path / "data")
-    assert manifest["tokens"]["train"]["over_limit"] > 0
-    assert "max_seq_len=20" in caplog.text
+    over = manifest["tokens"]["train"]["over_limit"]
+    assert 0 < over < 700 - manifest["left_out"], "those left out are not counted once more"
+    assert "model.max_seq_len=48" in caplog.text

@@ -81,7 +81,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         "hashes": {name: _content_hash(examples) for name, examples in named.items()},
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
         "tokens": {
-            name: _lengths(tokenizer, prompts[name], examples, config.model.max_seq_len)
+            name: _lengths(tokenizer, prompts[name], examples, config.model.max_seq_len, fits[name])
             for name, examples in named.items()
         },
     }
@@ -90,10 +90,13 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
             logger.warning(
                 "%d of %d %s examples are longer than model.max_seq_len=%d tokens, and none is trained on whole",
                 lengths["over_limit"],
-                len(named[name]),
+                int(fits[name].sum()),
                 name,
                 config.model.max_seq_len,
             )
+        wanted = getattr(config.data, f"num_{name}")
+        if len(named[name]) < wanted:
+            logger.warning("%d %s examples, fewer than data.num_%s=%d", len(named[name]), name, name, wanted)
     write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
     own = (tokenizer_lib.FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
     return {**manifest, "files": [*loader.files(config.data), *own]}
@@ -106,7 +109,8 @@ def _write_left_out(path: epath.Path, faults: Sequence[Fault]) -> None:
     writer.writerows((fault.where, fault.what) for fault in faults)
     write_bytes(path, sink.getvalue().encode())
     if faults:
-        logger.warning("%d examples cannot be used and are left out: %s lists them", len(faults), path.name)
+        count = "1 example" if len(faults) == 1 else f"{len(faults)} examples"
+        logger.warning("%s cannot be used, left out: %s says which and why", count, path.name)
 
 
 def _content_hash(examples: Iterable[Example]) -> str:
@@ -118,14 +122,15 @@ def _content_hash(examples: Iterable[Example]) -> str:
 
 
 def _lengths(
-    tokenizer: tokenizer_lib.Tokenizer, prompts: np.ndarray, examples: Sequence[Example], limit: int
+    tokenizer: tokenizer_lib.Tokenizer, prompts: np.ndarray, examples: Sequence[Example], limit: int, fits: np.ndarray
 ) -> dict[str, Any]:
     solutions = tokenizer.encode_batch([example.solution for example in examples])
     solution_lengths = np.array([len(row) for row in solutions], np.int64) + 1
     return {
         "prompt": _summary(prompts),
         "solution": _summary(solution_lengths),
-        "over_limit": int((prompts + solution_lengths > limit).sum()),
+        # Without the questions that are refused or left out.
+        "over_limit": int((fits & (prompts + solution_lengths > limit)).sum()),
     }
 
 
