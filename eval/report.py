@@ -70,7 +70,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         out: The folder of this stage.
 
     Returns:
-        The content of `summary.json`.
+        The content of `summary.json`; `files`.
 
     Raises:
         UserError: Results are missing, corrupt, or of another config.
@@ -127,7 +127,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     text = page.html(summary, files.figures, files.tables, to_dict(config))
     write_bytes(epath.Path(out) / "index.html", text.encode())
     write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
-    return summary
+    return summary | {"files": [*files.names, "index.html", "../summary.json"]}
 
 
 def _exchange(

@@ -47,6 +47,12 @@ class Files:
         self.tables: dict[str, str] = {}
         self.figures: dict[str, bytes] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The files that were written."""
+        tables = [f"{name}.csv" for name in self.tables]
+        return sorted([*tables, *(f"{name}.{kind}" for name in self.figures for kind in ("png", "svg"))])
+
     def table(self, name: str, header: str, lines: Iterable[Sequence[Any]]) -> None:
         """Write `name.csv`; the names of its columns stand in `header`, with blanks between."""
         sink = io.StringIO()

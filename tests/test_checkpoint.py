@@ -6,13 +6,16 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
-from ttcjax.checkpoint import Checkpoints, load_params, save_params
+from ttcjax.checkpoint import Checkpoints, check_seal, load_params, save_params
 from ttcjax.errors import DamagedError, MachineError, UserError
 
 
@@ -113,6 +116,43 @@ def test_a_crash_before_the_seal_does_not_hide_damage(tmp_path):
         assert restored(checkpoints, _abstract())[0] == 1
 
 
+def test_a_process_killed_right_after_a_checkpoint_leaves_a_sealed_one(tmp_path):
+    """The newest checkpoint is what a killed run goes on from: its bytes must be known from the moment it is there."""
+    code = f"""
+import os, time
+import jax.numpy as jnp
+from ttcjax.checkpoint import Checkpoints
+checkpoints = Checkpoints({str(tmp_path)!r}, keep=2, fingerprint="x")
+checkpoints.save(1, {{"w": jnp.ones(1000)}}, {{}})
+while not os.path.exists({str(tmp_path / "checkpoints" / "1")!r}):
+    time.sleep(0.001)
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    check_seal(epath.Path(tmp_path) / "checkpoints" / "1")
+
+
+def test_an_unsealed_checkpoint_that_another_optimizer_wrote_is_kept(tmp_path):
+    """As after an upgrade of optax: the trees differ, and nothing is damaged."""
+    with _open(tmp_path) as checkpoints:
+        checkpoints.save(1, _state(1), {})
+    (tmp_path / "checkpoints" / "1" / "files.json").unlink()
+    wanted = {**_abstract(), "more": _abstract()["step"]}
+    with _open(tmp_path) as checkpoints, pytest.raises(UserError, match="although its bytes are whole"):
+        checkpoints.restore(wanted)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1"]
+
+
+def test_what_was_set_aside_before_is_kept(tmp_path):
+    for _ in range(2):
+        with _open(tmp_path) as checkpoints:
+            checkpoints.save(1, _state(1), {})
+        _truncate(_largest_file(tmp_path / "checkpoints" / "1" / "state"))
+        with _open(tmp_path) as checkpoints, pytest.raises(UserError, match="none of the 1 checkpoints"):
+            checkpoints.restore(_abstract())
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["damaged-1", "damaged-1-2"]
+
+
 def test_a_half_written_checkpoint_is_ignored(tmp_path):
     with _open(tmp_path) as checkpoints:
         checkpoints.save(1, _state(1), {})
@@ -126,7 +166,10 @@ def test_all_damaged_is_one_line_with_the_fix(tmp_path):
     with _open(tmp_path) as checkpoints:
         checkpoints.save(1, _state(1), {})
     _truncate(_largest_file(tmp_path / "checkpoints" / "1" / "state"))
-    with _open(tmp_path) as checkpoints, pytest.raises(UserError, match=r"all 1 checkpoints .* damaged: move .* away"):
+    with (
+        _open(tmp_path) as checkpoints,
+        pytest.raises(UserError, match=r"none of the 1 checkpoints .* whole: move"),
+    ):
         checkpoints.restore(_abstract())
 
 
@@ -277,8 +320,8 @@ def test_relative_folders_work(tmp_path, monkeypatch):
         (ModuleNotFoundError("No module named 'zstandard'", name="zstandard"), "needs the library zstandard"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "out of memory"),
         (RuntimeError("Unable to initialize backend 'cuda'"), "no platform 'cuda' here"),
-        (ValueError("something that nobody foresaw"), "although its bytes are those that were written"),
-        (AssertionError(), "although its bytes are those that were written"),
+        (ValueError("something that nobody foresaw"), "although its bytes are whole"),
+        (AssertionError(), "although its bytes are whole"),
     ],
 )
 def test_nothing_but_damage_sets_a_checkpoint_aside(tmp_path, monkeypatch, error, words):

@@ -32,12 +32,12 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
-        For each variant what the policy stage returns, and `train_answers` and `valid_answers`.
+        For each variant what the policy stage returns, and `train_answers` and `valid_answers`; `files`.
     """
     tokenizer = loader.tokenizer(workdir)
     judged = load_model(workdir, "revision", tokenizer)
     chains = attempts.read(workdir / "attempts")
-    return {
+    found: dict[str, Any] = {
         variant: train_verifier(
             config,
             judged,
@@ -50,6 +50,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         )
         for variant in config.orm.variants
     }
+    return found | {"files": [f"{variant}/best" for variant in config.orm.variants]}
 
 
 def train_verifier(

@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ttcjax.errors import DamagedError, UserError
-from ttcjax.files import resolve_workdir, write_bytes
+from ttcjax.files import free, resolve_workdir, write_bytes
 from ttcjax.parallel import all_devices
 from ttcjax.runtime import faults, records
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _SEAL = "files.json"
 _METADATA = "metadata.json"
+_TIMES = "_CHECKPOINT_METADATA"
+"""Orbax's own, which gets the time of the last renaming after it."""
 
 
 @runtime_checkable
@@ -42,6 +44,10 @@ class Fingerprinted(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+
+class _UnfinishedError(Exception):
+    """A checkpoint cannot be read, and no list says which bytes it should have."""
 
 
 class Checkpoints:
@@ -57,14 +63,19 @@ class Checkpoints:
         self._folder = resolve_workdir(folder, "the training folder")
         self._steps_folder = self._folder / "checkpoints"
         self._fingerprint = fingerprint
-        self._unsealed: int | None = None
+        self._saving: int | None = None
         self._steps_folder.mkdir(parents=True, exist_ok=True)
         old_best = self._folder / "best.old"
         if old_best.exists() and not (self._folder / "best").exists():
             old_best.rename(self._folder / "best")  # A crash came between the two renames of `save_best`.
         self._manager = ocp.CheckpointManager(
             self._steps_folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                cleanup_tmp_directories=True,
+                # Called when all is written and the folder has not its final name yet: no checkpoint is without a seal.
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal_unpublished),
+            ),
         )
 
     @property
@@ -85,6 +96,7 @@ class Checkpoints:
             MachineError: The disk is full, say; earlier checkpoints are untouched.
         """
         self.wait()
+        self._saving = step
         with self._explained():
             self._manager.save(
                 step,
@@ -94,7 +106,6 @@ class Checkpoints:
                 ),
                 force=True,
             )
-        self._unsealed = step
 
     def wait(self) -> None:
         """Return when the last `save` is complete on disk.
@@ -104,15 +115,20 @@ class Checkpoints:
         """
         with self._explained():
             self._manager.wait_until_finished()
-            if self._unsealed is not None and jax.process_index() == 0:
-                _seal(self._steps_folder / str(self._unsealed))
-        self._unsealed = None
+
+    def _seal_unpublished(self) -> None:
+        name = str(self._saving)
+        if jax.process_index() == 0:
+            for folder in self._steps_folder.iterdir():
+                if folder.name == name or folder.name.startswith(f"{name}.orbax-checkpoint-tmp"):
+                    _seal(folder, without=folder / _TIMES)
 
     def restore(self, abstract_state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """Return (step, state, host values) of the newest checkpoint that is whole; `None` where there is none.
 
         One whose bytes were read and are wrong is set aside as `damaged-<step>`, with a warning, and the one before it
-        is taken. Nothing is set aside for any other reason.
+        is taken. One without a list of its files, which cannot be read as it stands, is set aside as
+        `unfinished-<step>`. Nothing is set aside for any other reason.
 
         Args:
             abstract_state: Pytree of `jax.ShapeDtypeStruct` with the shardings that the state shall have.
@@ -124,42 +140,62 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            folder = self._steps_folder / str(step)
             try:
                 return self._restore_step(step, abstract_state)
             except DamagedError as error:
-                logger.warning("checkpoint %s is damaged (%s); trying the one before it", folder, error)
-                aside = self._steps_folder / f"damaged-{step}"
-                if aside.exists():
-                    aside.rmtree()
-                folder.rename(aside)
-                self._manager.reload()
+                self._set_aside(step, "damaged", error)
+            except _UnfinishedError as error:
+                self._set_aside(step, "unfinished", error)
         if steps:
             raise UserError(
-                f"all {len(steps)} checkpoints in {self._steps_folder} are damaged: move {self._folder} away to train "
-                "from the start"
+                f"none of the {len(steps)} checkpoints in {self._steps_folder} is whole: move {self._folder} away to "
+                "train from the start"
             )
         return None
 
+    def _set_aside(self, step: int, state: str, why: Exception) -> None:
+        folder = self._steps_folder / str(step)
+        logger.warning("checkpoint %s is %s (%s); trying the one before it", folder, state, why)
+        folder.rename(free(self._steps_folder / f"{state}-{step}"))
+        self._manager.reload()
+
     def _restore_step(self, step: int, abstract_state: Any) -> tuple[int, Any, dict[str, Any]]:
         folder = self._steps_folder / str(step)
-        # There is no seal where the process was killed right after the checkpoint.
-        sealed = (folder / _SEAL).exists()
-        if sealed:
+        # Checkpoints of earlier versions may have no seal.
+        if (folder / _SEAL).exists():
             check_seal(folder)
-        with _reading(folder, sealed):
+            _check_times(folder / _TIMES)
+        else:
+            self._read_bytes(step)
+        with _reading(folder):
             host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
         if host["fingerprint"] != self._fingerprint:
             raise UserError(
                 f"the checkpoints in {self._steps_folder} were written with another configuration: "
                 f"choose another workdir or move {self._folder} away"
             )
-        with _reading(folder, sealed):
+        with _reading(folder):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
             )
         return step, restored["state"], host["values"]
+
+    def _read_bytes(self, step: int) -> None:
+        """Read a checkpoint that has no seal, as it stands and whatever it holds.
+
+        Raises:
+            MachineError: The machine does not let it be read.
+            _UnfinishedError: It cannot be read.
+        """
+        all_devices()
+        try:
+            self._manager.restore(
+                step, args=ocp.args.Composite(host=ocp.args.JsonRestore(), state=ocp.args.StandardRestore())
+            )
+        except Exception as error:
+            faults.raise_explained(error)
+            raise _UnfinishedError(_first_line(error)) from error
 
     def save_best(self, params: Any, metadata: Mapping[str, Any]) -> None:
         """Replace `best/` by these parameters; readers see the old ones or the new ones.
@@ -199,7 +235,6 @@ class Checkpoints:
             found = faults.explain(error)
             if found is None:
                 raise
-            self._unsealed = None
             raise type(found)(
                 f"could not write a checkpoint to {self._folder}: {found}; training goes on from "
                 f"{self.latest or 'the start'}"
@@ -277,30 +312,26 @@ def load_params(
             f"the model at {folder} does not fit the model config: parameter {wrong} has shape "
             f"{shapes.get(wrong, 'none')}, not {_shapes(expect).get(wrong, 'none')}; use the config it was trained with"
         )
-    with _reading(folder, sealed=True), ocp.StandardCheckpointer() as checkpointer:
+    with _reading(folder), ocp.StandardCheckpointer() as checkpointer:
         params = checkpointer.restore(folder / "params")
     return params, metadata
 
 
 @contextmanager
-def _reading(folder: epath.Path, sealed: bool) -> Iterator[None]:
-    """Tell apart why Orbax cannot read what it wrote: it raises whatever came of it, an `AssertionError` too.
+def _reading(folder: epath.Path) -> Iterator[None]:
+    """Tell apart why Orbax cannot read what it wrote, in bytes that are known to be whole.
 
-    Args:
-        folder: What is read.
-        sealed: Its bytes were compared with those that were written, and are the same.
+    It raises whatever came of it, an `AssertionError` too.
     """
     all_devices()
     try:
         yield
     except Exception as error:
         faults.raise_explained(error)
-        if sealed:
-            raise UserError(
-                f"{folder} cannot be read, although its bytes are those that were written ({_first_line(error)}): are "
-                "jax and orbax-checkpoint of the versions that wrote it?"
-            ) from error
-        raise records.damaged(folder, _first_line(error)) from error
+        raise UserError(
+            f"{folder} cannot be read, although its bytes are whole ({_first_line(error)}): are jax, optax and "
+            "orbax-checkpoint of the versions that wrote it?"
+        ) from error
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -308,7 +339,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(np.shape(leaf)) for path, leaf in leaves}
 
 
-def _seal(folder: epath.Path) -> None:
+def _seal(folder: epath.Path, without: epath.Path | None = None) -> None:
     """Write size and crc32 of every file below `folder` beside them; the list comes last and marks them complete."""
     files = {}
     pending = [folder]
@@ -316,7 +347,7 @@ def _seal(folder: epath.Path) -> None:
         for path in pending.pop().iterdir():
             if path.is_dir():
                 pending.append(path)
-            elif path != folder / _SEAL:
+            elif path not in (folder / _SEAL, without):
                 files[os.fspath(path.relative_to(folder))] = _size_and_sum(path)
     write_bytes(folder / _SEAL, json.dumps(files).encode())
 
@@ -347,6 +378,18 @@ def check_seal(folder: epath.Path) -> None:
         raise records.damaged(error.filename or folder, "it is gone") from error
     except (ValueError, AttributeError) as error:
         raise records.damaged(folder / _SEAL, "it is no table of JSON") from error
+    except OSError as error:
+        faults.raise_explained(error)
+        raise
+
+
+def _check_times(path: epath.Path) -> None:
+    try:
+        json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise records.damaged(path, "it is gone") from error
+    except ValueError as error:
+        raise records.damaged(path, "it is no JSON") from error
     except OSError as error:
         faults.raise_explained(error)
         raise

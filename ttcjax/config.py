@@ -19,8 +19,8 @@ from ttcjax.config_train import TrainConfig as TrainConfig
 from ttcjax.tables import ConfigError as ConfigError
 from ttcjax.tables import from_dict as from_dict
 from ttcjax.tables import require as require
+from ttcjax.tables import require_finite, require_seed
 from ttcjax.tables import require_list as require_list
-from ttcjax.tables import require_seed
 from ttcjax.tables import to_dict as to_dict
 
 
@@ -530,6 +530,7 @@ class ExperimentConfig:
     chains: ChainsConfig = field(default_factory=ChainsConfig)
 
     def __post_init__(self) -> None:
+        require_finite(self)
         for name, train in (("policy", self.policy), ("prm.train", self.prm.train)):
             require(
                 train.seq_len <= self.model.max_seq_len,

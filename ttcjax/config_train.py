@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ttcjax.tables import require, require_seed
+from ttcjax.tables import require, require_finite, require_seed
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class OptimizerConfig:
     """Largest global gradient norm; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "optimizer")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay must not be negative, not {self.weight_decay}")
+        require(self.clip_norm >= 0, f"optimizer.clip_norm must not be negative, not {self.clip_norm}")
         require(self.learning_rate > 0, f"optimizer.learning_rate must be positive, not {self.learning_rate}")
         require(0 <= self.b1 < 1 and 0 <= self.b2 < 1, "optimizer.b1 and optimizer.b2 must lie in [0, 1)")
 

@@ -27,14 +27,17 @@ class Planned:
     """How much it is in all; empty for a stage that is kept."""
 
 
-def plan(config: ExperimentConfig, *, only: str | None = None) -> list[Planned]:
-    """Return what `pipeline.run` would do.
+def plan(config: ExperimentConfig, *, only: str | None = None, command: str = "CONFIG") -> list[Planned]:
+    """Return what `pipeline.run` would do, given the same.
 
     Raises:
         UserError: What `pipeline.run` refuses before anything runs.
     """
+    chosen = pipeline.wanted_stages(config, only)
     config, workdir = pipeline.prepared(config)
-    return [_planned(stage, config, workdir) for stage in pipeline.wanted_stages(config, only)]
+    if only is not None:
+        pipeline.require_needs(chosen[0], config, workdir, command)
+    return [_planned(stage, config, workdir) for stage in chosen]
 
 
 def lines(found: Sequence[Planned], shares: Mapping[str, str]) -> list[str]:

@@ -93,6 +93,15 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def free(path: epath.Path) -> epath.Path:
+    """Return the path, or where something has that name, the path with the first number that makes it new."""
+    found, count = path, 1
+    while found.exists():
+        count += 1
+        found = path.parent / f"{path.name}-{count}"
+    return found
+
+
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Write a file under another name, then rename it, so that `path` never holds half of it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from typing import Any
 
 from etils import epath
@@ -35,12 +36,13 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
     folder = workdir / "data"
     read = _recorded(folder, "data", "data")
     known = read.get("content") if read.get("name") == config.data.name else None
+    if config.data.dir is not None:
+        config = _with(config, "data", dir=os.fspath(resolve(config.data.dir, "--data.dir", kind="folder")))
     try:
-        found = sources.digests(config.data)
-    except FileNotFoundError as error:
+        files = sources.read_files(config.data)
         if known is None:
-            raise UserError(f"no file {error.filename}; give the folder of the data set as --data.dir") from error
-        found = None
+            sources.require_files(config.data, files)
+        found = sources.digests(files)
     except UserError:
         if known is None:
             raise
@@ -59,6 +61,7 @@ def _with_samples(config: ExperimentConfig, workdir: epath.Path) -> ExperimentCo
     if config.sweep.samples_from is None:
         return config
     folder = resolve(config.sweep.samples_from, "--sweep.samples_from", kind="folder")
+    config = _with(config, "sweep", samples_from=os.fspath(folder))
     if folder == workdir / "bank":
         raise UserError(f"sweep.samples_from names this run's own bank: give another --workdir, or a copy of {folder}")
     read = _recorded(workdir / "bank", "bank", "sweep")
@@ -104,5 +107,8 @@ def _with_content(
 ) -> ExperimentConfig:
     if wanted is not None and found is not None and wanted != found:
         raise UserError(f"{table}.{field} is to be {wanted}, and what is there has {found}: leave the setting out")
-    changed = dataclasses.replace(getattr(config, table), **{field: found})
-    return dataclasses.replace(config, **{table: changed})
+    return _with(config, table, **{field: found})
+
+
+def _with(config: ExperimentConfig, table: str, **values: Any) -> ExperimentConfig:
+    return dataclasses.replace(config, **{table: dataclasses.replace(getattr(config, table), **values)})

@@ -20,6 +20,7 @@ from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from ttcjax.files import is_remote
 from ttcjax.runtime import stop
 from ttcjax.text import terminal
 from ttcjax.text.shown import shown
@@ -45,7 +46,7 @@ class MetricWriter:
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
-        self._remote = _is_remote(folder)
+        self._remote = is_remote(folder)
         self._lines = self._kept_lines(resume_step)
         partial = folder / "metrics.jsonl.partial"
         partial.write_text("".join(self._lines))
@@ -102,10 +103,6 @@ class MetricWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _is_remote(folder: epath.Path) -> bool:
-    return "://" in os.fspath(folder)
 
 
 def _tensorboard(folder: epath.Path, resume_step: int) -> Any:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from ttcjax.errors import MachineError, UserError
+from ttcjax.errors import DamagedError, MachineError, UserError
 from ttcjax.files import write_bytes
 from ttcjax.runtime import faults, records
 
@@ -69,18 +69,24 @@ def read_shard(
     wanted = pa.schema([schema.field(name) for name in names])
     try:
         content = path.read_bytes()
-        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-            raise records.damaged(path, "it has other bytes than were written")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the stage that writes it") from error
+    except OSError as error:  # No byte was read, so nothing is known to be damaged.
+        faults.raise_explained(error)
+        raise
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise records.damaged(path, "it has other bytes than were written")
+    try:
         file = pq.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         if any(schema.field(name).type != _type_of(file.schema_arrow, name) for name in names):
             raise UserError(
                 f"{path} was written by another version (its columns differ): move {path.parent} away and run again"
             )
         return file.read(names).select(names).cast(wanted)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: run the stage that writes it") from error
-    except (pa.ArrowException, OSError, MemoryError) as error:
+    except MemoryError as error:
         faults.raise_explained(error)
+        raise
+    except (pa.ArrowException, OSError) as error:  # Arrow's checksums fail with OSError.
         raise records.damaged(path, "corrupt or cut short") from error
 
 
@@ -98,7 +104,7 @@ def read_folder(folder: epath.PathLike, schema: pa.Schema, columns: Sequence[str
 
 
 def is_whole(path: epath.PathLike, schema: pa.Schema) -> bool:
-    """Return whether a shard is there and can be read; a damaged one counts as absent, to be made again.
+    """Return whether a shard is there and can be read; one that is damaged, or of other columns, is to be made again.
 
     Raises:
         MachineError: The machine does not let it be read.
@@ -109,8 +115,9 @@ def is_whole(path: epath.PathLike, schema: pa.Schema) -> bool:
         read_shard(path, schema)
     except MachineError:
         raise
-    except UserError:
-        logger.warning("%s is damaged and is made again", path)
+    except UserError as error:
+        what = "is damaged" if isinstance(error, DamagedError) else "has columns of another version"
+        logger.warning("%s %s and is made again", path, what)
         return False
     return True
 

@@ -8,10 +8,12 @@ included, and a list of its files. Nothing that was computed is ever deleted.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import importlib.metadata
 import io
 import logging
+import os
 import platform
 import sys
 import time
@@ -24,7 +26,7 @@ from ttcjax import config as config_lib
 from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.files import resolve_workdir
+from ttcjax.files import free, resolve_workdir
 from ttcjax.runtime import faults, locks, records, stop
 from ttcjax.stages import Stage
 
@@ -52,12 +54,12 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     chosen = wanted_stages(config, only)
     config, workdir = prepared(config)
     if only is not None:
-        _require_needs(chosen[0], config, workdir, command)
+        require_needs(chosen[0], config, workdir, command)
     for line in device_shares(config, chosen).values():
         logger.info("%s", line)
     with locks.alone(workdir):
         if only is not None:
-            _require_needs(chosen[0], config, workdir, command)
+            require_needs(chosen[0], config, workdir, command)
         return {stage.name: run_stage(stage, config, workdir) for stage in chosen}
 
 
@@ -79,7 +81,8 @@ def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
     """Refuse what could not come to its end, before anything runs or is written.
 
     Returns:
-        The config with the hashes of what it reads from outside the workdir, and the workdir.
+        The config with the hashes of what it reads from outside the workdir and with its paths as they are read
+        everywhere, and the workdir.
 
     Raises:
         UserError: A path, a list or a strategy cannot be used, or an input has changed.
@@ -89,6 +92,7 @@ def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
 
     registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
     workdir = resolve_workdir(config.workdir)
+    config = dataclasses.replace(config, workdir=os.fspath(workdir))
     return inputs.resolved(config, workdir), workdir
 
 
@@ -109,7 +113,12 @@ def device_shares(config: ExperimentConfig, chosen: Iterable[Stage]) -> dict[str
     return {run.name: str(run) for run in found if run.share.padding or run.share.devices < run.available}
 
 
-def _require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
+def require_needs(stage: Stage, config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
+    """Refuse to run a stage before those that it reads are there.
+
+    Raises:
+        UserError: One is missing, was made with other settings or is damaged.
+    """
     for need in stages_lib.needs_of(stage, config):
         if state := unfit(need, config, workdir):
             raise UserError(
@@ -207,7 +216,7 @@ def _make_way_for_repair(
     for name in wrong:
         if (final / name).exists():
             aside.mkdir(exist_ok=True)
-            (final / name).rename(_free(aside / f"{final.name}-{name}"))
+            (final / name).rename(free(aside / f"{final.name}-{name}"))
     logger.warning("%s: %d of %d files are made again: %s", stage.name, len(wrong), len(record["files"]), told)
     record = {key: value for key, value in record.items() if key != "files"} | {"complete": False}
     final.rename(partial)
@@ -216,21 +225,12 @@ def _make_way_for_repair(
 
 
 def _move_aside(folder: epath.Path, record: dict[str, Any] | None, why: str, kind: str = "old-") -> None:
-    target = _free(folder.parent / f"{folder.name}.{kind}{record['fingerprint'] if record else 'unknown'}")
+    target = free(folder.parent / f"{folder.name}.{kind}{record['fingerprint'] if record else 'unknown'}")
     if record is not None:
         records.move(folder, target)
     else:
         folder.rename(target)
     logger.warning("%s: it is kept as %s", why, target)
-
-
-def _free(path: epath.Path) -> epath.Path:
-    """Return the path, or where something has that name, the path with the first number that makes it new."""
-    found, count = path, 1
-    while found.exists():
-        count += 1
-        found = path.parent / f"{path.name}-{count}"
-    return found
 
 
 def _compute(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
@@ -239,17 +239,18 @@ def _compute(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dic
     try:
         measured = measure(stage, config, workdir)
     except BaseException:
-        _forget_unless_begun(stage, workdir, record)
+        forget_unless_begun(stage, workdir)
         raise
     return finish(stage, workdir, record | measured | {"seconds": record["seconds"] + measured["seconds"]})
 
 
-def _forget_unless_begun(stage: Stage, workdir: epath.Path, record: dict[str, Any]) -> None:
+def forget_unless_begun(stage: Stage, workdir: epath.Path) -> None:
     """Remove the folder and the record of a stage that ended before it wrote anything."""
     partial = workdir / f"{stage.name}.partial"
-    if record["attempts"] > 1 or not _is_hollow(partial):
-        return
     with contextlib.suppress(OSError):
+        record = records.read(partial) if partial.exists() else None
+        if record is None or record["complete"] or record["attempts"] > 1 or not _is_hollow(partial):
+            return
         partial.rmtree()
         path = records.path_of(partial)
         path.unlink()
@@ -344,8 +345,13 @@ def _open_again(folder: epath.Path, names: Iterable[str]) -> None:
             load_params(path)
         elif name.endswith(".parquet"):
             try:
-                pq.ParquetFile(io.BytesIO(path.read_bytes())).metadata  # noqa: B018
-            except (OSError, ValueError) as error:
+                content = path.read_bytes()
+            except OSError as error:
+                faults.raise_explained(error)
+                raise
+            try:
+                pq.ParquetFile(io.BytesIO(content)).metadata  # noqa: B018
+            except (OSError, ValueError) as error:  # Arrow's, of the bytes.
                 raise records.damaged(path, "it was just written and cannot be read back") from error
 
 

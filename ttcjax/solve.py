@@ -127,10 +127,11 @@ def solve_by_revising(
     variant = config.orm.variants[0]
     task = loader.task(config.data)
     parallel = chosen.p if isinstance(chosen, strategies.Revise) else 1
-    settings = dataclasses.replace(sampler or config.sampler, rows=parallel)
+    settings = _at_once(sampler or config.sampler, parallel)
     engine = load_engine(workdir, settings, policy="revision", verifier=f"orm/{variant}")
     prompt = engine.encode_prompt(question, task.prompt(question))
     reviser = Reviser(engine, [prompt], config.revision, history=variant == "history")
+    warning = _warning(workdir, prompt)
 
     begin = time.perf_counter()
     if isinstance(chosen, strategies.Refine):
@@ -156,8 +157,13 @@ def solve_by_revising(
         chosen=at,
         generations=chosen.cost(),
         seconds=seconds,
-        warning=_warning(workdir, prompt),
+        warning=warning,
     )
+
+
+def _at_once(sampler: SamplerConfig, wanted: int) -> SamplerConfig:
+    """Return the settings with no more rows in a batch than one question has."""
+    return dataclasses.replace(sampler, rows=min(sampler.rows, wanted))
 
 
 def _replies(chain: list[Answer], task: Task) -> list[Reply]:
@@ -205,13 +211,13 @@ def _checked(question: str, seed: int) -> str:
 
 def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
     """Return what to say of a question that is unlike those of the training split."""
+    path = workdir / "data" / FAMILIAR_FILE
     try:
-        familiar = Familiar.load(workdir / "data" / FAMILIAR_FILE)
+        familiar = Familiar.read(records.read_own(path))
     except FileNotFoundError:  # A folder of models alone.
         return None
-    except (OSError, ValueError, KeyError) as error:
-        faults.raise_explained(error)
-        raise records.damaged(workdir / "data" / FAMILIAR_FILE, "it cannot be read") from error
+    except ValueError as error:
+        raise records.damaged(path, "it cannot be read") from error
     tokens = prompt.tokens[1:]
     if not familiar.is_strange(tokens):
         return None
@@ -251,11 +257,12 @@ def solve(
     question = _checked(question, seed)
     rule = getattr(chosen, "select", "weighted")
     task = loader.task(config.data)
-    settings = dataclasses.replace(sampler or config.sampler, rows=max(chosen.n, 1))
+    settings = _at_once(sampler or config.sampler, chosen.n)
     engine = load_engine(workdir, settings)
 
-    begin = time.perf_counter()
     prompt = engine.encode_prompt(question, task.prompt(question))
+    warning = _warning(workdir, prompt)
+    begin = time.perf_counter()
     candidates = search(engine, chosen, [prompt], seed)[0]
     seconds = time.perf_counter() - begin
 
@@ -277,5 +284,5 @@ def solve(
         votes=sorted(votes, key=lambda vote: (vote[0] != answer, -vote[1])),
         generations=chosen.cost(),
         seconds=seconds,
-        warning=_warning(workdir, prompt),
+        warning=warning,
     )

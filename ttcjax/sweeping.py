@@ -47,6 +47,10 @@ def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG
     """
     config, workdir = pipeline.prepared(config)
     _require_models(config, workdir, command)
+    return _plan(config, workdir, part)
+
+
+def _plan(config: ExperimentConfig, workdir: epath.Path, part: Part) -> plans.Plan:
     return plans.make(config, workdir, {s.name: _folder(s, config, workdir) for s in _stages(config)}, part)
 
 
@@ -72,7 +76,7 @@ def run(config: ExperimentConfig, *, command: str = "CONFIG") -> dict[str, Any]:
         records = {}
         for stage in _stages(config):
             if not _is_complete(stage, config, workdir):
-                _tell(stage, config, WHOLE)
+                _tell(stage, config, workdir, WHOLE)
             records[stage.name] = pipeline.run_stage(stage, config, workdir)
         report = stages_lib.get_stage("report")
         return records | {report.name: pipeline.run_stage(report, config, workdir)}
@@ -93,13 +97,19 @@ def run_part(config: ExperimentConfig, part: Part, *, command: str = "CONFIG") -
     stages = _stages(config)
     mark = config_lib.config_hash([stages_lib.fingerprint(stage, config) for stage in stages])
     _require_models(config, workdir, command)
-    with locks.shared(workdir, str(part), f"a sweep in {part.count} parts with settings {mark}"):
+    with locks.shared(workdir, str(part), f"a sweep in {part.count} parts with settings {mark}") as is_alone:
         records: dict[str, Any] = {}
         waiting = list(stages)
-        while ready := [stage for stage in waiting if _can_begin(stage, config, workdir)]:
-            waiting.remove(ready[0])
-            stop.check()
-            _run_share(ready[0], config, workdir, part)
+        try:
+            while ready := [stage for stage in waiting if _can_begin(stage, config, workdir)]:
+                waiting.remove(ready[0])
+                stop.check()
+                _run_share(ready[0], config, workdir, part)
+        except BaseException:
+            if is_alone():  # Otherwise another part may be about to write what this one began for all.
+                for stage in stages:
+                    pipeline.forget_unless_begun(stage, workdir)
+            raise
         for stage in stages:
             if _is_complete(stage, config, workdir):
                 records[stage.name] = records_lib.read(workdir / stage.name)
@@ -167,9 +177,9 @@ def _shards(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> list
     return plans.STAGES[stage.name].shards(config, len(splits.test))
 
 
-def _tell(stage: Stage, config: ExperimentConfig, part: Part) -> None:
+def _tell(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Part) -> None:
     """Log what is left of the whole sweep, this stage's shards first."""
-    found = plan(config, part)
+    found = _plan(config, workdir, part)
     here = [cell for cell in found.cells if cell.stage == stage.name]
     missing, count = sum(cell.shards_left for cell in here), sum(cell.shards for cell in here)
     whose = "" if part == WHOLE else f" of part {part}"
@@ -197,7 +207,7 @@ def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part
     schema = plans.STAGES[stage.name].SCHEMA
     every = _shards(stage, config, workdir)
     if shards.missing(part.of(every), partial, schema):
-        _tell(stage, config, part)
+        _tell(stage, config, workdir, part)
         path = records_lib.part_path(partial, part.index, part.count)
         earlier = [json.loads(path.read_text())] if path.exists() else []
         measured = pipeline.measure(stage, config, workdir, part=part)

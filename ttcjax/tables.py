@@ -36,6 +36,21 @@ def require_seed(seed: int, name: str) -> None:
     require(0 <= seed < 2**31 - 2**16, f"{name} must lie in [0, {2**31 - 2**16}), not {seed}")
 
 
+def require_finite(config: Any, path: str = "") -> None:
+    """Require every number of a config, and of those within it, to be one: neither NaN nor infinite.
+
+    Args:
+        config: A dataclass.
+        path: Its dotted name.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{path}.{field.name}".lstrip(".")
+        if dataclasses.is_dataclass(value):
+            require_finite(value, name)
+        elif isinstance(value, float):
+            require(math.isfinite(value), f"{name} must be a finite number, not {value}")
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return a config as plain dicts, lists and scalars, ready for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

@@ -6,8 +6,12 @@ import socket
 import subprocess
 import sys
 
+import google.protobuf.message
+import pyarrow as pa
 import pytest
+from etils import epath
 
+from ttcjax import parquet
 from ttcjax.errors import DamagedError, MachineError, UserError
 from ttcjax.runtime import faults, records
 
@@ -40,10 +44,24 @@ def test_what_the_machine_refuses_is_said_with_its_cure(error, words):
     assert words.replace("\\", "") in str(found)
     assert found.status == 1
     wrapped = RuntimeError("checkpoint failed")
-    wrapped.__context__ = ExceptionGroup("writers", [error])
+    wrapped.__cause__ = ExceptionGroup("writers", [error])
     with pytest.raises(MachineError), faults.explained():
         raise wrapped
     assert str(faults.explain(wrapped)) == str(found), "libraries wrap it"
+    assert str(faults.explain(raised_by("orbax.checkpoint.handlers", error))) == str(found), "and do not always say so"
+    assert faults.explain(raised_by("ttcjax.eval.plan", error)) is None, "a bug in what follows a fault is a bug"
+
+
+def raised_by(module, error):
+    """Return another error that code of a module raises while it handles `error`."""
+    code = (
+        "def handle(error):\n    try:\n        raise error\n    except BaseException:\n        raise KeyError('what')\n"
+    )
+    scope = {"__name__": module}
+    exec(code, scope)
+    with pytest.raises(KeyError) as caught:
+        scope["handle"](error)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -116,3 +134,32 @@ def test_an_absent_platform_is_not_damage(tmp_path):
         assert f"JAX finds no platform {platform!r} here" in done.stdout, done.stderr[-500:]
         assert "damaged" not in done.stdout
     assert sorted((path, path.stat().st_mtime) for path in tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_message_of_protobuf_is_no_fault_of_a_bucket():
+    assert faults.explain(google.protobuf.message.DecodeError("Error parsing message")) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ELOOP, "link leads to itself"),
+        (errno.ENOTCONN, "network drive is not connected"),
+        (errno.EISDIR, "a folder stands where a file is due"),
+        (errno.EBUSY, "something else is using"),
+    ],
+)
+def test_a_shard_whose_bytes_were_not_read_is_not_called_damaged(tmp_path, monkeypatch, number, words):
+    schema = pa.schema([pa.field("x", pa.int32(), nullable=False)])
+    path = tmp_path / "shard-00000.parquet"
+    parquet.write_shard(path, [{"x": 1}], schema)
+
+    def fail(self):
+        raise OSError(number, "told by the system", str(path))
+
+    monkeypatch.setattr(type(epath.Path(path)), "read_bytes", fail)
+    for read in (parquet.read_shard, parquet.is_whole):
+        with pytest.raises(MachineError, match=words):
+            read(path, schema)
+    monkeypatch.undo()
+    assert parquet.is_whole(path, schema)

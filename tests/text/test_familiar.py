@@ -65,7 +65,7 @@ def test_questions_of_the_same_kind_are_rarely_strange(questions, tmp_path):
     tokenizer, train, valid, test = questions
     model = Familiar.fit(tokenizer.encode_batch(train), tokenizer.encode_batch(valid), tokenizer.vocab_size)
     model.save(tmp_path / "familiar.npz")
-    again = Familiar.load(tmp_path / "familiar.npz")
+    again = Familiar.read((tmp_path / "familiar.npz").read_bytes())
     tokens = tokenizer.encode_batch(test)
     assert [again.likelihood(row) for row in tokens] == [model.likelihood(row) for row in tokens]
     np.testing.assert_array_equal(again.known, model.known)

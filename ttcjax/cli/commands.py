@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import shlex
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from ttcjax.cli import parser, show
 from ttcjax.cli.overrides import load_config, override
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
+from ttcjax.files import resolve_workdir
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +33,12 @@ def _config_with_flags(args: argparse.Namespace, add: Callable[[argparse.Argumen
     _, args.overrides = flags.parse_known_args(args.overrides, args)
     if args.json and not args.dry_run:
         raise UserError("--json is the form of a dry run: add --dry-run")
-    return _config_of(args)
+    config = _config_of(args)
+    return dataclasses.replace(config, workdir=os.fspath(resolve_workdir(config.workdir)))
 
 
 def _print_plan(config: ExperimentConfig, args: argparse.Namespace, only: str | None = None) -> None:
-    found = dry_run.plan(config, only=only)
+    found = dry_run.plan(config, only=only, command=_as_typed(args))
     if args.json:
         print(json.dumps({"workdir": config.workdir, "stages": [dataclasses.asdict(one) for one in found]}, indent=2))
     else:

@@ -25,7 +25,8 @@ from google.protobuf.message import DecodeError
 from ttcjax.config import DataConfig, config_hash
 from ttcjax.data import procmath
 from ttcjax.data.task import Example, Splits
-from ttcjax.errors import UserError
+from ttcjax.errors import MachineError, UserError
+from ttcjax.runtime import faults
 
 _TEXTS = ("id", "question", "solution", "answer", "subject")
 
@@ -102,7 +103,8 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> None:
     Records appear under their final name only when all splits are complete.
 
     Raises:
-        UserError: The records cannot be written, or there are not as many different questions as asked for.
+        MachineError: The records cannot be written.
+        UserError: There are not as many different questions as asked for.
     """
     folder = epath.Path(folder)
     builder = _builder(config, folder)
@@ -122,20 +124,22 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> None:
     except ValueError as error:  # the generator cannot give as many questions as asked
         raise UserError(" ".join(str(error).split())) from error
     except (OSError, RuntimeError) as error:
+        faults.raise_explained(error)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UserError(f"cannot write records to {folder}: {reason}; free space or choose another folder") from error
+        raise MachineError(f"cannot write records to {folder}: {reason}; choose another folder") from error
 
 
 def load(config: DataConfig, folder: epath.PathLike) -> Splits:
     """Open the records of `config` under `folder`; each is read when it is asked for.
 
     Raises:
+        MachineError: The machine does not let them be read.
         UserError: Records are missing, or a file is corrupt or cut short: at once where its index or its first
             or last record is hit, otherwise when a damaged record is read.
     """
     folder = epath.Path(folder)
     builder = _builder(config, folder)
-    if not builder.data_path.exists():
+    if not _is_there(builder.data_path):
         raise UserError(f"no records for this data config in {folder}; run the data stage first")
     return Splits(*(_Records(builder, split, folder) for split in ("train", "valid", "test")))
 
@@ -161,6 +165,18 @@ def _builder(config: DataConfig, folder: epath.Path) -> Procmath:
         raise UserError(f"the description of the records in {folder} is corrupt; {_fix(folder)}") from error
 
 
+def _is_there(folder: epath.Path) -> bool:
+    """Return whether a folder is there; `exists` says of one that may not be looked for that it is not."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        faults.raise_explained(error)
+        raise
+    return True
+
+
 def _fix(records: epath.Path) -> str:
     return f"move {records.parent} away and run the data stage again"
 
@@ -175,6 +191,7 @@ class _Records(Sequence[Example]):
             info = builder.info.splits[split]
             self._source = builder.as_data_source(split)  # type: ignore[call-arg]
         except (KeyError, ValueError, OSError) as error:
+            faults.raise_explained(error)
             raise UserError(f"split {split} of the records in {self._folder} is corrupt; {_fix(self._root)}") from error
         self._files = [path.name for path in info.filepaths]
         self._ends = list(itertools.accumulate(info.shard_lengths))
@@ -199,6 +216,7 @@ class _Records(Sequence[Example]):
         try:
             return _example(self._source[index])
         except _CORRUPT as error:
+            faults.raise_explained(error)
             path = self._folder / self._files[bisect.bisect_right(self._ends, index)]
             raise UserError(f"corrupt or missing record file {path}; {_fix(self._root)}") from error
 

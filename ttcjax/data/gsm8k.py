@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
@@ -21,23 +23,28 @@ TASK = Task(name="gsm8k", prompt=question_prompt, extract=extract_hash_number, g
 FILES = ("train.jsonl", "test.jsonl")
 
 
-def read(config: DataConfig) -> tuple[Splits, list[Fault]]:
-    """Read the files in `config.dir`; calculator marks (`<<2+3=5>>`) stay in the solutions.
+def read(config: DataConfig, files: Mapping[str, bytes] | None = None) -> tuple[Splits, list[Fault]]:
+    """Return the examples of the files in `config.dir`; calculator marks (`<<2+3=5>>`) stay in the solutions.
 
     The training file is shuffled by `config.seed`; its last `num_valid` questions are the validation split and
     at most `num_train` of the others the training split. The test split is the head of the test file. Questions
     that recur in a later split are left out of the earlier one.
+
+    Args:
+        config: How many of them, and where they lie.
+        files: Their content, where it was read before; see `read_files`.
 
     Returns:
         The splits, and why other lines cannot be used: no JSON, a field that is missing, no `#### n` answer, and what
         `screen.screened` finds.
 
     Raises:
-        UserError: A folder or file is missing, or the training file is not larger than `num_valid`.
+        UserError: A file is missing, or the training file is not larger than `num_valid`.
     """
-    folder = source(config)
+    folder, files = source(config), read_files(config) if files is None else files
+    require_files(config, files)
     faults: list[Fault] = []
-    read = {name: _read(folder / name, faults) for name in FILES}
+    read = {name: _read(folder / name, files[name], faults) for name in FILES}
     usable, more = screened([pair for pairs in read.values() for pair in pairs])
     faults += more
     ids = {example.id for example in usable}
@@ -54,6 +61,30 @@ def read(config: DataConfig) -> tuple[Splits, list[Fault]]:
     valid = _without(shuffled[-config.num_valid :], test)
     train = _without(shuffled[: -config.num_valid], [*valid, *test])[: config.num_train]
     return Splits(train, valid, test), faults
+
+
+def read_files(config: DataConfig) -> dict[str, bytes]:
+    """Return the content of the files in `config.dir`, by name; one that is not there is left out.
+
+    Raises:
+        UserError: The folder is not given, or not there.
+    """
+    folder, found = source(config), {}
+    for name in FILES:
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = (folder / name).read_bytes()
+    return found
+
+
+def require_files(config: DataConfig, files: Mapping[str, bytes]) -> None:
+    """Require every file of the data set to be there.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name in FILES:
+        if name not in files:
+            raise UserError(f"no file {source(config) / name}; --data.dir needs GSM8K's {' and '.join(FILES)}")
 
 
 def source(config: DataConfig) -> epath.Path:
@@ -75,13 +106,9 @@ def _without(examples: list[Example], others: list[Example]) -> list[Example]:
     return [example for example in examples if example.question not in questions]
 
 
-def _read(path: epath.Path, faults: list[Fault]) -> list[tuple[str, Example]]:
-    try:
-        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
-    except FileNotFoundError as error:
-        raise UserError(f"no file {path}; --data.dir needs GSM8K's train.jsonl and test.jsonl") from error
+def _read(path: epath.Path, content: bytes, faults: list[Fault]) -> list[tuple[str, Example]]:
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
             parsed = _parse(f"gsm8k-{path.stem}-{number:05d}", line)

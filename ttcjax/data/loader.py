@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from typing import overload
@@ -15,7 +16,6 @@ from ttcjax.data import gsm8k, sources
 from ttcjax.data.screen import Fault, refusal
 from ttcjax.data.task import Example, Examples, Splits, Task
 from ttcjax.errors import UserError
-from ttcjax.files import sha256
 from ttcjax.parquet import read_shard, write_shard
 from ttcjax.runtime import records
 from ttcjax.text import tokenizer as tokenizers
@@ -57,12 +57,19 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
 
         builder.prepare(config, folder / _RECORDS)
         return []
-    splits, faults = gsm8k.read(config)
+    found = sources.read_files(config)
+    digests = sources.digests(found)
+    if config.content is not None and sources.content(digests) != config.content:
+        raise UserError(
+            f"{config.dir} holds other lines than those that count, and nothing else has them any more: put the files "
+            "back as they were, or read them anew and make again what was made of them (--changed_inputs read)"
+        )
+    splits, faults = gsm8k.read(config, found)
     if faults and config.faults == "refuse":
         raise refusal(faults)
     for name in SPLITS:
         write_shard(folder / f"{name}.parquet", [vars(example) for example in getattr(splits, name)], _SCHEMA)
-    sources.write(folder, sources.digests(config))
+    sources.write(folder, digests)
     return faults
 
 
@@ -93,11 +100,9 @@ def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
         from ttcjax.data import builder
 
         return task(config), builder.load(config, folder / _RECORDS)
-    record = records.read_complete(folder)
-    own = record.get("files", {}) if record is not None else {}
     splits = []
-    for name in (f"{split}.parquet" for split in SPLITS):
-        table = read_shard(folder / name, _SCHEMA, sha256=own.get(name, {}).get("sha256"))
+    for path in (folder / f"{split}.parquet" for split in SPLITS):
+        table = read_shard(path, _SCHEMA, sha256=records.hash_of(path))
         splits.append([Example(**row) for row in table.to_pylist()])
     return task(config), Splits(*splits)
 
@@ -109,11 +114,11 @@ def tokenizer(workdir: epath.PathLike) -> tokenizers.SentencePieceTokenizer:
         UserError: It is gone or damaged.
     """
     path = epath.Path(workdir) / "data" / tokenizers.FILE
-    record = records.read_complete(path.parent)
-    known = record.get("files", {}).get(path.name) if record is not None else None
-    if known is not None and path.exists() and sha256(path) != known["sha256"]:
-        raise records.damaged(path, "it has other bytes than were written")
-    return tokenizers.load(path)
+    try:
+        content = records.read_own(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise tokenizers.missing(path) from error
+    return tokenizers.parse(content, path)
 
 
 def askable(config: ExperimentConfig, workdir: epath.PathLike) -> tuple[Task, Splits]:
@@ -124,7 +129,7 @@ def askable(config: ExperimentConfig, workdir: epath.PathLike) -> tuple[Task, Sp
     """
     folder = epath.Path(workdir) / "data"
     task, splits = load(config.data, folder)
-    with np.load(folder / LENGTHS_FILE) as lengths:
+    with np.load(io.BytesIO(records.read_own(folder / LENGTHS_FILE))) as lengths:
         fits = {name: lengths[name] <= config.longest_prompt for name in SPLITS}
     if all(kept.all() for kept in fits.values()):
         return task, splits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 from etils import epath
@@ -12,6 +12,7 @@ from etils import epath
 from ttcjax.config import DataConfig, config_hash
 from ttcjax.data import gsm8k
 from ttcjax.parquet import read_shard, write_shard
+from ttcjax.runtime import records
 
 FILE = "sources.parquet"
 """Beside the examples: a digest of every line that was read."""
@@ -30,17 +31,30 @@ _COMPARED = 4000
 """Most lines in which insertions are told from changes, which takes a time that grows with the square."""
 
 
-def digests(config: DataConfig) -> dict[str, list[bytes]]:
-    """Return the digest of every line of every file that a data set is read from; nothing for one that is generated.
+def read_files(config: DataConfig) -> dict[str, bytes]:
+    """Return the content of the files that a data set is read from, by name; nothing for one that is generated.
+
+    A file that is not there is left out.
 
     Raises:
-        FileNotFoundError: A file is not there.
         UserError: As for `gsm8k.source`.
     """
-    if config.name != "gsm8k":
-        return {}
-    folder = gsm8k.source(config)
-    return {name: [_digest(line) for line in (folder / name).read_bytes().split(b"\n")] for name in gsm8k.FILES}
+    return gsm8k.read_files(config) if config.name == "gsm8k" else {}
+
+
+def require_files(config: DataConfig, files: Mapping[str, bytes]) -> None:
+    """Require every file that a data set is read from to be there.
+
+    Raises:
+        UserError: One is not.
+    """
+    if config.name == "gsm8k":
+        gsm8k.require_files(config, files)
+
+
+def digests(files: Mapping[str, bytes]) -> dict[str, list[bytes]]:
+    """Return the digest of every line of some files."""
+    return {name: [_digest(line) for line in content.split(b"\n")] for name, content in files.items()}
 
 
 def content(found: dict[str, list[bytes]]) -> str | None:
@@ -67,7 +81,7 @@ def read(folder: epath.Path) -> dict[str, list[bytes]]:
         UserError: The file is gone or damaged.
     """
     found: dict[str, list[bytes]] = {}
-    for row in read_shard(folder / FILE, SCHEMA).to_pylist():
+    for row in read_shard(folder / FILE, SCHEMA, sha256=records.hash_of(folder / FILE)).to_pylist():
         found.setdefault(row["file"], []).append(row["digest"])
     return found
 
@@ -75,7 +89,9 @@ def read(folder: epath.Path) -> dict[str, list[bytes]]:
 def difference(before: dict[str, list[bytes]], after: dict[str, list[bytes]]) -> str:
     """Return in a few words which lines of which files differ."""
     names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
-    return "; ".join(f"{name}: {_lines(before.get(name, []), after.get(name, []))}" for name in names)
+    return "; ".join(
+        f"{name}: {_lines(before.get(name, []), after[name])}" if name in after else f"{name} is gone" for name in names
+    )
 
 
 def _lines(before: Sequence[bytes], after: Sequence[bytes]) -> str:

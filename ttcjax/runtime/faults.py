@@ -26,7 +26,8 @@ _EXTRAS = {
 
 _FULL = "free some space and run the same command again, finished work is kept"
 _PERMISSION = "run as a user who may, or choose another folder"
-_MEMORY = "use a machine with more, or lower batch_size, sampler.rows or sampler.memory"
+_MEMORY = "use a machine with more, or lower sampler.rows or sampler.memory, and in training batch_size"
+_DRIVE = "see to the drive and run the same command again"
 _NETWORK = "see that the machine is connected and run the same command again, finished work is kept"
 
 _BY_NUMBER: dict[int, tuple[str, str]] = {
@@ -40,8 +41,14 @@ _BY_NUMBER: dict[int, tuple[str, str]] = {
     errno.EMFILE: ("too many open files", "raise the limit (ulimit -n)"),
     errno.ENFILE: ("too many open files on this machine", "end other programs"),
     errno.ENAMETOOLONG: ("a path is too long", "choose a shorter --workdir"),
-    errno.EIO: ("the disk or network drive failed to answer", "see to the drive and run the same command again"),
-    errno.ESTALE: ("the network drive lost a file", "see to the drive and run the same command again"),
+    errno.EISDIR: ("a folder stands where a file is due", "move it away and run the same command again"),
+    errno.ENOTDIR: ("a file stands where a folder is due", "move it away and run the same command again"),
+    errno.ELOOP: ("a symbolic link leads to itself", "mend the link, or give the folder it is to lead to"),
+    errno.EBUSY: ("something else is using a file", "end it and run the same command again"),
+    errno.ENOTCONN: ("the network drive is not connected", _DRIVE),
+    errno.EREMOTEIO: ("the network drive failed to answer", _DRIVE),
+    errno.EIO: ("the disk or network drive failed to answer", _DRIVE),
+    errno.ESTALE: ("the network drive lost a file", _DRIVE),
     errno.ENETUNREACH: ("no network", _NETWORK),
     errno.EHOSTUNREACH: ("no network", _NETWORK),
     errno.ECONNREFUSED: ("the connection was refused", _NETWORK),
@@ -64,7 +71,10 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], int], ...] = (
 
 _BACKEND = re.compile(r"Unable to initialize backend '(\w+)'|Backend '(\w+)' (?:failed to initialize|is not in)")
 _NETWORK_MODULES = ("aiohttp", "urllib3", "requests", "http")
-_CLOUD_MODULES = ("gcsfs", "google")
+_CLOUD_MODULES = ("gcsfs", "google.api_core", "google.auth", "google.cloud", "google.resumable_media")
+
+_WRAPPERS = frozenset(("array_record", "etils", "fsspec", "gcsfs", "grain", "jax", "orbax", "pyarrow", "tensorstore"))
+"""Libraries that raise an error of their own for one that they were told of, without saying that it is the cause."""
 
 
 def explain(error: BaseException) -> UserError | None:
@@ -123,7 +133,11 @@ def absent_platform(name: str, detail: str = "") -> UserError:
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
-    """Yield an exception, what it was raised from, and what was being handled then, and whether each is its cause."""
+    """Yield an exception and what it was raised from, and whether each is its cause.
+
+    What was being handled when it was raised is looked at where a library that wraps errors raised it. Elsewhere it is
+    something that went wrong in the handling.
+    """
     seen: set[int] = set()
     waiting: list[tuple[BaseException | None, bool]] = [(error, True)]
     while waiting:
@@ -135,8 +149,16 @@ def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
         waiting.append((one.__cause__, is_cause))
         if isinstance(one, BaseExceptionGroup):
             waiting += [(inside, is_cause) for inside in one.exceptions]
-        if not one.__suppress_context__:
+        if not one.__suppress_context__ and _raised_in(one) in _WRAPPERS:
             waiting.append((one.__context__, False))
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the top-level package of the code that raised an exception."""
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module, trace = trace.tb_frame.f_globals.get("__name__", ""), trace.tb_next
+    return module.partition(".")[0]
 
 
 def _by_type(error: BaseException) -> UserError | None:
@@ -148,13 +170,14 @@ def _by_type(error: BaseException) -> UserError | None:
         return missing_library(error.name)
     if isinstance(error, ImportError) and "gcsfs" in str(error):
         return missing_library("gcsfs", "a gs:// path")
-    module = type(error).__module__.partition(".")[0]
-    if module in _CLOUD_MODULES and not isinstance(error, FileNotFoundError):
+    module = type(error).__module__
+    cloud = any(f"{module}.".startswith(f"{name}.") for name in _CLOUD_MODULES)
+    if cloud and not isinstance(error, FileNotFoundError):
         return MachineError(
             f"the bucket refused or could not be reached ({_line(error)}): see that the machine has credentials "
             "(gcloud auth application-default login) and a network"
         )
-    if module == "socket" or (module in _NETWORK_MODULES and isinstance(error, OSError)):
+    if module == "socket" or (module.partition(".")[0] in _NETWORK_MODULES and isinstance(error, OSError)):
         return MachineError(f"no network ({_line(error)}): {_NETWORK}")
     return None
 

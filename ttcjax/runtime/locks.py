@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from etils import epath
@@ -47,7 +47,7 @@ _leases_told: set[str] = set()
 def alone(workdir: epath.Path) -> Iterator[None]:
     """Hold the workdir against every other process.
 
-    A workdir that is made here and in which nothing is begun goes again at the end.
+    A workdir that is made here and in which nothing is begun goes again at the end, while it is still held.
 
     Raises:
         UserError: Another process holds the workdir, or it cannot be written.
@@ -55,18 +55,24 @@ def alone(workdir: epath.Path) -> Iterator[None]:
     if is_remote(workdir):
         yield
         return
-    with _made(workdir), _opened(workdir / LOCK) as lock:
+    new = _make(workdir)
+    with _opened(workdir / LOCK) as lock:
         if not lock.take(exclusive=True, patience=lock.void_after):
             raise UserError(
                 f"workdir {workdir} is in use by {lock.holder()}: wait for it to end, or choose another with --workdir"
             )
         lock.say(_myself())
-        yield
+        try:
+            yield
+        finally:
+            _unmake(workdir, new)
 
 
 @contextlib.contextmanager
-def shared(workdir: epath.Path, part: str, mark: str) -> Iterator[None]:
+def shared(workdir: epath.Path, part: str, mark: str) -> Iterator[Callable[[], bool]]:
     """Hold the workdir together with the other parts of a sweep, and against everything else.
+
+    Gives a function that returns whether no other part is at work; where it says so, none begins until this one ends.
 
     Args:
         workdir: The folder.
@@ -77,15 +83,21 @@ def shared(workdir: epath.Path, part: str, mark: str) -> Iterator[None]:
         UserError: Another process holds the workdir or runs the same part, or other parts of another sweep do.
     """
     if is_remote(workdir):
-        yield
+        yield lambda: False  # There is nothing to tell.
         return
     own_name = f"{LOCK}-part-{part.replace('/', '-of-')}"
-    with _made(workdir), _opened(workdir / own_name) as own, _opened(workdir / LOCK) as everyone:
+    _make(workdir)
+    with _opened(workdir / own_name) as own, _opened(workdir / LOCK) as everyone:
         if not own.take(exclusive=True, patience=own.void_after):
             raise UserError(f"part {part} of a sweep in {workdir} runs already, as {own.holder()}")
         own.say(_myself())
-        _join(everyone, workdir, mark)
-        yield
+        try:
+            _join(everyone, workdir, mark)
+            yield lambda: everyone.take(exclusive=True, patience=0.0)
+            if everyone.take(exclusive=True, patience=0.0):
+                (workdir / _GATE).unlink(missing_ok=True)
+        finally:
+            (workdir / own_name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -137,9 +149,8 @@ def _join(lock: _Lock, workdir: epath.Path, mark: str) -> None:
         time.sleep(0.05)
 
 
-@contextlib.contextmanager
-def _made(workdir: epath.Path) -> Iterator[None]:
-    """Make the workdir; where it was not there before and holds nothing but locks afterwards, it goes again."""
+def _make(workdir: epath.Path) -> list[epath.Path]:
+    """Make the workdir, and return the folders that were not there before, the workdir first."""
     new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -147,28 +158,38 @@ def _made(workdir: epath.Path) -> Iterator[None]:
         raise UserError(f"cannot make workdir {workdir}: {error.strerror}; choose another with --workdir") from None
     except OSError as error:
         raise (faults.explain(error) or error) from None
-    try:
-        yield
-    finally:
+    return new
+
+
+def _unmake(workdir: epath.Path, new: Sequence[epath.Path]) -> None:
+    """Remove the folders that were made for a workdir which still holds nothing but locks; the caller has the lock."""
+    with contextlib.suppress(OSError):
         if new and all(path.name.startswith(LOCK) for path in workdir.iterdir()):
-            with contextlib.suppress(OSError):
-                for path in workdir.iterdir():
-                    path.rmtree() if path.is_dir() else path.unlink()
-                for folder in new:
-                    folder.rmdir()
+            for path in workdir.iterdir():
+                path.rmtree() if path.is_dir() else path.unlink()
+            for folder in new:
+                folder.rmdir()
 
 
 @contextlib.contextmanager
 def _opened(path: epath.Path) -> Iterator[_Lock]:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise (faults.explain(error) or error) from None
+    handle = _open(path)
     try:
         with contextlib.ExitStack() as stack:
-            yield _System(handle) if _has_locks(handle, path) else stack.enter_context(_leased(path, handle))
+            yield _System(path, handle) if _has_locks(handle, path) else stack.enter_context(_leased(path, handle))
     finally:
         os.close(handle)
+
+
+def _open(path: epath.Path) -> int:
+    """Open a lock's file, made anew where the process that made it has taken it away again."""
+    while True:
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise (faults.explain(error) or error) from None
 
 
 def _has_locks(handle: int, path: epath.Path) -> bool:
@@ -201,8 +222,8 @@ class _System:
     def void_after(self) -> float:
         return 0.0
 
-    def __init__(self, handle: int):
-        self._handle = handle
+    def __init__(self, path: epath.Path, handle: int):
+        self._path, self._handle = path, handle
 
     def take(self, *, exclusive: bool, patience: float | None) -> bool:
         kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
@@ -210,13 +231,32 @@ class _System:
         while True:
             try:
                 fcntl.lockf(self._handle, kind | fcntl.LOCK_NB)
-                return True
+                if self._is_current():
+                    return True
+                self._open_again()
+                continue
             except OSError as error:
                 if error.errno not in _HELD:
                     raise (faults.explain(error) or error) from None
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)
+
+    def _is_current(self) -> bool:
+        """Return whether the file that is locked is the one that others will open.
+
+        The process that had it may have taken it away between our opening and our locking it.
+        """
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._handle))
+
+    def _open_again(self) -> None:
+        fresh = _open(self._path)
+        os.dup2(fresh, self._handle, inheritable=False)
+        os.close(fresh)
 
     def say(self, text: str) -> None:
         _say(self._handle, text)

@@ -8,6 +8,7 @@ program that copies or synchronises, is not read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from etils import epath
 
 from ttcjax.errors import DamagedError, UserError
 from ttcjax.files import is_remote, sha256, write_bytes
+from ttcjax.runtime import faults as machine
 
 logger = logging.getLogger(__name__)
 
@@ -179,6 +181,37 @@ def members(folder: epath.PathLike, suffix: str = ".parquet") -> dict[epath.Path
     if odd := strangers(folder, record):
         logger.warning("%s: %d files in it are not its own and are not read: %s", folder, len(odd), ", ".join(odd[:5]))
     return {folder / name: identity["sha256"] for name, identity in sorted(own.items()) if name.endswith(suffix)}
+
+
+def hash_of(path: epath.PathLike) -> str | None:
+    """Return the hash of a file directly in the folder of a complete stage, `None` where its record has none."""
+    path = epath.Path(path)
+    record = read_complete(path.parent)
+    return record.get("files", {}).get(path.name, {}).get("sha256") if record is not None else None
+
+
+def read_own(path: epath.PathLike) -> bytes:
+    """Return the bytes of a stage's file, compared with its hash where its record has one.
+
+    Raises:
+        DamagedError: It has other bytes than were written, or the record names it and it is gone.
+        FileNotFoundError: It is not there, and no record names it.
+        MachineError: The machine does not let it be read.
+    """
+    path = epath.Path(path)
+    known = hash_of(path)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        if known is None:
+            raise
+        raise damaged(path, "it is gone") from error
+    except OSError as error:
+        machine.raise_explained(error)
+        raise
+    if known is not None and hashlib.sha256(content).hexdigest() != known:
+        raise damaged(path, "it has other bytes than were written")
+    return content
 
 
 def strangers(folder: epath.PathLike, record: Mapping[str, Any]) -> list[str]:

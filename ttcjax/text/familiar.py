@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -85,14 +87,20 @@ class Familiar:
         write_bytes(path, sink.getvalue())
 
     @classmethod
-    def load(cls, path: epath.PathLike) -> Familiar:
-        """Read what `save` wrote.
+    def read(cls, content: bytes) -> Familiar:
+        """Return the model of a file that `save` wrote.
 
         Raises:
-            OSError: The file is not there or cannot be read.
-            ValueError: It is something else.
+            ValueError: It is another file.
         """
-        with np.load(io.BytesIO(epath.Path(path).read_bytes())) as found:
+        try:
+            return cls._read(content)
+        except (KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"no counts of token runs: {error}") from error
+
+    @classmethod
+    def _read(cls, content: bytes) -> Familiar:
+        with np.load(io.BytesIO(content)) as found:
             counts = [
                 dict(zip(map(tuple, found[f"runs{n}"].tolist()), found[f"counts{n}"].tolist(), strict=True))
                 for n in range(1, _ORDER + 1)

@@ -74,9 +74,13 @@ _FRACTION_WORDS = _set(
     "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth",
     "eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths",
 )
-_BEFORE_NUMBERS = _set("and or to till until point over times plus minus by of than a")
-_CHANGING = _set("squared cubed factorial remainder mod modulo choose pi sin cos tan log exp")
+_CHANGING = _set(
+    "squared cubed doubled tripled halved power root roots factorial remainder mod modulo choose base pi sin cos tan",
+    "log exp repeating recurring below under mil lac lakh lakhs crore crores grand gross score bn mn tn",
+)
 """Words that make another number of the one before them."""
+_ANYWHERE = _set("repeating recurring below")
+"""Those of them that do so after a unit as well."""
 _ORDINALS = _set("st nd rd th")
 
 
@@ -217,9 +221,9 @@ def _is_prose(rest: str, *, money: bool) -> bool:
             continue
         if not _WORD.fullmatch(word) or any(map(str.isnumeric, word)) or word in _FRACTION_WORDS:
             return False
-        if word in _NUMBER_WORDS and (before in _BEFORE_NUMBERS or not before):
-            return False
-        if not before and (word in _CHANGING or (attached and word in _ORDINALS)):
+        if word in _NUMBER_WORDS:
+            return False  # the number goes on, as in `5 hours thirty minutes`
+        if (not before or word in _ANYWHERE) and (word in _CHANGING or (attached and word in _ORDINALS)):
             return False
         if not _is_word(word, attached=attached and not before, money=money, last=i + 1 == len(tokens)):
             return False

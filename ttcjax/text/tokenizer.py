@@ -17,6 +17,7 @@ from etils import epath
 
 from ttcjax.config import TokenizerConfig
 from ttcjax.errors import UserError
+from ttcjax.runtime import faults
 
 logger = logging.getLogger(__name__)
 
@@ -211,15 +212,36 @@ def load(path: epath.PathLike) -> SentencePieceTokenizer:
     """Read a tokenizer that `SentencePieceTokenizer.save` wrote.
 
     Raises:
-        UserError: The file is missing, empty, cut short or no SentencePiece model.
+        MachineError: The machine does not let the file be read.
+        UserError: It is missing, empty, cut short or no SentencePiece model.
     """
     path = epath.Path(path)
     try:
         model = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise UserError(f"no tokenizer at {path}; run the data stage first") from error
+        raise missing(path) from error
     except OSError as error:
-        raise UserError(f"cannot read the tokenizer {path}: {error.strerror or error}") from error
+        faults.raise_explained(error)
+        raise
+    return parse(model, path)
+
+
+def missing(path: epath.PathLike) -> UserError:
+    """Return the error for a tokenizer that is not there."""
+    return UserError(f"no tokenizer at {path}; run the data stage first")
+
+
+def parse(model: bytes, path: epath.PathLike) -> SentencePieceTokenizer:
+    """Return the tokenizer of a file's bytes.
+
+    Args:
+        model: The bytes.
+        path: Where they are from, for messages.
+
+    Raises:
+        UserError: They are no SentencePiece model.
+    """
+    path = epath.Path(path)
     try:
         return SentencePieceTokenizer(model)
     except UserError as error:
