@@ -200,7 +200,8 @@ def test_flags_of_a_sweep_stand_anywhere_among_its_settings(capsys, monkeypatch,
     }[place]
     assert cli.main(["sweep", *arguments]) == 0
     typed = f"{config_file} --sweep.budgets 1 2 --workdir w"
-    assert asked == [((1, 2), "w", "3/4", typed)], "the settings alone make the command that is typed again"
+    workdir = os.path.abspath("w")
+    assert asked == [((1, 2), workdir, "3/4", typed)], "the settings alone make the command that is typed again"
     assert capsys.readouterr().out == (
         "part 3/4 is done and waits for bank (2 of 8 shards missing): the last part completes it, or "
         f"`ttcjax sweep {typed}` once no part runs\n"
@@ -220,7 +221,7 @@ def test_a_dry_run_is_text_or_json(capsys, monkeypatch, config_file):
     values = json.loads(capsys.readouterr().out)
     assert values["left"]["generations"] == 20
     assert values["cells"][0]["shards_left"] == 1
-    assert values["workdir"] == ExperimentConfig().workdir
+    assert values["workdir"] == os.path.abspath(ExperimentConfig().workdir)
 
 
 def test_help_after_a_config_lists_its_settings(capsys, config_file):
@@ -330,12 +331,13 @@ def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
 def test_a_run_ends_with_its_tables_and_the_place_of_its_figures(capsys, monkeypatch, tmp_path, command):
     path = tmp_path / "t.py"
     path.write_text(REPORT_CONFIG)
-    workdir = tmp_path / "a_long_name_that_the_terminal_must_not_break_into_lines" / "[bold]"
+    workdir = tmp_path / "a_long_name_that_the_terminal_must_not_break_into_lines" / ":smile:"
     (workdir / "report").mkdir(parents=True)
     for name in ("b.png", "a.png", "a.svg", "verifiers.png", "index.html"):
         (workdir / "report" / name).touch()
     monkeypatch.setattr(pipeline, "run", lambda config, **_: {"report": {"result": made_up_summary(config)}})
-    assert cli.main([command, str(path), "--workdir", str(workdir)]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main([command, str(path), f"--workdir=~/{workdir.relative_to(tmp_path)}"]) == 0
     out = capsys.readouterr().out
     assert "accuracy in % by budget N" in out
     assert "50.0" in out, "half of the samples are right"

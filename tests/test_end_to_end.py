@@ -184,7 +184,7 @@ def test_sigterm_at_any_moment_is_obeyed_and_the_same_command_goes_on(tmp_path, 
     begin = time.monotonic()
     subprocess.run(command(tmp_path / "timed"), env=env, capture_output=True, check=True)
     took = time.monotonic() - begin  # with programs from the cache, unlike the first run
-    rng = random.Random(1)
+    rng = random.Random(int(os.environ.get("TTCJAX_TEST_SEED", "1")))
     ends = []
     for number in range(STOPS):
         # In the order of a low-discrepancy sequence, so that few moments are spread over the run as well.

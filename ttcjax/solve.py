@@ -212,10 +212,11 @@ def _checked(question: str, seed: int) -> str:
 def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
     """Return what to say of a question that is unlike those of the training split."""
     path = workdir / "data" / FAMILIAR_FILE
-    try:
-        familiar = Familiar.read(records.read_own(path))
-    except FileNotFoundError:  # A folder of models alone.
+    if not path.exists():  # A folder of models alone.
         return None
+    content = records.read_own(path)
+    try:
+        familiar = Familiar.read(content)
     except ValueError as error:
         raise records.damaged(path, "it cannot be read") from error
     tokens = prompt.tokens[1:]

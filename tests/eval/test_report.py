@@ -89,7 +89,11 @@ def workdir(tmp_path):
 
 
 def run(workdir, config=CONFIG):
-    return report.run(config, workdir, workdir / "report.partial")
+    """Return the summary, whose files are known to be there."""
+    out = workdir / "report.partial"
+    found = report.run(config, workdir, out)
+    assert sorted(found.pop("files")) == sorted(["../summary.json", *(path.name for path in out.iterdir())])
+    return found
 
 
 def without_times(summary):
