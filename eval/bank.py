@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.compute as pc
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
@@ -22,6 +22,7 @@ from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
+from ttcjax.runtime import records
 from ttcjax.sample.engine import Engine, Solution
 from ttcjax.sample.loading import load_engine
 from ttcjax.text import steps as step_text
@@ -68,7 +69,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     engine = load_engine(workdir, config.sampler)
     earlier = None
     if config.sweep.samples_from is not None and todo:
-        earlier = read_samples(epath.Path(config.sweep.samples_from), [e.id for e in examples], samples, engine)
+        earlier = read_samples(
+            epath.Path(config.sweep.samples_from),
+            [e.id for e in examples],
+            samples,
+            engine,
+            content=config.sweep.samples_content,
+        )
     whole, left = (2 * samples * sum(s.questions for s in some) for some in (mine, todo))
     with progress(whole, "bank: solutions sampled and scored") as bar:
         bar.skip(whole - left)
@@ -123,7 +130,7 @@ def solutions_of(engine: Engine, written: Sequence[Mapping[str, Any]]) -> list[S
 
 
 def read_samples(
-    folder: epath.Path, questions: Sequence[str], samples: int, engine: Engine
+    folder: epath.Path, questions: Sequence[str], samples: int, engine: Engine, content: str | None = None
 ) -> dict[str, list[Solution]]:
     """Return the solutions of a finished bank, in the order they were sampled, without scores.
 
@@ -132,10 +139,14 @@ def read_samples(
         questions: Ids that are wanted.
         samples: Of each question, the first ones.
         engine: Its tokenizer reads the texts.
+        content: `sweep.samples_content` of the bank, where it is known.
 
     Raises:
-        UserError: A shard is missing or damaged, or the bank lacks a sample that is wanted.
+        UserError: A shard is missing or damaged, the bank lacks a sample that is wanted, or it is another.
     """
+    record = records.read_complete(folder)
+    if content is not None and (record is None or config_hash(records.hashes(record)) != content):
+        raise UserError(f"the bank {folder} has changed since this run began: run the same command again")
     table = rows.read_folder(folder, ("question", "sample", "text", "finished", "tokens", "logprob"))
     table = table.filter(pc.field("sample") < samples).sort_by([("question", "ascending"), ("sample", "ascending")])
     found: dict[str, list[Solution]] = {question: [] for question in questions}

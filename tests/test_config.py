@@ -1,6 +1,7 @@
 """Settings: JSON round trip, hashing, and what a wrong one says."""
 
 import dataclasses
+import math
 import pathlib
 
 import pytest
@@ -75,3 +76,27 @@ def test_wrong_settings_say_what_is_wrong(values, words):
 def test_an_integer_is_taken_for_a_float():
     config = config_lib.from_dict(ExperimentConfig, {"sampler": {"temperature": 1}})
     assert isinstance(config.sampler.temperature, float)
+
+
+def numbers(table, path=()):
+    """Yield the path of every setting that holds a number with a fraction."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from numbers(value, (*path, key))
+        elif isinstance(value, float):
+            yield (*path, key)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_no_setting_is_nan_or_infinite(bad):
+    """NaN passes any comparison the wrong way round: a clip_norm of NaN clipped nothing."""
+    paths = list(numbers(config_lib.to_dict(ExperimentConfig())))
+    assert ("policy", "optimizer", "clip_norm") in paths
+    for path in paths:
+        values = config_lib.to_dict(ExperimentConfig())
+        table = values
+        for key in path[:-1]:
+            table = table[key]
+        table[path[-1]] = bad
+        with pytest.raises(ConfigError, match=path[-1]):
+            config_lib.from_dict(ExperimentConfig, values)

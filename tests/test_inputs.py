@@ -26,6 +26,7 @@ def write(folder, **lines):
 
 
 TRAIN, TEST = [line(i) for i in range(40)], [line(i) for i in range(100, 110)]
+ANSWER_CHANGED = [*TRAIN[:3], line(3, 7), *TRAIN[4:]]
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def questions(config):
 
 
 CHANGES = {
-    "an answer": ({"train": [*TRAIN[:3], line(3, 7), *TRAIN[4:]]}, "train.jsonl: line 4 changed"),
+    "an answer": ({"train": ANSWER_CHANGED}, "train.jsonl: line 4 changed"),
     "a new line": ({"test": [*TEST, line(200)]}, "test.jsonl: line 11 added"),
     "a line gone": ({"train": [*TRAIN[:5], *TRAIN[6:]]}, "train.jsonl: line 6 removed"),
     "a line put in": ({"train": [*TRAIN[:5], line(300), *TRAIN[5:]]}, "train.jsonl: line 6 added"),
@@ -113,6 +114,58 @@ def test_other_files_are_other_data_without_a_question(read, tmp_path):
     assert questions(read)["What is 3+3?"] == "6"
 
 
+def test_a_file_that_is_gone_is_a_change_and_a_folder_that_is_gone_is_none(read, tmp_path):
+    (tmp_path / "files" / "test.jsonl").unlink()
+    write(tmp_path / "files", train=ANSWER_CHANGED)
+    with pytest.raises(UserError, match=r"has changed .*train.jsonl: line 4 changed; test.jsonl is gone\)"):
+        pipeline.run(read)
+    with pytest.raises(UserError, match=r"no file .*test.jsonl"):
+        pipeline.run(dataclasses.replace(read, changed_inputs="read"))
+
+
+@pytest.mark.parametrize("typed", ["files", "./files/", "sub/../files", "../{}/files"])
+def test_a_relative_folder_is_the_same_from_wherever_it_is_named(config, tmp_path, monkeypatch, typed):
+    """It used to be compared with what the words mean in today's folder, and a change went unnoticed."""
+    monkeypatch.setattr(stages, "STAGES", (get_stage("data"),))
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    pipeline.run(at(config, typed.format(tmp_path.name)))
+    write(tmp_path / "files", train=ANSWER_CHANGED)
+    monkeypatch.chdir(tmp_path / "sub")
+    with pytest.raises(UserError, match=r"train\.jsonl: line 4 changed"):
+        pipeline.run(at(config, "../files"))
+
+
+def at(config, folder):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder))
+
+
+def test_what_was_read_and_is_nowhere_any_more_is_not_made_again_of_other_lines(read, tmp_path):
+    """`keep` goes on with what was read: it must not read the files of today under the hash of then."""
+    write(tmp_path / "files", train=ANSWER_CHANGED)
+    before = json.loads((tmp_path / "work" / "stages" / "data.json").read_text())
+    other = dataclasses.replace(read, changed_inputs="keep", tokenizer=TokenizerConfig(vocab_size=390))
+    with pytest.raises(UserError, match=r"lines that .* does not hold: .*--changed_inputs read") as error:
+        pipeline.run(other)
+    assert "\n" not in str(error.value)
+    (tmp_path / "files" / "test.jsonl").unlink()
+    with pytest.raises(UserError, match=r"lines that .* does not hold"):
+        pipeline.run(other)
+    pipeline.run(dataclasses.replace(read, changed_inputs="keep"))
+    assert json.loads((tmp_path / "work" / "stages" / "data.json").read_text()) == before, "nothing was moved"
+
+
+def test_files_that_change_while_a_run_begins_are_not_recorded_under_their_old_hash(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(stages, "STAGES", (get_stage("data"),))
+    prepared, workdir = pipeline.prepared(config)
+    write(tmp_path / "files", train=ANSWER_CHANGED)
+    with pytest.raises(UserError, match=r"lines that .* does not hold"):
+        pipeline.run_stage(get_stage("data"), prepared, workdir)
+    found = pipeline.run(config)["data"]
+    assert questions(config)["What is 3+3?"] == "7"
+    assert pipeline.run(config)["data"]["started"] == found["started"], "the record is of the lines that were read"
+
+
 def test_files_that_were_never_there_are_asked_for(config, tmp_path):
     (tmp_path / "files" / "test.jsonl").unlink()
     with pytest.raises(UserError, match=r"no file .*test.jsonl; --data.dir needs GSM8K's train.jsonl and test.jsonl"):
@@ -137,6 +190,7 @@ def test_a_bank_that_samples_were_taken_from_is_compared_too(tmp_path):
     folders.complete(source)
     config = ExperimentConfig(workdir=str(tmp_path / "b"), sweep=SweepConfig(samples_from=str(source)))
     first = inputs.resolved(config, epath.Path(tmp_path / "b"))
+    assert first.sweep.samples_from == str(source)
     assert first.sweep.samples_content is not None
     folders.complete(tmp_path / "b" / "bank", config=json.loads(json.dumps(dataclasses.asdict(first))))
     assert inputs.resolved(config, epath.Path(tmp_path / "b")) == first
@@ -145,10 +199,26 @@ def test_a_bank_that_samples_were_taken_from_is_compared_too(tmp_path):
     with pytest.raises(UserError, match="is not the one that the bank stage read: put it back"):
         inputs.resolved(config, epath.Path(tmp_path / "b"))
     keep, anew = (dataclasses.replace(config, changed_inputs=choice) for choice in ("keep", "read"))
+    with pytest.raises(UserError, match=r"samples that .* does not hold: put the bank back"):
+        inputs.resolved(keep, epath.Path(tmp_path / "b"))  # The bank that was made of them is not of these settings.
+    own = stages.fingerprint(get_stage("bank"), first)
+    folders.complete(tmp_path / "b" / "bank", config=json.loads(json.dumps(dataclasses.asdict(first))), fingerprint=own)
     assert inputs.resolved(keep, epath.Path(tmp_path / "b")).sweep == first.sweep
     assert inputs.resolved(anew, epath.Path(tmp_path / "b")).sweep != first.sweep
     shutil.rmtree(source)
     assert inputs.resolved(config, epath.Path(tmp_path / "b")).sweep == first.sweep
+
+
+def test_the_bank_of_another_run_is_named_like_any_path(tmp_path, monkeypatch):
+    """Its `~` was understood before the run and not by the bank stage, hours later."""
+    source = epath.Path(tmp_path / "a" / "bank")
+    source.mkdir(parents=True)
+    folders.complete(source)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "a")
+    for typed in ("~/a/bank", "bank", "./bank/", "../a/bank", str(source)):
+        config = ExperimentConfig(workdir=str(tmp_path / "b"), sweep=SweepConfig(samples_from=typed))
+        assert pipeline.prepared(config)[0].sweep.samples_from == str(source), typed
 
 
 def test_a_content_that_is_asked_for_must_be_there(config, tmp_path):

@@ -372,6 +372,18 @@ def test_a_command_that_fails_before_anything_is_begun_leaves_nothing(toy):
     assert not (toy / "a").exists()
 
 
+@pytest.mark.parametrize("stage", ["policy", "bank", "report"])
+def test_a_dry_run_of_one_stage_refuses_what_the_stage_refuses(tmp_path, stage):
+    config = ExperimentConfig(workdir=str(tmp_path / "empty"))
+    told = []
+    for ask in (dry_run.plan, pipeline.run):
+        with pytest.raises(UserError) as error:
+            ask(config, only=stage, command="my.py --workdir empty")
+        told.append(str(error.value))
+    assert told[0] == told[1]
+    assert "`ttcjax data my.py --workdir empty` first" in told[0]
+
+
 def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(toy, monkeypatch):
     config = config_for(toy)
     actions = lambda config: [(one.stage, one.action) for one in dry_run.plan(config)]  # noqa: E731

@@ -8,7 +8,7 @@ from ttcjax import config as config_lib
 from ttcjax.cli import parser
 from ttcjax.config import ConfigError, DataConfig, ExperimentConfig, ModelConfig, PRMConfig, SamplerConfig, TrainConfig
 from ttcjax.data.prepare import FAMILIAR_FILE
-from ttcjax.errors import UserError
+from ttcjax.errors import DamagedError, UserError
 from ttcjax.parallel import make_mesh
 from ttcjax.sample.engine import Engine
 from ttcjax.testing import folders
@@ -74,6 +74,24 @@ def test_a_question_unlike_those_of_training_is_answered_with_a_warning(workdir,
 def test_a_workdir_without_that_file_is_asked_all_the_same(workdir):
     (workdir / "data" / FAMILIAR_FILE).unlink()
     assert ask(workdir, "Tell me a story").warning is None
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:3000], lambda b: b[:60] + bytes([b[60] ^ 1]) + b[61:], lambda b: b""])
+def test_a_damaged_file_is_named_before_the_search(workdir, damage, monkeypatch):
+    path = workdir / "data" / FAMILIAR_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    monkeypatch.setattr(solve, "search", lambda *_: pytest.fail("the answer is lost with it"))
+    with pytest.raises(DamagedError, match=f"{FAMILIAR_FILE} is damaged"):
+        ask(workdir, QUESTION)
+
+
+def test_rows_that_are_asked_for_are_rows_at_once(workdir, monkeypatch):
+    seen = []
+    load = solve.load_engine
+    monkeypatch.setattr(solve, "load_engine", lambda at, sampler, **o: seen.append(sampler) or load(at, sampler, **o))
+    few = SamplerConfig(max_tokens=24, max_step_tokens=6, verifier_chunk=4, prompt_bucket=64, rows=2)
+    assert ask(workdir, QUESTION, sampler=few).votes == ask(workdir, QUESTION).votes
+    assert [sampler.rows for sampler in seen] == [2, 4]
 
 
 @pytest.mark.parametrize("strategy", ["beem:n=4", "revisee:s=2", "nothing", ""])

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from ttcjax import stages
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import sources
 from ttcjax.errors import UserError
@@ -54,7 +55,21 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
     if found is not None and known is not None and now != known and same_place:
         told = sources.difference(sources.read(folder), found)
         now = _choose(config, f"{config.data.dir} has changed since the data stage read it ({told})", known, now)
-    return _with_content(config, "data", config.data.content, now, "content")
+    config = _with_content(config, "data", config.data.content, now, "content")
+    if known is not None and now == known and (found is None or sources.content(found) != known):
+        _require_kept("data", config, workdir, sources.lost(config.data))
+    return config
+
+
+def _require_kept(name: str, config: ExperimentConfig, workdir: epath.Path, otherwise: UserError) -> None:
+    """Refuse to go on with what a stage would have to read again from a place that does not hold it any more."""
+    stage = stages.get_stage(name)
+    wanted = stages.fingerprint(stage, config)
+    for folder in (workdir / stage.name, workdir / f"{stage.name}.old-{wanted}"):
+        record = records.read_complete(folder)
+        if record is not None and record["fingerprint"] == wanted and not records.faults(folder, record):
+            return
+    raise otherwise
 
 
 def _with_samples(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfig:
@@ -71,12 +86,17 @@ def _with_samples(config: ExperimentConfig, workdir: epath.Path) -> ExperimentCo
         if known is None or folder.exists():
             raise UserError(f"sweep.samples_from must name the folder of a finished bank, which {folder} is not")
         logger.warning("%s is not there any more: the samples that were read from it go on to count", folder)
-        return _with_content(config, "sweep", config.sweep.samples_content, known, "samples_content")
-    files = {name: identity["sha256"] for name, identity in record.get("files", {}).items()}
-    now: str | None = config_hash(files)
+        found, now = None, known
+    else:
+        found = now = config_hash(records.hashes(record))
     if known is not None and now != known and _same(read.get("samples_from"), config.sweep.samples_from):
         now = _choose(config, f"the bank {folder} is not the one that the bank stage read", known, now)
-    return _with_content(config, "sweep", config.sweep.samples_content, now, "samples_content")
+    config = _with_content(config, "sweep", config.sweep.samples_content, now, "samples_content")
+    if known is not None and now == known and found != known:
+        told = f"the bank stage is to read samples that {folder} does not hold"
+        cure = "read what is there and make again what was made of it (--changed_inputs read)"
+        _require_kept("bank", config, workdir, UserError(f"{told}: put the bank back as it was, or {cure}"))
+    return config
 
 
 def _recorded(folder: epath.Path, stage: str, table: str) -> dict[str, Any]:

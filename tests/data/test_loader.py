@@ -1,6 +1,8 @@
 import dataclasses
+import errno
 import json
 import logging
+import os
 import pathlib
 import pickle
 import subprocess
@@ -20,7 +22,8 @@ from ttcjax.config import (
     TrainConfig,
 )
 from ttcjax.data import loader, prepare, procmath
-from ttcjax.errors import UserError
+from ttcjax.errors import DamagedError, MachineError, UserError
+from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizer_lib
 
 DATA = DataConfig(num_train=700, num_valid=40, num_test=35, seed=3)
@@ -201,3 +204,59 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
     over = manifest["tokens"]["train"]["over_limit"]
     assert 0 < over < 700 - manifest["left_out"], "those left out are not counted once more"
     assert "model.max_seq_len=48" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("open() failed: Permission denied; reading x"), "permission denied"),
+        (OSError(errno.EIO, os.strerror(errno.EIO), "x"), "failed to answer"),
+        (RuntimeError("Too many open files"), "too many open files"),
+    ],
+)
+def test_records_that_the_machine_does_not_let_be_read_are_not_called_corrupt(built, monkeypatch, error, words):
+    _, splits = loader.load(DATA, built)
+
+    class Refused:
+        def __getitem__(self, index):
+            raise error
+
+        __getitems__ = __getitem__
+
+    monkeypatch.setattr(splits.train, "_source", Refused())
+    for read in (lambda: splits.train[3], lambda: splits.train[3:9]):
+        with pytest.raises(MachineError, match=words) as caught:
+            read()
+        assert "away" not in str(caught.value)
+
+
+def test_a_folder_of_records_that_may_not_be_looked_into_is_not_missing(built, monkeypatch):
+    def refuse(self):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(type(built), "stat", refuse)
+    with pytest.raises(MachineError, match="permission denied"):
+        loader.load(DATA, built)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS])
+def test_records_that_cannot_be_written_are_a_fault_of_the_machine(tmp_path, monkeypatch, number):
+    def refuse(self, **_):
+        raise OSError(number, os.strerror(number), "x")
+
+    monkeypatch.setattr("tensorflow_datasets.core.GeneratorBasedBuilder.download_and_prepare", refuse)
+    with pytest.raises(MachineError):
+        loader.prepare(DATA, epath.Path(tmp_path) / "new")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b"", lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:]])
+def test_damaged_lengths_of_prompts_are_named(tmp_path, damage):
+    config = dataclasses.replace(EXPERIMENT, data=dataclasses.replace(DATA, num_train=300))
+    folder = epath.Path(tmp_path) / "data"
+    found = prepare.run(config, tmp_path, folder)
+    folders.complete(folder, found["files"])
+    loader.askable(config, tmp_path)
+    path = folder / loader.LENGTHS_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DamagedError, match=f"{loader.LENGTHS_FILE} is damaged"):
+        loader.askable(config, tmp_path)

@@ -224,3 +224,53 @@ def test_a_leased_workdir_in_which_nothing_is_begun_goes_again(tmp_path, without
     with locks.alone(epath.Path(tmp_path / "new")):
         pass
     assert not (tmp_path / "new").exists()
+
+
+RACE = """
+import os, sys, time
+from etils import epath
+from ttcjax.runtime import locks
+opened = os.open
+def slow(path, *rest, **options):
+    handle = opened(path, *rest, **options)
+    if os.fspath(path).endswith(".lock"):
+        print("opened", flush=True)
+        sys.stdin.readline()
+    return handle
+os.open = slow
+with locks.alone(epath.Path(sys.argv[1])):
+    os.open = opened
+    print("inside", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_lock_that_was_taken_away_between_opening_and_locking_is_not_held(tmp_path):
+    """A run that made the workdir takes it away again while another one waits: the third must find the second."""
+    workdir = epath.Path(tmp_path / "new")
+    with locks.alone(workdir):
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", RACE, str(workdir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert waiting.stdin is not None
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == "opened\n"
+    assert not workdir.exists()
+    try:
+        waiting.stdin.write("\n\n")  # It opens the file once more, and waits there too.
+        waiting.stdin.flush()
+        assert [waiting.stdout.readline() for _ in range(2)] == ["opened\n", "inside\n"]
+        with pytest.raises(UserError, match=f"in use by process {waiting.pid}"), locks.alone(workdir):
+            pass
+    finally:
+        waiting.kill()
+        waiting.communicate()
+
+
+def test_a_part_takes_its_own_locks_away_again(tmp_path):
+    with locks.shared(epath.Path(tmp_path), "1/2", "a sweep") as is_alone, locks.gate(epath.Path(tmp_path)):
+        assert is_alone()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
+    with pytest.raises(ZeroDivisionError), locks.shared(epath.Path(tmp_path), "1/2", "a sweep"):
+        raise ZeroDivisionError
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]

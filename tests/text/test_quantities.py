@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcjax.text import quantities
-from ttcjax.text.grading import extract_hash_number
+from ttcjax.text.grading import extract_hash_number, grade
 
 # Beginning of a longer text, each of them a number.
 CUT_OFF = [
@@ -192,3 +192,25 @@ def test_a_number_is_never_the_beginning_of_what_python_reads_otherwise(value, m
 )
 def test_no_text_makes_a_number_that_fills_the_memory(text):
     assert extract_hash_number(f"#### {text}") is None
+
+
+GOES_ON = """
+5 hours thirty minutes; 2 dollars fifty cents; 5 feet six inches; 5 dollars less two cents; 60 less ten; 5 below
+5 degrees below zero; 5 hours and one minute; $3 fifty; 16 base two; 0.3 repeating; 1.2 recurring; $5 mil; $5 grand
+5 lakh; 3 crore rupees; 2 gross; 5 bn; 2 root three; 5 power three; 5 halved; 3 doubled; 6 dozen eggs
+5 apples times two
+"""
+
+
+@pytest.mark.parametrize("text", GOES_ON.strip().replace("\n", "; ").split("; "))
+def test_a_number_that_goes_on_in_words_is_not_read_in_part(text):
+    assert extract_hash_number(f"#### {text}") is None
+    number, _, words = text.partition(" ")
+    marked = rf"{number}\text{{ {words}}}"
+    assert not grade(marked, number), "nor where the words are marked as text"
+    assert grade(marked, text)
+
+
+@pytest.mark.parametrize("text", ["5 times", "5 more apples", "5 fewer than before", "5 hours or less", "5 pairs"])
+def test_words_that_leave_a_number_as_it_is_stay(text):
+    assert extract_hash_number(f"#### {text}") == "5"

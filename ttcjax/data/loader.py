@@ -60,10 +60,7 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
     found = sources.read_files(config)
     digests = sources.digests(found)
     if config.content is not None and sources.content(digests) != config.content:
-        raise UserError(
-            f"{config.dir} holds other lines than those that count, and nothing else has them any more: put the files "
-            "back as they were, or read them anew and make again what was made of them (--changed_inputs read)"
-        )
+        raise sources.lost(config)
     splits, faults = gsm8k.read(config, found)
     if faults and config.faults == "refuse":
         raise refusal(faults)

@@ -11,6 +11,7 @@ from etils import epath
 
 from ttcjax.config import DataConfig, config_hash
 from ttcjax.data import gsm8k
+from ttcjax.errors import UserError
 from ttcjax.parquet import read_shard, write_shard
 from ttcjax.runtime import records
 
@@ -50,6 +51,14 @@ def require_files(config: DataConfig, files: Mapping[str, bytes]) -> None:
     """
     if config.name == "gsm8k":
         gsm8k.require_files(config, files)
+
+
+def lost(config: DataConfig) -> UserError:
+    """Return the error for files that do not hold the lines which are to be read from them."""
+    return UserError(
+        f"the data stage is to read lines that {config.dir} does not hold: put the files back as they were, or read "
+        "what is there and make again what was made of them (--changed_inputs read)"
+    )
 
 
 def digests(files: Mapping[str, bytes]) -> dict[str, list[bytes]]:

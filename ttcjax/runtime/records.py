@@ -214,6 +214,11 @@ def read_own(path: epath.PathLike) -> bytes:
     return content
 
 
+def hashes(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hash of every file of a complete stage."""
+    return {name: identity["sha256"] for name, identity in record.get("files", {}).items()}
+
+
 def strangers(folder: epath.PathLike, record: Mapping[str, Any]) -> list[str]:
     """Return the names of what lies in a folder of rows and does not belong to it.
 

@@ -23,7 +23,7 @@ from multiprocessing import connection
 from pathlib import Path
 
 from ttcjax.errors import MachineError, UserError
-from ttcjax.text.quantities import MAX_ANSWER_CHARS, parse_number, parse_quantity
+from ttcjax.text.quantities import MAX_ANSWER_CHARS, in_words, parse_number, parse_quantity
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +201,8 @@ def grade(answer: str | None, gold: str) -> bool:
         return False
     if parse_number(answer) is not None and parse_number(gold) is not None:
         return False
+    if (words := in_words(answer)) or in_words(gold):
+        return words == in_words(gold)
     return _grade_symbolic(answer, gold)
 
 

@@ -74,13 +74,14 @@ _FRACTION_WORDS = _set(
     "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth",
     "eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths",
 )
-_CHANGING = _set(
-    "squared cubed doubled tripled halved power root roots factorial remainder mod modulo choose base pi sin cos tan",
-    "log exp repeating recurring below under mil lac lakh lakhs crore crores grand gross score bn mn tn",
+_LATER = _set("repeating recurring below")
+"""Words that make another number of the one before them, even after a unit."""
+_MORE = _LATER | _set("doubled tripled halved under mil lac lakh lakhs crore crores grand gross score bn mn tn")
+"""Those and others that do so right after it."""
+_CHANGING = _MORE | _set(
+    "squared cubed power root roots factorial remainder mod modulo choose base pi sin cos tan log exp"
 )
-"""Words that make another number of the one before them."""
-_ANYWHERE = _set("repeating recurring below")
-"""Those of them that do so after a unit as well."""
+"""Those and others that mathematics has a sign for."""
 _ORDINALS = _set("st nd rd th")
 
 
@@ -138,6 +139,25 @@ def parse_quantity(text: str, *, words: bool) -> Fraction | None:
     elif after or (rest and not marked):
         return None
     return _signed(sign, value) if _is_prose(rest, money=currency) else None
+
+
+def in_words(text: str) -> str | None:
+    r"""Return in plain words what begins as a number and goes on as one in words, `5\text{ hours thirty minutes}`.
+
+    `None` for any other text. Who drops words takes it for the number at its beginning.
+    """
+    text = _plain(text)
+    found = _read(_currency(_sign(text)[1])[1])
+    if found is None:
+        return None
+    plain = _MARKED_WORDS.sub(r" \1 ", text).lower()
+    words = [
+        core for token in _MARKED_WORDS.sub(r" \1 ", found[1]).lower().split() if (core := token.strip(_AROUND_WORDS))
+    ]
+    while words and words[0] in _SCALES:
+        words = words[1:]
+    goes_on = any(word in _NUMBER_WORDS or word in _FRACTION_WORDS or word in _LATER for word in words)
+    return " ".join(plain.split()) if goes_on or (words and words[0] in _MORE) else None
 
 
 def _plain(text: str) -> str:
@@ -223,7 +243,7 @@ def _is_prose(rest: str, *, money: bool) -> bool:
             return False
         if word in _NUMBER_WORDS:
             return False  # the number goes on, as in `5 hours thirty minutes`
-        if (not before or word in _ANYWHERE) and (word in _CHANGING or (attached and word in _ORDINALS)):
+        if (not before or word in _LATER) and (word in _CHANGING or (attached and word in _ORDINALS)):
             return False
         if not _is_word(word, attached=attached and not before, money=money, last=i + 1 == len(tokens)):
             return False
