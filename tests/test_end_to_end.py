@@ -18,6 +18,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from ttcjax import pipeline
 from ttcjax.eval.report import TIMING_KEYS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -123,6 +124,24 @@ def trained(whole, tmp_path):
     left = {*EVALUATION, "report", "summary.json"}
     shutil.copytree(whole, workdir, ignore=lambda at, names: left & set(names) if pathlib.Path(at) == whole else ())
     return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+@pytest.mark.timeout(900)
+def test_every_stage_lists_what_it_wrote_and_a_loss_of_any_is_noticed(whole, tmp_path):
+    workdir = tmp_path / "copy"
+    shutil.copytree(whole, workdir)
+    for path in (workdir / "stages").glob("*.json"):
+        stage, own = workdir / path.stem, set(json.loads(path.read_text())["files"])
+        assert own, f"{path.stem} lists no files"
+        models = {str(model.parent.relative_to(stage)) for model in stage.rglob("best/metadata.json")}
+        assert all(f"{model}/metadata.json" in own for model in models), f"{path.stem} has models that it does not list"
+    for gone in ("orm/history/best/params", "larger/best/metadata.json", "report/index.html", "summary.json"):
+        lost = workdir / gone
+        shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    damaged = {name for name, state, _ in pipeline.states(workdir) if state.startswith("damaged")}
+    assert damaged == {"orm", "larger", "report"}
 
 
 @pytest.mark.slow

@@ -337,6 +337,20 @@ def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog)
     assert not [line for line in caplog.messages if line.startswith("sweep: ")], "nothing is left to tell of"
 
 
+def test_a_part_that_fails_before_it_wrote_anything_leaves_nothing(models, monkeypatch):
+    config = models("failed")
+    before = sorted(path.name for path in pathlib.Path(config.workdir).rglob("*"))
+
+    def fail(*_, **__):
+        raise UserError("not enough memory for one row")
+
+    monkeypatch.setattr(bank, "load_engine", fail)
+    with pytest.raises(UserError, match="one row"):
+        sweeping.run_part(config, Part(1, 2))
+    after = sorted(path.name for path in pathlib.Path(config.workdir).rglob("*"))
+    assert [name for name in after if name not in before] == [locks.LOCK]
+
+
 def test_what_parts_measured_is_added_up(models, whole):
     one = {n: records.read(epath.Path(whole[0].workdir) / n) for n in MADE}
     config = models("parts")

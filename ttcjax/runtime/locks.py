@@ -94,9 +94,9 @@ def shared(workdir: epath.Path, part: str, mark: str) -> Iterator[Callable[[], b
         try:
             _join(everyone, workdir, mark)
             yield lambda: everyone.take(exclusive=True, patience=0.0)
+        finally:
             if everyone.take(exclusive=True, patience=0.0):
                 (workdir / _GATE).unlink(missing_ok=True)
-        finally:
             (workdir / own_name).unlink(missing_ok=True)
 
 
