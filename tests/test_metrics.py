@@ -57,8 +57,8 @@ def test_a_new_run_starts_a_new_file(tmp_path):
 
 def test_remote_folders_get_their_lines_at_flush(tmp_path, monkeypatch):
     """Object stores cannot append: the writer must not try."""
-    assert metrics._is_remote(epath.Path("gs://bucket/run"))
-    monkeypatch.setattr(metrics, "_is_remote", lambda folder: True)
+    assert metrics.is_remote(epath.Path("gs://bucket/run"))
+    monkeypatch.setattr(metrics, "is_remote", lambda folder: True)
     writer = metrics.MetricWriter(tmp_path)
     writer.write(1, "train", {"loss": 1})
     assert _events(tmp_path) == []
