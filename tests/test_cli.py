@@ -80,7 +80,7 @@ def test_config_prints_the_resolved_settings(capsys, config_file):
         (["--data.name", "mnist"], "procmath"),
         (["--data.name", "gsm8k"], "--data.dir"),
         (["--sweep.budgets", "1,2"], "--sweep.budgets"),
-        (["--sampler.max_tokens", "300"], "sampler.max_tokens (300) must leave room"),
+        (["--sampler.max_tokens", "300"], "sampler.max_tokens must be less than 256"),
         (["--model.tie_embeddings"], "--model.tie_embeddings"),
         (["--policy.steps", "three"], "--policy.steps: must be a whole number, not 'three'"),
         (["--sampler.temperature", "hot"], "--sampler.temperature: must be a number, not 'hot'"),

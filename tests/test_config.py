@@ -64,7 +64,7 @@ def test_model_config_can_be_a_static_argument():
         ({"model": {"num_heads": 4, "num_kv_heads": 3}}, "must divide model.num_heads"),
         ({"policy": {"batch_size": 10, "accumulate": 3}}, "must divide batch_size"),
         ({"policy": {"seq_len": 4096}}, "policy.seq_len .4096. must not exceed"),
-        ({"sampler": {"max_tokens": 256}}, "must leave room for a prompt"),
+        ({"sampler": {"max_tokens": 256}}, "so that a prompt has room"),
     ],
 )
 def test_wrong_settings_say_what_is_wrong(values, words):

@@ -104,6 +104,19 @@ def test_files_that_are_gone_or_lie_elsewhere_change_nothing(read, tmp_path, cap
     assert found["started"] == record["started"], "files are known by their content, not by where they lie"
 
 
+def test_a_line_at_the_end_has_its_own_number(read, tmp_path):
+    path = tmp_path / "files" / "test.jsonl"
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(UserError, match=r"test.jsonl: line 11 added\)"):
+        pipeline.run(read)
+
+
+def test_what_cannot_be_read_anew_is_not_taken_from_before(read, tmp_path):
+    shutil.rmtree(tmp_path / "files")
+    with pytest.raises(UserError, match=r"no folder .*files"):
+        pipeline.run(dataclasses.replace(read, changed_inputs="read"))
+
+
 def test_other_files_are_other_data_without_a_question(read, tmp_path):
     """A new --data.dir is the user's own choice."""
     write(tmp_path / "other", train=[line(i, 1) for i in range(40)], test=TEST)

@@ -139,7 +139,7 @@ def test_outdated_results_are_kept_and_come_back(toy, caplog):
     old = toy / "work" / f"second.old-{before['second']['fingerprint']}"
     with caplog.at_level(logging.WARNING, "ttcjax"):
         pipeline.run(config_for(toy, top_k=3))
-    assert "second was made with other settings: it is kept as" in caplog.text
+    assert "second was made with other settings or of other files: it is kept as" in caplog.text
     assert records.read(epath.Path(old)) == before["second"]
 
     assert pipeline.run(config_for(toy)) == before, "the old results serve again"

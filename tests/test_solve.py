@@ -10,6 +10,7 @@ from ttcjax.config import ConfigError, DataConfig, ExperimentConfig, ModelConfig
 from ttcjax.data.prepare import FAMILIAR_FILE
 from ttcjax.errors import DamagedError, UserError
 from ttcjax.parallel import make_mesh
+from ttcjax.runtime import records
 from ttcjax.sample.engine import Engine
 from ttcjax.testing import folders
 from ttcjax.text.familiar import Familiar
@@ -73,7 +74,24 @@ def test_a_question_unlike_those_of_training_is_answered_with_a_warning(workdir,
 
 def test_a_workdir_without_that_file_is_asked_all_the_same(workdir):
     (workdir / "data" / FAMILIAR_FILE).unlink()
-    assert ask(workdir, "Tell me a story").warning is None
+    warning = ask(workdir, "Tell me a story").warning
+    assert warning is not None
+    assert f"{FAMILIAR_FILE} is gone" in warning
+    records.path_of(workdir / "data").unlink()
+    assert ask(workdir, "Tell me a story").warning is None, "a folder of models alone"
+
+
+@pytest.mark.parametrize("content", ["{", "", "[]", None])
+def test_a_record_that_cannot_be_read_is_named(workdir, content):
+    path = records.path_of(workdir / "prm")
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=r"prm has no record that can be read \(.*prm.json\)"):
+        ask(workdir, QUESTION)
+
+
+def test_half_of_a_character_is_no_question(workdir):
+    with pytest.raises(UserError, match="half of a character"):
+        ask(workdir, "\ud800?")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:3000], lambda b: b[:60] + bytes([b[60] ^ 1]) + b[61:], lambda b: b""])

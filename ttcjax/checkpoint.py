@@ -26,7 +26,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ttcjax.errors import DamagedError, UserError
-from ttcjax.files import free, resolve_workdir, write_bytes
+from ttcjax.files import free, is_there, resolve_workdir, write_bytes
 from ttcjax.parallel import all_devices
 from ttcjax.runtime import faults, records
 
@@ -66,7 +66,7 @@ class Checkpoints:
         self._saving: int | None = None
         self._steps_folder.mkdir(parents=True, exist_ok=True)
         old_best = self._folder / "best.old"
-        if old_best.exists() and not (self._folder / "best").exists():
+        if is_there(old_best) and not is_there(self._folder / "best"):
             old_best.rename(self._folder / "best")  # A crash came between the two renames of `save_best`.
         self._manager = ocp.CheckpointManager(
             self._steps_folder,
@@ -162,7 +162,7 @@ class Checkpoints:
     def _restore_step(self, step: int, abstract_state: Any) -> tuple[int, Any, dict[str, Any]]:
         folder = self._steps_folder / str(step)
         # Checkpoints of earlier versions may have no seal.
-        if (folder / _SEAL).exists():
+        if is_there(folder / _SEAL):
             check_seal(folder)
             _check_times(folder / _TIMES)
         else:
@@ -211,13 +211,13 @@ class Checkpoints:
         with self._explained():
             if jax.process_index() == 0:
                 for leftover in (partial, old):
-                    if leftover.exists():
+                    if is_there(leftover):
                         leftover.rmtree()
                 save_params(partial, params, metadata)
-                if best.exists():
+                if is_there(best):
                     best.rename(old)
                 partial.rename(best)
-                if old.exists():
+                if is_there(old):
                     old.rmtree()
 
     def close(self) -> None:
@@ -287,9 +287,9 @@ def load_params(
         UserError: The folder is missing or was never finished, or it does not match `tokenizer` or `expect`.
     """
     folder = resolve_workdir(folder, "the model's folder")
-    if not folder.exists():
+    if not is_there(folder):
         raise UserError(f"there is no model at {folder}: run the stage that trains it first")
-    if not (folder / _SEAL).exists():
+    if not is_there(folder / _SEAL):
         raise UserError(
             f"{folder} holds no model of ttcjax, or one that was never finished: its list of files, {_SEAL}, is not "
             "there; run the stage that trains it"

@@ -538,8 +538,8 @@ class ExperimentConfig:
             )
         require(
             self.sampler.max_tokens < self.model.max_seq_len,
-            f"sampler.max_tokens ({self.sampler.max_tokens}) must leave room for a prompt in "
-            f"model.max_seq_len ({self.model.max_seq_len})",
+            f"sampler.max_tokens must be less than {self.model.max_seq_len} (model.max_seq_len), so that a prompt has "
+            f"room, not {self.sampler.max_tokens}",
         )
         if self.revision.enabled:
             self._check_revision()

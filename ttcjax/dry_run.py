@@ -10,6 +10,7 @@ from etils import epath
 from ttcjax import pipeline
 from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig, TrainConfig
+from ttcjax.files import is_there
 from ttcjax.runtime import records
 from ttcjax.stages import Stage
 
@@ -57,17 +58,21 @@ def _planned(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> Pla
     record = records.read(final)
     mine = record is not None and record["fingerprint"] == wanted
     kept = records.read_complete(workdir / f"{stage.name}.old-{wanted}")
-    if mine and record is not None and record["complete"] and final.exists():
+    if mine and record is not None and record["complete"] and is_there(final):
         wrong = pipeline.wrong_files(stage, final, record)
         if not wrong:
             return Planned(stage.name, "keep", "complete", "")
         name, why = next(iter(wrong.items()))
         return Planned(stage.name, "repair", f"{name} {why}", _work(stage, config))
-    if mine and partial.exists():
+    if mine and is_there(partial):
         return Planned(stage.name, "resume", "begun and not finished", _work(stage, config))
     if kept is not None:
         return Planned(stage.name, "restore", f"complete in {stage.name}.old-{wanted}", "")
-    why = "made with other settings, and kept" if final.exists() or partial.exists() else ""
+    why = ""
+    if is_there(final) or is_there(partial):
+        why = "made with other settings or of other files, and kept"
+        if record is None and is_there(final):
+            why = f"what is there {records.why_none(final)}, and is kept"
     return Planned(stage.name, "run", why, _work(stage, config))
 
 

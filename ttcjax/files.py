@@ -39,7 +39,7 @@ def resolve(
         UserError: It is empty, names no user's home or an unknown kind of storage, has characters that no path may
             have, is a file where a folder is due or the other way round, or needs a library that is not installed.
     """
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     if not text.strip():
         due = "name a file" if kind == "file" else "name a folder, or . for the current one"
         raise UserError(f"{what} is empty: {due}")
@@ -54,7 +54,7 @@ def resolve(
     if os.fspath(found).startswith("~"):
         raise UserError(f"{what} {text!r}: there is no such user; write ./{text} for a folder of that name")
     found = found.absolute()
-    if kind == "folder" and found.exists() and not found.is_dir():
+    if kind == "folder" and is_there(found) and not found.is_dir():
         raise UserError(f"{what} {found} is a file, and a folder is due")
     if kind == "file" and found.is_dir():
         raise UserError(f"{what} {found} is a folder, and a file is due")
@@ -91,6 +91,25 @@ def _remote(scheme: str, rest: str, what: str) -> epath.Path:
 def is_remote(path: epath.PathLike) -> bool:
     """Return whether a path is a bucket's: such storage has no locks, renames or appended lines."""
     return "://" in os.fspath(path)
+
+
+def is_there(path: epath.PathLike) -> bool:
+    """Return whether something has a path's name; `exists` says so of what may not be looked at that it is not there.
+
+    Raises:
+        MachineError: The machine does not let it be looked at.
+    """
+    path = epath.Path(path)
+    if is_remote(path):
+        return path.exists()
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        faults.raise_explained(error)
+        raise
+    return True
 
 
 def free(path: epath.Path) -> epath.Path:

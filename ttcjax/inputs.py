@@ -17,7 +17,7 @@ from ttcjax import stages
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import sources
 from ttcjax.errors import UserError
-from ttcjax.files import resolve
+from ttcjax.files import is_there, resolve
 from ttcjax.runtime import records
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
             sources.require_files(config.data, files)
         found = sources.digests(files)
     except UserError:
-        if known is None:
+        if known is None or config.changed_inputs == "read":
             raise
         found = None
     if found is None:
@@ -83,7 +83,7 @@ def _with_samples(config: ExperimentConfig, workdir: epath.Path) -> ExperimentCo
     known = read.get("samples_content")
     record = records.read_complete(folder)
     if record is None or record.get("stage") != "bank":
-        if known is None or folder.exists():
+        if known is None or is_there(folder) or config.changed_inputs == "read":
             raise UserError(f"sweep.samples_from must name the folder of a finished bank, which {folder} is not")
         logger.warning("%s is not there any more: the samples that were read from it go on to count", folder)
         found, now = None, known

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from ttcjax.errors import DamagedError, MachineError, UserError
-from ttcjax.files import write_bytes
+from ttcjax.files import is_there, write_bytes
 from ttcjax.runtime import faults, records
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def is_whole(path: epath.PathLike, schema: pa.Schema) -> bool:
     Raises:
         MachineError: The machine does not let it be read.
     """
-    if not epath.Path(path).exists():
+    if not is_there(path):
         return False
     try:
         read_shard(path, schema)

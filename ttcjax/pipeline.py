@@ -26,7 +26,7 @@ from ttcjax import config as config_lib
 from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.files import free, resolve_workdir
+from ttcjax.files import free, is_there, resolve_workdir
 from ttcjax.runtime import faults, locks, records, stop
 from ttcjax.stages import Stage
 
@@ -131,7 +131,8 @@ def unfit(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> str:
     """Return why what a stage has written cannot be read for this config, in words; nothing where it can."""
     record = records.read_complete(workdir / stage.name)
     if record is None:
-        return "is missing"
+        unfinished = records.read(workdir / stage.name) is not None
+        return "is missing" if unfinished else records.why_none(workdir / stage.name)
     if record["fingerprint"] != stages_lib.fingerprint(stage, config):
         return "was made with other settings"
     if wrong := wrong_files(stage, workdir / stage.name, record):
@@ -164,12 +165,12 @@ def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | 
     final, partial, kept = (workdir / f"{stage.name}{suffix}" for suffix in ("", ".partial", f".old-{wanted}"))
     record = records.read(final)
     mine = record is not None and record["fingerprint"] == wanted
-    if record is not None and record["complete"] and not final.exists():
+    if record is not None and record["complete"] and not is_there(final):
         # Killed between a record and the rename that it belongs to.
-        source = next((folder for folder in (partial, kept) if folder.exists() and mine), None)
+        source = next((folder for folder in (partial, kept) if is_there(folder) and mine), None)
         if source is not None and not records.faults(source, record):
             source.rename(final)
-    if final.exists():
+    if is_there(final):
         if mine and record is not None and record["complete"]:
             wrong = wrong_files(stage, final, record)
             if not wrong:
@@ -182,14 +183,18 @@ def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | 
             mine = record is not None
         else:
             own = record if record is not None and record["complete"] else None
-            why = "was made with other settings" if own is not None else "has no record that can be read"
+            why = (
+                "was made with other settings or of other files"
+                if own is not None
+                else "has no record that can be read"
+            )
             _move_aside(final, own, f"{stage.name} {why}")
             record = None if own is not None else record
-    if partial.exists() and (not mine or record is None):
+    if is_there(partial) and (not mine or record is None):
         _move_aside(partial, record, f"an unfinished {stage.name} was begun with other settings")
 
     kept_record = records.read_complete(kept)
-    if kept_record is not None and not partial.exists() and not records.faults(kept, kept_record):
+    if kept_record is not None and not is_there(partial) and not records.faults(kept, kept_record):
         records.move(kept, final)
         logger.info("%s: complete (moved back from %s)", stage.name, kept.name)
         return kept_record
@@ -198,7 +203,7 @@ def _settle(stage: Stage, wanted: str, workdir: epath.Path) -> dict[str, Any] | 
 
 def wrong_files(stage: Stage, folder: epath.Path, record: dict[str, Any]) -> dict[str, str]:
     """Return what is wrong with the files of a complete stage, by name; see `records.faults`."""
-    gone = {name: "is gone" for name in stage.writes if not (folder / name).exists()}
+    gone = {name: "is gone" for name in stage.writes if not is_there(folder / name)}
     return gone | records.faults(folder, record)
 
 
@@ -209,12 +214,12 @@ def _make_way_for_repair(
     name, why = next(iter(wrong.items()))
     partial = final.parent / f"{final.name}.partial"
     told = f"{final / name} {why}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")
-    if stage.writes or partial.exists():
+    if stage.writes or is_there(partial):
         _move_aside(final, record, f"{told}, and {stage.name} is made again", f"{DAMAGED}-")
         return None
     aside = final.parent / DAMAGED
     for name in wrong:
-        if (final / name).exists():
+        if is_there(final / name):
             aside.mkdir(exist_ok=True)
             (final / name).rename(free(aside / f"{final.name}-{name}"))
     logger.warning("%s: %d of %d files are made again: %s", stage.name, len(wrong), len(record["files"]), told)
@@ -248,12 +253,20 @@ def forget_unless_begun(stage: Stage, workdir: epath.Path) -> None:
     """Remove the folder and the record of a stage that ended before it wrote anything."""
     partial = workdir / f"{stage.name}.partial"
     with contextlib.suppress(OSError):
-        record = records.read(partial) if partial.exists() else None
+        record = records.read(partial) if is_there(partial) else None
         if record is None or record["complete"] or record["attempts"] > 1 or not _is_hollow(partial):
             return
-        partial.rmtree()
+        _remove(partial)
+
+
+def _remove(partial: epath.Path) -> None:
+    """Remove a folder in which nothing was written, and its record."""
+    with contextlib.suppress(OSError):
+        if _is_hollow(partial):
+            partial.rmtree()
+    with contextlib.suppress(OSError):
         path = records.path_of(partial)
-        path.unlink()
+        path.unlink(missing_ok=True)
         if not any(path.parent.iterdir()):
             path.parent.rmdir()
 
@@ -272,7 +285,7 @@ def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts:
         parts: Several processes work on the stage; the first to come begins it for all.
     """
     partial = workdir / f"{stage.name}.partial"
-    earlier = records.read(partial) if partial.exists() else None
+    earlier = records.read(partial) if is_there(partial) else None
     if parts and earlier is not None and earlier.get("parts"):
         return earlier
     logger.info("%s: %s", stage.name, stage.summary if earlier is None else "resuming an interrupted run")
@@ -286,8 +299,13 @@ def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts:
         "config": config_lib.to_dict(config),
     } | ({"parts": True} if parts else {})
     with stop.guarded():
-        partial.mkdir(parents=True, exist_ok=True)
-        records.write(partial, record)
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+            records.write(partial, record)
+        except OSError:  # A full disk: nothing is begun.
+            if earlier is None:
+                _remove(partial)
+            raise
         for path in records.part_paths(partial):  # Their seconds are in the record now.
             path.unlink()
     return record
@@ -339,7 +357,7 @@ def _open_again(folder: epath.Path, names: Iterable[str]) -> None:
 
     for name in names:
         path = folder / name
-        if path.is_dir() and (path / "metadata.json").exists():
+        if path.is_dir() and is_there(path / "metadata.json"):
             from ttcjax.checkpoint import load_params  # imports jax
 
             load_params(path)
@@ -380,14 +398,14 @@ def states(workdir: epath.PathLike) -> list[tuple[str, str, dict[str, Any] | Non
     found = []
     for stage in stages_lib.STAGES:
         record = records.read(workdir / stage.name)
-        if record is None and (workdir / stage.name).exists():
-            told = "damaged: its record cannot be read, or was never written; a run keeps the folder aside"
+        if record is None and is_there(workdir / stage.name):
+            told = f"damaged: it {records.why_none(workdir / stage.name)}; a run keeps the folder aside"
             found.append((stage.name, told, None))
         elif record is None:
             found.append((stage.name, "missing", None))
-        elif not record["complete"] and (workdir / f"{stage.name}.partial").exists():
+        elif not record["complete"] and is_there(workdir / f"{stage.name}.partial"):
             found.append((stage.name, "unfinished", record))
-        elif not (workdir / stage.name).exists():
+        elif not is_there(workdir / stage.name):
             found.append((stage.name, "missing", None))
         elif wrong := wrong_files(stage, workdir / stage.name, record):
             name, why = next(iter(wrong.items()))

@@ -16,7 +16,7 @@ from ttcjax.data import loader
 from ttcjax.data.prepare import FAMILIAR_FILE
 from ttcjax.data.task import Task
 from ttcjax.errors import UserError
-from ttcjax.files import resolve_workdir
+from ttcjax.files import is_there, resolve_workdir
 from ttcjax.revise import strategies
 from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.runtime import faults, records
@@ -189,6 +189,8 @@ def _replies(chain: list[Answer], task: Task) -> list[Reply]:
 def _config(workdir: epath.Path, stage: str, lacks: str, how: str = "") -> ExperimentConfig:
     """Return the config that a stage of a workdir was made with."""
     record = records.read_complete(workdir / stage)
+    if record is None and is_there(workdir / stage):
+        raise UserError(f"{workdir / stage} {records.why_none(workdir / stage)}: run the command again that made it")
     if record is None:
         raise UserError(f"{lacks} in {workdir}: run `ttcjax run CONFIG --workdir {workdir}`{how} first")
     try:
@@ -206,14 +208,19 @@ def _checked(question: str, seed: int) -> str:
         raise UserError(f"the seed must lie in [0, 2^32), not {seed}")
     if not question.strip():
         raise UserError("the question is empty")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise UserError("the question holds a half of a character (a lone surrogate): give it as UTF-8 text") from error
     return question.strip()
 
 
 def _warning(workdir: epath.Path, prompt: Prompt) -> str | None:
     """Return what to say of a question that is unlike those of the training split."""
     path = workdir / "data" / FAMILIAR_FILE
-    if not path.exists():  # A folder of models alone.
-        return None
+    if not is_there(path):
+        gone = records.hash_of(path) is not None
+        return f"{path} is gone: whether the question is like those of training is not known" if gone else None
     content = records.read_own(path)
     try:
         familiar = Familiar.read(content)

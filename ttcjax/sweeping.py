@@ -22,7 +22,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import plan as plans
 from ttcjax.eval import shards
 from ttcjax.eval.shards import WHOLE, Part, Shard
-from ttcjax.files import is_remote
+from ttcjax.files import is_remote, is_there
 from ttcjax.metrics import duration
 from ttcjax.runtime import faults, locks, stop
 from ttcjax.runtime import records as records_lib
@@ -128,7 +128,7 @@ def waits_for(config: ExperimentConfig) -> list[str]:
         if not _is_complete(stage, config, workdir):
             every = _shards(stage, config, workdir)
             folder = _folder(stage, config, workdir)
-            left = sum(folder is None or not all(p.exists() for p in shard.paths(folder)) for shard in every)
+            left = sum(folder is None or not all(is_there(p) for p in shard.paths(folder)) for shard in every)
             found.append(f"{stage.name} ({left} of {len(every)} shards missing)")
     return found
 
@@ -167,7 +167,7 @@ def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epat
     wanted = stages_lib.fingerprint(stage, config)
     for name in (stage.name, f"{stage.name}.partial", f"{stage.name}.old-{wanted}"):
         record = records_lib.read(workdir / name)
-        if record is not None and record["fingerprint"] == wanted and (workdir / name).exists():
+        if record is not None and record["fingerprint"] == wanted and is_there(workdir / name):
             return workdir / name
     return None
 
@@ -209,7 +209,7 @@ def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part
     if shards.missing(part.of(every), partial, schema):
         _tell(stage, config, workdir, part)
         path = records_lib.part_path(partial, part.index, part.count)
-        earlier = [json.loads(path.read_text())] if path.exists() else []
+        earlier = [json.loads(path.read_text())] if is_there(path) else []
         measured = pipeline.measure(stage, config, workdir, part=part)
         records_lib.write_json(path, _sum([*earlier, measured]))
     if is_remote(workdir):  # Nothing there keeps two parts from renaming a folder at once.
@@ -228,7 +228,7 @@ def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part
 
 
 def _all_there(every: list[Shard], folder: epath.Path) -> bool:
-    return all(path.exists() for shard in every for path in shard.paths(folder))
+    return all(is_there(path) for shard in every for path in shard.paths(folder))
 
 
 def _sum(found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import gzip
 import json
 import pathlib
 import re
@@ -180,3 +181,47 @@ def test_the_real_files(tmp_path):
     assert manifest["counts"] == {"train": 6973, "valid": 500, "test": 1319}
     assert manifest["tokenizer"]["vocab_size"] == 4000
     assert 50 < manifest["tokens"]["test"]["solution"]["mean"] < 200
+
+
+WHOLE_FILES = {
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "compressed": lambda text: gzip.compress(text.encode()),
+    "one array": lambda text: ("[" + ",".join(text.split("\n")[:-1]) + "]").encode(),
+    "old line ends": lambda text: text.replace("\n", "\r").encode(),
+    "nothing": lambda text: b"",
+}
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "test.jsonl"])
+@pytest.mark.parametrize("kind", WHOLE_FILES)
+@pytest.mark.parametrize("faults", ["refuse", "leave_out"])
+def test_a_file_of_another_form_is_named_and_not_the_number_of_questions(config, tmp_path, name, kind, faults):
+    path = tmp_path / name
+    path.write_bytes(WHOLE_FILES[kind](path.read_text()))
+    with pytest.raises(UserError) as error:
+        prepare.run(experiment(replace(config, faults=faults)), tmp_path, tmp_path / "out")
+    assert name in str(error.value)
+    assert "lower it" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"question": "a?", "question": "b?", "answer": "#### 1"}', "'question' stands twice"),
+        ('{"question": "a?", "answer": "#### 7\\n#### 8"}', 'more than one line with "####"'),
+        ('{"question": "\\u200b\\ufeff ", "answer": "#### 1"}', "the question is empty"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_or_not_at_all_is_a_fault(config, tmp_path, line, words):
+    with (tmp_path / "train.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=words):
+        prepare.run(experiment(config), tmp_path, tmp_path / "out")
+
+
+def test_questions_that_look_the_same_are_the_same(config, tmp_path):
+    with (tmp_path / "train.jsonl").open("a") as file:
+        for question, answer in (("Caf\u00e9?", 7), ("Cafe\u0301?", 8)):
+            file.write(json.dumps({"question": question, "answer": f"#### {answer}"}) + "\n")
+    with pytest.raises(UserError, match="the same question has different answers: 7, 8"):
+        prepare.run(experiment(config), tmp_path, tmp_path / "out")

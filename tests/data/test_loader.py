@@ -231,10 +231,10 @@ def test_records_that_the_machine_does_not_let_be_read_are_not_called_corrupt(bu
 
 
 def test_a_folder_of_records_that_may_not_be_looked_into_is_not_missing(built, monkeypatch):
-    def refuse(self):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
 
-    monkeypatch.setattr(type(built), "stat", refuse)
+    monkeypatch.setattr("ttcjax.files.os.stat", refuse)
     with pytest.raises(MachineError, match="permission denied"):
         loader.load(DATA, built)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import pytest
 from etils import epath
 
 from ttcjax import parquet
+from ttcjax.checkpoint import load_params
 from ttcjax.errors import DamagedError, MachineError, UserError
 from ttcjax.runtime import faults, records
+from ttcjax.testing import folders
 
 MACHINE = [
     (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a/b"), "no space left on the disk at a/b: free some space"),
@@ -163,3 +166,38 @@ def test_a_shard_whose_bytes_were_not_read_is_not_called_damaged(tmp_path, monke
             read(path, schema)
     monkeypatch.undo()
     assert parquet.is_whole(path, schema)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("JAX_NUM_CPU_DEVICES", "abc", "JAX_NUM_CPU_DEVICES has a value that JAX cannot take: 'abc'"),
+        ("JAX_NUM_CPU_DEVICES", "0", "JAX_NUM_CPU_DEVICES must be 1 or more, not 0"),
+        ("JAX_ENABLE_X64", "maybe", "JAX_ENABLE_X64 has a value that JAX cannot take: 'maybe'"),
+        ("JAX_PLATFORMS", "gpu,cpu", "JAX finds no platform 'gpu' here"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named(tmp_path, name, value, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "ttcjax.cli", "solve", "1+1", "--workdir", str(tmp_path)],
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("ttcjax: ")] == done.stderr.splitlines()
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("where", ["", "best", "best/files.json"])
+def test_a_model_that_may_not_be_looked_at_is_neither_gone_nor_unfinished(tmp_path, where):
+    """A link that leads to itself is what not even root may look at."""
+    (tmp_path / "prm" / "best").mkdir(parents=True)
+    (tmp_path / "prm" / "best" / "files.json").write_text("{}")
+    folders.complete(tmp_path / "prm")
+    path = tmp_path / "prm" / where
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    path.symlink_to(path)
+    with pytest.raises(MachineError, match="a symbolic link leads to itself") as error:
+        load_params(tmp_path / "prm" / "best")
+    assert "damaged" not in str(error.value)

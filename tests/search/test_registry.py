@@ -84,6 +84,8 @@ def test_special_cases_are_what_they_come_to():
         ("beam", "needs n"),
         ("beam:n=\u00b2", "whole number"),
         ("beam:n=99999999999999999999", "up to 65536"),
+        ("beam:n=4,width=4,beam:width=2", "blanks separate strategies"),
+        ("majority best_of_n:n=4", "leave out the quotes"),
         ("beam:n=4,n=8", "'n' stands twice"),
         ("lookahead:n=4,k=1,width=2,k=1", "'k' stands twice"),
         ("majority:n=4,n=4", "'n' stands twice"),

@@ -18,6 +18,7 @@ from ttcjax.cli.overrides import load_config, override
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 from ttcjax.files import resolve_workdir
+from ttcjax.runtime import records as records_lib
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,13 @@ def _list(args: argparse.Namespace) -> None:
     for name, state, record in pipeline.states(args.workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
         show.print_lines([f"{name:12} {state:10} {detail}".rstrip()])
+        odd = (
+            records_lib.strangers(resolve_workdir(args.workdir) / name, record)
+            if state == "complete" and record
+            else []
+        )
+        if odd:
+            show.print_lines([f"{'':12} {records_lib.told_of_strangers(odd)}"])
 
 
 def _solve(args: argparse.Namespace) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from ttcjax.config import ConfigError, ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.files import resolve
+from ttcjax.files import is_there, resolve
+from ttcjax.runtime import faults
 from ttcjax.text.shown import one_line, shown
 
 
@@ -28,7 +29,7 @@ def load_config(path: str) -> ExperimentConfig:
     if path.startswith("-"):
         raise UserError(f"no config file {path}; the config file comes before the settings")
     found = resolve(path, "CONFIG", kind="file")
-    if not found.exists():
+    if not is_there(found):
         raise UserError(f"no config file {path}")
     path = os.fspath(found)
     try:
@@ -41,6 +42,8 @@ def load_config(path: str) -> ExperimentConfig:
     except ConfigError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
+        if isinstance(error, OSError):
+            faults.raise_explained(error)
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         place = path if line is None else f"{path}, line {line}"

@@ -179,6 +179,11 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             kept += [argument] if given else [argument, *itertools.islice(waiting, 1)]
         else:
             questions.append(argument)
+    odd = [text for text in questions if re.fullmatch(r"--?[A-Za-z][\w.-]*(=\S*)?", text)]
+    if len(questions) > 1 and odd:
+        raise UserError(f"solve has no option {odd[0]}; a question that looks like one stands after --")
+    if not questions and any(" " in text for text in options):
+        raise UserError("the question is missing; one that looks like an option stands after --")
     if len(questions) > 1:
         raise UserError(f"solve takes one question, not {len(questions)}: put it in quotes; see `ttcjax solve --help`")
     # The settings travel as one value, to be read once the run's own are known.

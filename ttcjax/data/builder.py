@@ -26,6 +26,7 @@ from ttcjax.config import DataConfig, config_hash
 from ttcjax.data import procmath
 from ttcjax.data.task import Example, Splits
 from ttcjax.errors import MachineError, UserError
+from ttcjax.files import is_there
 from ttcjax.runtime import faults
 
 _TEXTS = ("id", "question", "solution", "answer", "subject")
@@ -108,7 +109,7 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> None:
     """
     folder = epath.Path(folder)
     builder = _builder(config, folder)
-    if builder.data_path.exists():
+    if is_there(builder.data_path):
         return
     versions = builder.data_path.parent
     for leftover in versions.iterdir() if versions.exists() else ():
@@ -139,7 +140,7 @@ def load(config: DataConfig, folder: epath.PathLike) -> Splits:
     """
     folder = epath.Path(folder)
     builder = _builder(config, folder)
-    if not _is_there(builder.data_path):
+    if not is_there(builder.data_path):
         raise UserError(f"no records for this data config in {folder}; run the data stage first")
     return Splits(*(_Records(builder, split, folder) for split in ("train", "valid", "test")))
 
@@ -163,18 +164,6 @@ def _builder(config: DataConfig, folder: epath.Path) -> Procmath:
             return Procmath(config=ProcmathConfig.of(config), data_dir=folder, file_format="array_record")
     except (ParseError, ValueError, AssertionError) as error:  # AssertionError: tfds finds another version in it
         raise UserError(f"the description of the records in {folder} is corrupt; {_fix(folder)}") from error
-
-
-def _is_there(folder: epath.Path) -> bool:
-    """Return whether a folder is there; `exists` says of one that may not be looked for that it is not."""
-    try:
-        folder.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        faults.raise_explained(error)
-        raise
-    return True
 
 
 def _fix(records: epath.Path) -> str:

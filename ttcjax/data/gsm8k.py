@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import re
 from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
 
 from ttcjax.config import DataConfig
-from ttcjax.data.screen import Fault, screened
+from ttcjax.data.screen import Fault, refusal, screened
 from ttcjax.data.task import Example, Splits, Task
 from ttcjax.errors import UserError
 from ttcjax.files import resolve
@@ -19,6 +20,8 @@ from ttcjax.text.grading import extract_hash_number, grade_exact
 from ttcjax.text.prompt import question_prompt
 
 TASK = Task(name="gsm8k", prompt=question_prompt, extract=extract_hash_number, grade=grade_exact)
+
+_FINAL = re.compile("^####", re.MULTILINE)
 
 FILES = ("train.jsonl", "test.jsonl")
 
@@ -50,12 +53,16 @@ def read(config: DataConfig, files: Mapping[str, bytes] | None = None) -> tuple[
     ids = {example.id for example in usable}
     train_rows, test_rows = ([example for _, example in pairs if example.id in ids] for pairs in read.values())
     test = test_rows[: config.num_test]
+    if faults and (len(train_rows) <= config.num_valid or not test):
+        raise refusal(faults)
     if len(train_rows) <= config.num_valid:
         raise UserError(
             f"data.num_valid={config.num_valid} leaves none of {len(train_rows)} questions to train on; lower it"
+            if train_rows
+            else f"{folder / FILES[0]} holds no question"
         )
     if not test:
-        raise UserError(f"{folder / FILES[1]} holds no question that can be used")
+        raise UserError(f"{folder / FILES[1]} holds no question")
     order = np.random.default_rng(config.seed).permutation(len(train_rows))
     shuffled = [train_rows[i] for i in order]
     valid = _without(shuffled[-config.num_valid :], test)
@@ -121,8 +128,15 @@ def _read(path: epath.Path, content: bytes, faults: list[Fault]) -> list[tuple[s
 
 def _parse(name: str, line: bytes) -> Example | str:
     """Return the example of a line, or what is wrong with it."""
+    twice: list[str] = []
+
+    def table(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        twice.extend(key for key in found if [k for k, _ in pairs].count(key) > 1)
+        return found
+
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode(), object_pairs_hook=table)
     except UnicodeDecodeError:
         return "not UTF-8 text"
     except (ValueError, RecursionError):
@@ -130,6 +144,10 @@ def _parse(name: str, line: bytes) -> Example | str:
     for field in ("question", "answer"):
         if not isinstance(row, dict) or not isinstance(row.get(field), str):
             return f'no text field "{field}"; each line needs "question" and "answer"'
+    if twice:
+        return f"the field {twice[0]!r} stands twice"
+    if len(_FINAL.findall(row["answer"])) > 1:
+        return 'the answer has more than one line with "####"'
     answer = extract_hash_number(row["answer"])
     if answer is None:
         return 'the answer does not end in "#### number"'

@@ -8,6 +8,7 @@ or are left out, counted and listed.
 from __future__ import annotations
 
 import collections
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ def screened(examples: Iterable[tuple[str, Example]]) -> tuple[list[Example], li
     kept, faults = [], []
     for where, example in examples:
         found = answers[_plain(example.question)]
-        if not example.question.strip():
+        if not _plain(example.question):
             faults.append(Fault(where, "the question is empty"))
         elif not example.solution.strip():
             faults.append(Fault(where, "the solution is empty"))
@@ -74,4 +75,6 @@ def _is_text(text: str) -> bool:
 
 
 def _plain(question: str) -> str:
-    return " ".join(question.split())
+    """Return a question as it looks: one form of every character, nothing that cannot be seen."""
+    seen = unicodedata.normalize("NFC", question)
+    return " ".join("".join(c for c in seen if unicodedata.category(c) != "Cf").split())

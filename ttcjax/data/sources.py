@@ -104,6 +104,8 @@ def difference(before: dict[str, list[bytes]], after: dict[str, list[bytes]]) ->
 
 
 def _lines(before: Sequence[bytes], after: Sequence[bytes]) -> str:
+    if before[-1:] == after[-1:] == [_digest(b"")]:  # Of what follows the last line end.
+        before, after = before[:-1], after[:-1]
     head = next(
         (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
     )

@@ -25,7 +25,7 @@ _EXTRAS = {
 """The extra of this package that installs a module."""
 
 _FULL = "free some space and run the same command again, finished work is kept"
-_PERMISSION = "run as a user who may, or choose another folder"
+_PERMISSION = "run as a user who may, change its permissions, or choose another place"
 _MEMORY = "use a machine with more, or lower sampler.rows or sampler.memory, and in training batch_size"
 _DRIVE = "see to the drive and run the same command again"
 _NETWORK = "see that the machine is connected and run the same command again, finished work is kept"
@@ -70,6 +70,9 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], int], ...] = (
 )
 
 _BACKEND = re.compile(r"Unable to initialize backend '(\w+)'|Backend '(\w+)' (?:failed to initialize|is not in)")
+_SETTING = re.compile(
+    r"[Ii]nvalid (?:truth )?value [\"'](.*?)[\"'] for (?:JAX flag (jax_\w+)|environment [\"']?(JAX_\w+))"
+)
 _NETWORK_MODULES = ("aiohttp", "urllib3", "requests", "http")
 _CLOUD_MODULES = ("gcsfs", "google.api_core", "google.auth", "google.cloud", "google.resumable_media")
 
@@ -126,6 +129,12 @@ def missing_library(name: str, purpose: str = "") -> UserError:
 
 def absent_platform(name: str, detail: str = "") -> UserError:
     """Return the error for a platform that JAX cannot start here."""
+    asked = os.environ.get("JAX_PLATFORMS", "").split(",")
+    count = os.environ.get("JAX_NUM_CPU_DEVICES", "1")
+    if name == "cpu" and not count.strip().strip("+0").isdigit():
+        return UserError(f"JAX_NUM_CPU_DEVICES must be 1 or more, not {count}")
+    if name in ("cuda", "rocm") and name not in asked and "gpu" in asked:
+        name = "gpu"
     extra = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}.get(name)
     install = f", or pip install 'ttcjax[{extra}]' on a machine that has one" if extra else ""
     why = f" ({detail})" if detail else ""
@@ -186,6 +195,9 @@ def _by_text(error: BaseException) -> UserError | None:
     text = str(error)
     if isinstance(error, RuntimeError | AssertionError) and (found := _BACKEND.search(text)):
         return absent_platform(found[1] or found[2])
+    if isinstance(error, ValueError) and (found := _SETTING.search(text)):
+        name = (found[3] or found[2]).upper()
+        return UserError(f"the environment variable {name} has a value that JAX cannot take: {found[1]!r}")
     if isinstance(error, OSError | RuntimeError | ValueError | BaseExceptionGroup):
         for pattern, number in _BY_TEXT:
             if pattern.search(text):

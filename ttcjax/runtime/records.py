@@ -13,19 +13,22 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from ttcjax.errors import DamagedError, UserError
-from ttcjax.files import is_remote, sha256, write_bytes
+from ttcjax.files import is_remote, is_there, sha256, write_bytes
 from ttcjax.runtime import faults as machine
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "stages"
 """Holds the records, under the workdir."""
+
+_told: set[tuple[str, ...]] = set()
+"""Folders and the strangers in them of which the log has told."""
 
 _KEYS = frozenset({"fingerprint", "complete", "attempts", "seconds", "started"})
 
@@ -53,6 +56,13 @@ def read_complete(folder: epath.PathLike) -> dict[str, Any] | None:
     """Return the record of a stage's folder if the stage is complete and its folder there, else `None`."""
     record = read(folder)
     return record if record is not None and record["complete"] and epath.Path(folder).is_dir() else None
+
+
+def why_none(folder: epath.PathLike) -> str:
+    """Return in words why a stage's folder has no record: it is missing itself, or its record cannot be read."""
+    if not is_there(folder):
+        return "is missing"
+    return f"has no record that can be read ({path_of(folder)})"
 
 
 def of_stages(workdir: epath.PathLike) -> dict[str, dict[str, Any]]:
@@ -178,9 +188,17 @@ def members(folder: epath.PathLike, suffix: str = ".parquet") -> dict[epath.Path
     if record is None:
         raise UserError(f"{folder} is not the folder of a complete stage: run the {folder.name} stage first")
     own = record.get("files", {})
-    if odd := strangers(folder, record):
-        logger.warning("%s: %d files in it are not its own and are not read: %s", folder, len(odd), ", ".join(odd[:5]))
+    odd = strangers(folder, record)
+    if odd and (os.fspath(folder), *odd) not in _told:
+        _told.add((os.fspath(folder), *odd))
+        logger.warning("%s: %s", folder, told_of_strangers(odd))
     return {folder / name: identity["sha256"] for name, identity in sorted(own.items()) if name.endswith(suffix)}
+
+
+def told_of_strangers(names: Sequence[str]) -> str:
+    """Return in words that some files are not read."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"not its own and not read: {', '.join(names[:5])}{more}"
 
 
 def hash_of(path: epath.PathLike) -> str | None:

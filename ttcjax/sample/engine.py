@@ -567,10 +567,10 @@ class Engine:
                 raise UserError(f"the prompt of {prompt.id[:60]} is empty: it needs a token, such as the begin mark")
             room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
             if len(prompt.tokens) + begun + room > limit:
+                cure = " or lower --sampler.max_tokens" if len(prompt.tokens) + begun < limit else ""
                 raise UserError(
                     f"the prompt of {prompt.id[:60]} has {len(prompt.tokens) + begun} tokens and sampler.max_tokens is "
-                    f"{room}, more than the model's limit of {limit} together: shorten the prompt or "
-                    f"lower --sampler.max_tokens"
+                    f"{room}, more than the model's limit of {limit} together: shorten the prompt{cure}"
                 )
 
     def require_verifier(self) -> None:

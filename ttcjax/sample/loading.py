@@ -8,7 +8,7 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import ModelConfig, SamplerConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
-from ttcjax.files import resolve_workdir
+from ttcjax.files import is_there, resolve_workdir
 from ttcjax.runtime import faults, records
 from ttcjax.sample.engine import Engine, Model
 from ttcjax.text import tokenizer as tokenizers
@@ -22,7 +22,7 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
             something else.
     """
     name = stage.partition("/")[0]
-    if records.read_complete(workdir / name) is not None and not (workdir / stage / "best").exists():
+    if records.read_complete(workdir / name) is not None and not is_there(workdir / stage / "best"):
         raise records.damaged(workdir / stage / "best", "it is gone")
     params, metadata = load_params(workdir / stage / "best", tokenizer)
     if metadata["kind"] != name:

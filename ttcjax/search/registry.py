@@ -116,7 +116,11 @@ def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults
             raise ConfigError(f"{key!r} stands twice in strategy {shown!r}: leave one out")
         given[key] = value
     if kinds.get(kind) is None:
-        hint = "; blanks separate strategies" if "," in kind else closest(kind, list(kinds))
+        hint = closest(kind, list(kinds))
+        if "," in kind:
+            hint = "; blanks separate strategies"
+        elif " " in kind:
+            hint = "; each is a word of its own: leave out the quotes"
         raise ConfigError(f"unknown strategy {kind!r} in {shown!r}{hint}")
     cls = kinds[kind]
     hints = typing.get_type_hints(cls)
@@ -124,7 +128,8 @@ def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults
     names = list(fields)
     for key in given:
         if key not in names:
-            raise ConfigError(f"unknown setting {key!r} in strategy {shown!r}{closest(key, names)}")
+            hint = "; blanks separate strategies" if ":" in key or key in kinds else closest(key, names)
+            raise ConfigError(f"unknown setting {key!r} in strategy {shown!r}{hint}")
     values = {key: value for key, value in defaults.items() if key in names}
     values |= {
         key: _value(hints[key], value, f"{key} in strategy {shown!r}", fields[key].metadata.get("least", 1))

@@ -49,6 +49,9 @@ _MARKED_WORDS = re.compile(
 _TIME = re.compile(r"[\s~]*[ap]\.?\s?m\.?[\s.]*", re.IGNORECASE)
 _UNIT_SIGN = re.compile(r"\A\s?(?:\\?%|\u00b0\s?[CFK]?(?![^\W_]))")
 
+_COUNTRY = re.compile(r"\A(?:US|CA|AU|NZ|HK|SG|MX|[ACRS])(?=\\?\$)")
+"""What stands before a dollar sign to tell whose dollars they are."""
+
 _END = ".,;!?\u2026\u3002"
 _AROUND_WORDS = _END + "'\"\u2018\u2019\u201c\u201d()*_`"
 _EMPHASIS_END = re.compile(rf"(?:\*\*\*?|__+|`+)[{_END}]*")
@@ -76,12 +79,23 @@ _FRACTION_WORDS = _set(
 )
 _LATER = _set("repeating recurring below")
 """Words that make another number of the one before them, even after a unit."""
-_MORE = _LATER | _set("doubled tripled halved under mil lac lakh lakhs crore crores grand gross score bn mn tn")
+_MORE = _LATER | _set(
+    "doubled tripled quadrupled halved double triple quadruple twice thrice half under mil lac lakh lakhs crore crores",
+    "grand gross score bn mn tn plus minus point negative inverse reciprocal not",
+)
 """Those and others that do so right after it."""
 _CHANGING = _MORE | _set(
     "squared cubed power root roots factorial remainder mod modulo choose base pi sin cos tan log exp"
 )
 """Those and others that mathematics has a sign for."""
+_LAST = _set("and or to of than by square cubic plus minus point times not")
+"""Words after which something is missing, or which are a unit only before another."""
+_BASES = _set("binary ternary octal decimal hexadecimal hex")
+"""In another base the digits are another number."""
+_BOUNDS = re.compile(r"(?:\bor (?:more|less|fewer|so|above|below|over|under)\b|\bat (?:least|most)\b)")
+_GREAT = re.compile(r"\w+illions?")
+"""`quintillion` and its like, where it is none of `_SCALES`."""
+_CLOCK = re.compile(r"[\s~]*(?:[ap]\.?\s?m\.?|o['\u2019]?\s?clock)(?![^\W_])", re.IGNORECASE)
 _ORDINALS = _set("st nd rd th")
 
 
@@ -122,6 +136,8 @@ def parse_quantity(text: str, *, words: bool) -> Fraction | None:
     value, rest = found
     if rest.startswith(("..", "\u2026")) and value.denominator > 1:
         return None  # digits are left out
+    if value.denominator > 1 and _CLOCK.match(rest):
+        return None  # `2.30 p.m.` is a time of hours and minutes
     if not currency:
         currency, rest = _currency(rest)
     marked = _MARKED_WORDS.match(rest)
@@ -156,7 +172,8 @@ def in_words(text: str) -> str | None:
     ]
     while words and words[0] in _SCALES:
         words = words[1:]
-    goes_on = any(word in _NUMBER_WORDS or word in _FRACTION_WORDS or word in _LATER for word in words)
+    changing = _NUMBER_WORDS | _FRACTION_WORDS | _LATER | _BASES
+    goes_on = any(word in changing or _GREAT.fullmatch(word) for word in words)
     return " ".join(plain.split()) if goes_on or (words and words[0] in _MORE) else None
 
 
@@ -179,7 +196,7 @@ def _signed(sign: str, value: Fraction) -> Fraction:
 
 def _currency(text: str) -> tuple[bool, str]:
     """Return whether `text` begins with a currency sign, and the text after it."""
-    rest = text.removeprefix(" ").removeprefix("\\")
+    rest = _COUNTRY.sub("", text.removeprefix(" ")).removeprefix("\\")
     if rest and unicodedata.category(rest[0]) == "Sc":
         return True, rest[1:].removeprefix(" ")
     return False, text
@@ -229,6 +246,8 @@ def _is_prose(rest: str, *, money: bool) -> bool:
     """
     if rest.startswith("!"):
         return False  # it may be a factorial
+    if _BOUNDS.search(rest.lower()):
+        return False
     attached = rest != "" and not rest.startswith((" ", "(", *_END))
     tokens = rest.split()
     before = ""
@@ -241,8 +260,10 @@ def _is_prose(rest: str, *, money: bool) -> bool:
             continue
         if not _WORD.fullmatch(word) or any(map(str.isnumeric, word)) or word in _FRACTION_WORDS:
             return False
-        if word in _NUMBER_WORDS:
+        if word in _NUMBER_WORDS or word in _BASES or _GREAT.fullmatch(word):
             return False  # the number goes on, as in `5 hours thirty minutes`
+        if word in _LAST and i + 1 == len(tokens) and (before or word != "times"):
+            return False
         if (not before or word in _LATER) and (word in _CHANGING or (attached and word in _ORDINALS)):
             return False
         if not _is_word(word, attached=attached and not before, money=money, last=i + 1 == len(tokens)):
