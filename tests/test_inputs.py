@@ -117,6 +117,26 @@ def test_what_cannot_be_read_anew_is_not_taken_from_before(read, tmp_path):
         pipeline.run(dataclasses.replace(read, changed_inputs="read"))
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"PAR1")])
+def test_a_change_can_be_answered_where_the_list_of_lines_is_lost(read, tmp_path, damage):
+    damage(tmp_path / "work" / "data" / sources.FILE)
+    write(tmp_path / "files", train=ANSWER_CHANGED)
+    with pytest.raises(UserError, match=r"has changed .*which lines cannot be told.*--changed_inputs keep"):
+        pipeline.run(read)
+    pipeline.run(dataclasses.replace(read, changed_inputs="read"))
+    assert questions(read)["What is 3+3?"] == "7"
+
+
+def test_whatever_stands_where_the_files_were_does_not_matter(read, tmp_path, caplog):
+    (tmp_path / "files" / "train.jsonl").unlink()
+    (tmp_path / "files" / "train.jsonl").mkdir()
+    pipeline.run(read)
+    shutil.rmtree(tmp_path / "files")
+    (tmp_path / "files").write_text("a file")
+    pipeline.run(read)
+    assert caplog.text.count("is not there any more") == 2
+
+
 def test_other_files_are_other_data_without_a_question(read, tmp_path):
     """A new --data.dir is the user's own choice."""
     write(tmp_path / "other", train=[line(i, 1) for i in range(40)], test=TEST)

@@ -46,10 +46,6 @@ class Fingerprinted(Protocol):
     def fingerprint(self) -> str: ...
 
 
-class _UnfinishedError(Exception):
-    """A checkpoint cannot be read, and no list says which bytes it should have."""
-
-
 class Checkpoints:
     """The checkpoints of one training run.
 
@@ -127,8 +123,7 @@ class Checkpoints:
         """Return (step, state, host values) of the newest checkpoint that is whole; `None` where there is none.
 
         One whose bytes were read and are wrong is set aside as `damaged-<step>`, with a warning, and the one before it
-        is taken. One without a list of its files, which cannot be read as it stands, is set aside as
-        `unfinished-<step>`. Nothing is set aside for any other reason.
+        is taken. Nothing is set aside for any other reason.
 
         Args:
             abstract_state: Pytree of `jax.ShapeDtypeStruct` with the shardings that the state shall have.
@@ -143,9 +138,7 @@ class Checkpoints:
             try:
                 return self._restore_step(step, abstract_state)
             except DamagedError as error:
-                self._set_aside(step, "damaged", error)
-            except _UnfinishedError as error:
-                self._set_aside(step, "unfinished", error)
+                self._set_aside(step, error)
         if steps:
             raise UserError(
                 f"none of the {len(steps)} checkpoints in {self._steps_folder} is whole: move {self._folder} away to "
@@ -153,49 +146,32 @@ class Checkpoints:
             )
         return None
 
-    def _set_aside(self, step: int, state: str, why: Exception) -> None:
+    def _set_aside(self, step: int, why: Exception) -> None:
         folder = self._steps_folder / str(step)
-        logger.warning("checkpoint %s is %s (%s); trying the one before it", folder, state, why)
-        folder.rename(free(self._steps_folder / f"{state}-{step}"))
+        logger.warning("checkpoint %s is damaged (%s); trying the one before it", folder, why)
+        folder.rename(free(self._steps_folder / f"damaged-{step}"))
         self._manager.reload()
 
     def _restore_step(self, step: int, abstract_state: Any) -> tuple[int, Any, dict[str, Any]]:
         folder = self._steps_folder / str(step)
         # Checkpoints of earlier versions may have no seal.
-        if is_there(folder / _SEAL):
+        sealed = is_there(folder / _SEAL)
+        if sealed:
             check_seal(folder)
             _check_times(folder / _TIMES)
-        else:
-            self._read_bytes(step)
-        with _reading(folder):
+        with _reading(folder, sealed):
             host = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
         if host["fingerprint"] != self._fingerprint:
             raise UserError(
                 f"the checkpoints in {self._steps_folder} were written with another configuration: "
                 f"choose another workdir or move {self._folder} away"
             )
-        with _reading(folder):
+        with _reading(folder, sealed):
             restored = self._manager.restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state)),
             )
         return step, restored["state"], host["values"]
-
-    def _read_bytes(self, step: int) -> None:
-        """Read a checkpoint that has no seal, as it stands and whatever it holds.
-
-        Raises:
-            MachineError: The machine does not let it be read.
-            _UnfinishedError: It cannot be read.
-        """
-        all_devices()
-        try:
-            self._manager.restore(
-                step, args=ocp.args.Composite(host=ocp.args.JsonRestore(), state=ocp.args.StandardRestore())
-            )
-        except Exception as error:
-            faults.raise_explained(error)
-            raise _UnfinishedError(_first_line(error)) from error
 
     def save_best(self, params: Any, metadata: Mapping[str, Any]) -> None:
         """Replace `best/` by these parameters; readers see the old ones or the new ones.
@@ -318,16 +294,23 @@ def load_params(
 
 
 @contextmanager
-def _reading(folder: epath.Path) -> Iterator[None]:
-    """Tell apart why Orbax cannot read what it wrote, in bytes that are known to be whole.
+def _reading(folder: epath.Path, sealed: bool = True) -> Iterator[None]:
+    """Tell apart why Orbax cannot read what it wrote: it raises whatever came of it, an `AssertionError` too.
 
-    It raises whatever came of it, an `AssertionError` too.
+    Args:
+        folder: What is read.
+        sealed: Its bytes were compared with those that were written, and are the same.
     """
     all_devices()
     try:
         yield
     except Exception as error:
         faults.raise_explained(error)
+        if not sealed:
+            raise UserError(
+                f"{folder} cannot be read ({_first_line(error)}), and no list of its files says whether it is whole: "
+                "move it away to go on from the checkpoint before it"
+            ) from error
         raise UserError(
             f"{folder} cannot be read, although its bytes are whole ({_first_line(error)}): are jax, optax and "
             "orbax-checkpoint of the versions that wrote it?"

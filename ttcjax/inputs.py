@@ -37,14 +37,14 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
     folder = workdir / "data"
     read = _recorded(folder, "data", "data")
     known = read.get("content") if read.get("name") == config.data.name else None
-    if config.data.dir is not None:
-        config = _with(config, "data", dir=os.fspath(resolve(config.data.dir, "--data.dir", kind="folder")))
     try:
+        if config.data.dir is not None:
+            config = _with(config, "data", dir=os.fspath(resolve(config.data.dir, "--data.dir", kind="folder")))
         files = sources.read_files(config.data)
         if known is None:
             sources.require_files(config.data, files)
         found = sources.digests(files)
-    except UserError:
+    except (UserError, OSError):
         if known is None or config.changed_inputs == "read":
             raise
         found = None
@@ -53,12 +53,19 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
     now = known if found is None else sources.content(found)
     same_place = read.get("dir") is not None and _same(read["dir"], config.data.dir)
     if found is not None and known is not None and now != known and same_place:
-        told = sources.difference(sources.read(folder), found)
+        told = _difference(folder, found)
         now = _choose(config, f"{config.data.dir} has changed since the data stage read it ({told})", known, now)
     config = _with_content(config, "data", config.data.content, now, "content")
     if known is not None and now == known and (found is None or sources.content(found) != known):
         _require_kept("data", config, workdir, sources.lost(config.data))
     return config
+
+
+def _difference(folder: epath.Path, found: dict[str, list[bytes]]) -> str:
+    try:
+        return sources.difference(sources.read(folder), found)
+    except UserError:  # The list of lines is damaged, which is for the data stage to mend.
+        return "which lines cannot be told"
 
 
 def _require_kept(name: str, config: ExperimentConfig, workdir: epath.Path, otherwise: UserError) -> None:

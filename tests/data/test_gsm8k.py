@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from ttcjax.config import DataConfig, ExperimentConfig, ModelConfig, SamplerConfig, TokenizerConfig
+from ttcjax.config import (
+    DataConfig,
+    ExperimentConfig,
+    ModelConfig,
+    PRMConfig,
+    SamplerConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 from ttcjax.data import gsm8k, loader, prepare
 from ttcjax.errors import UserError
 
@@ -225,3 +233,24 @@ def test_questions_that_look_the_same_are_the_same(config, tmp_path):
             file.write(json.dumps({"question": question, "answer": f"#### {answer}"}) + "\n")
     with pytest.raises(UserError, match="the same question has different answers: 7, 8"):
         prepare.run(experiment(config), tmp_path, tmp_path / "out")
+
+
+def test_data_of_which_a_later_stage_could_use_nothing_is_refused(tmp_path):
+    long = {"question": "What is 7 and 7? " * 60, "answer": "#### 14"}
+    config = write(tmp_path, [row(i) for i in range(1000, 1060)], [long, long])
+    leave = experiment(replace(config, faults="leave_out"))
+    with pytest.raises(UserError, match=r"no test question can be used: each is too long"):
+        prepare.run(leave, tmp_path, tmp_path / "out")
+    config = replace(write(tmp_path, [row(i) for i in range(20)], [row(i) for i in range(20)]), num_test=20)
+    with pytest.raises(UserError, match=r"no (valid|train) question can be used: each is also one of a later split"):
+        prepare.run(experiment(config), tmp_path, tmp_path / "out")
+    config = write(tmp_path, [row(i) for i in range(1000, 1060)], [row(i) for i in range(8)])
+    few = experiment(config)
+    for path, changed in {
+        "policy": replace(few, policy=TrainConfig(seq_len=8)),
+        "prm.train": replace(few, prm=PRMConfig(train=TrainConfig(seq_len=8))),
+    }.items():
+        with pytest.raises(
+            UserError, match=rf"{path}.seq_len=8 is less than every train question takes .* raise it to"
+        ):
+            prepare.run(changed, tmp_path, tmp_path / "out")

@@ -179,7 +179,8 @@ def test_a_number_is_never_the_beginning_of_what_python_reads_otherwise(value, m
     """Whatever follows the digits: the value found is that of the whole text, or there is none."""
     found = extract_hash_number(f"#### {value}{more}")
     # Punctuation at the end says nothing; a "!" that follows the digits at once may be a factorial.
-    whole = re.sub(r"[.?, ][.?!, ]*\Z", "", f"{value}{more}").replace(",", "")
+    # So do marks of emphasis that end there.
+    whole = re.sub(r"(?:__+|\*\*\*?)?(?:[.?, ][.?!, ]*)?\Z", "", f"{value}{more}", count=1).replace(",", "")
     if found is not None and whole.replace(".", "", 1).isdigit():
         assert Fraction(found) == Fraction(whole)
     elif found is not None and " " not in whole:
@@ -200,6 +201,9 @@ GOES_ON = """
 5 lakh; 3 crore rupees; 2 gross; 5 bn; 2 root three; 5 power three; 5 halved; 3 doubled; 6 dozen eggs
 5 apples times two; 101 in binary; 7 in hexadecimal; 5 quintillion; 1 septillion grains; 5 square; 5 cubic; 12 twice
 5 double; 5 negative; 4 plus; 5 plus some; 3 point; 5 not; 2 reciprocal
+3 sixteenths; 5 twelfths of a pie; 7 elevenths; 3 twentieths; 3 millionths; 2 ten-thousandths; 2 to the eleventh power
+2 raised to the twelfth; 6 tens; 3 quadrillion; 5 quintillion dollars; 5 thou; 5 mio; 5 bil; 2 scores; 0.3 repeated
+0.3 periodic; 2 times itself; 5 thirty-seconds; 4 forty-fifths
 """
 
 
@@ -212,7 +216,14 @@ def test_a_number_that_goes_on_in_words_is_not_read_in_part(text):
         assert not grade(marked, number), "nor where the words are marked as text"
 
 
-@pytest.mark.parametrize("text", ["5 times", "5 more apples", "5 fewer than before", "5 pairs"])
+STAYS = """
+5 times; 5 more apples; 5 fewer than before; 5 pairs; 5 dollars in one day; 5 miles per one hour; 5 apples for each one
+5 people (only one of them tall); 5 base hits; 5 root vegetables; 5 power bars; 5 score cards; 5 grand pianos; 5 months
+5 Smiths; 5 baths; 5 cloths; 5 moths; 5 points; 5 bins
+"""
+
+
+@pytest.mark.parametrize("text", STAYS.strip().replace("\n", "; ").split("; "))
 def test_words_that_leave_a_number_as_it_is_stay(text):
     assert extract_hash_number(f"#### {text}") == "5"
 

@@ -17,6 +17,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TextIO
 
 from ttcjax.cli import commands, parser
 from ttcjax.config import ConfigError
@@ -69,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except stop.Stopped as error:
         return _report("stopped by SIGTERM; run the same command again to go on", int(error.code or 0), debug)
     except BrokenPipeError:
+        if not _is_broken(sys.stdout):
+            return _report("a connection was cut; run the same command again to go on", 1, debug)
         # The reader of our output, such as `head`, is gone; keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -81,6 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.strerror:
             return _report(f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1, debug)
         raise
+
+
+def _is_broken(stream: TextIO) -> bool:
+    """Return whether nobody reads a stream any more; what could not be written is still in it."""
+    try:
+        stream.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _report(message: str, status: int, debug: bool) -> int:

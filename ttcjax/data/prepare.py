@@ -17,6 +17,7 @@ from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.screen import Fault
 from ttcjax.data.task import Example
+from ttcjax.errors import UserError
 from ttcjax.files import write_bytes
 from ttcjax.text import tokenizer as tokenizer_lib
 from ttcjax.text.familiar import Familiar
@@ -66,6 +67,11 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
                 (out / name).unlink()
         raise loader.too_long_refusal(too_long)
     faults = [*faults, *too_long]
+    solutions = {
+        name: tokenizer.encode_batch([example.solution for example in examples]) for name, examples in named.items()
+    }
+    written = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in solutions.items()}
+    _require_some(config, fits, {name: prompts[name] + written[name] for name in loader.SPLITS})
     tokenizer.save(out / tokenizer_lib.FILE)
     sink = io.BytesIO()
     np.savez(sink, **prompts)  # type: ignore[arg-type]
@@ -81,8 +87,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         "hashes": {name: _content_hash(examples) for name, examples in named.items()},
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
         "tokens": {
-            name: _lengths(tokenizer, prompts[name], examples, config.model.max_seq_len, fits[name])
-            for name, examples in named.items()
+            name: _lengths(prompts[name], written[name], config.model.max_seq_len, fits[name]) for name in named
         },
     }
     for name, lengths in manifest["tokens"].items():
@@ -121,16 +126,37 @@ def _content_hash(examples: Iterable[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _lengths(
-    tokenizer: tokenizer_lib.Tokenizer, prompts: np.ndarray, examples: Sequence[Example], limit: int, fits: np.ndarray
-) -> dict[str, Any]:
-    solutions = tokenizer.encode_batch([example.solution for example in examples])
-    solution_lengths = np.array([len(row) for row in solutions], np.int64) + 1
+def _require_some(config: ExperimentConfig, fits: dict[str, np.ndarray], lengths: dict[str, np.ndarray]) -> None:
+    """Refuse data of which a later stage could use nothing.
+
+    Args:
+        config: Whose stages they are.
+        fits: For each split, which questions leave room for a solution.
+        lengths: Tokens of every question with its reference solution.
+    """
+    for name, kept in fits.items():
+        if not kept.any():
+            why = "is too long" if kept.size else "is also one of a later split, or the file has none"
+            raise UserError(f"no {name} question can be used: each {why}; see data.num_{name} and model.max_seq_len")
+    trainings = {"policy": config.policy, "prm.train": config.prm.train}
+    if config.revision.enabled:
+        trainings |= {"revision.train": config.revision.train, "orm.train": config.orm.train}
+    for name in ("train", "valid"):
+        shortest = int(lengths[name][fits[name]].min())
+        for path, train in trainings.items():
+            if shortest > train.seq_len:
+                raise UserError(
+                    f"{path}.seq_len={train.seq_len} is less than every {name} question takes with its solution: "
+                    f"raise it to {shortest} tokens or more"
+                )
+
+
+def _lengths(prompts: np.ndarray, solutions: np.ndarray, limit: int, fits: np.ndarray) -> dict[str, Any]:
     return {
         "prompt": _summary(prompts),
-        "solution": _summary(solution_lengths),
+        "solution": _summary(solutions),
         # Without the questions that are refused or left out.
-        "over_limit": int((fits & (prompts + solution_lengths > limit)).sum()),
+        "over_limit": int((fits & (prompts + solutions > limit)).sum()),
     }
 
 

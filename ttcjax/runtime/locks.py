@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
@@ -35,12 +36,17 @@ _HELD = frozenset({errno.EACCES, errno.EAGAIN})
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
 """Those by which it says that there are no locks here."""
 
+_MOST_OPENINGS = 100
+"""How often a lock's file is opened again that another process took away."""
 _PATIENCE = 5.0
 """Seconds to wait for another part that holds the workdir for a moment."""
 _RENEWAL = 10.0
 """Seconds between two renewals of a lease; after four without one it is void."""
 
 _leases_told: set[str] = set()
+_mine: set[str] = set()
+"""Workdirs that this process holds."""
+_mine_changes = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -56,7 +62,7 @@ def alone(workdir: epath.Path) -> Iterator[None]:
         yield
         return
     new = _make(workdir)
-    with _opened(workdir / LOCK) as lock:
+    with _here(workdir), _opened(workdir / LOCK) as lock:
         if not lock.take(exclusive=True, patience=lock.void_after):
             raise UserError(
                 f"workdir {workdir} is in use by {lock.holder()}: wait for it to end, or choose another with --workdir"
@@ -87,7 +93,7 @@ def shared(workdir: epath.Path, part: str, mark: str) -> Iterator[Callable[[], b
         return
     own_name = f"{LOCK}-part-{part.replace('/', '-of-')}"
     _make(workdir)
-    with _opened(workdir / own_name) as own, _opened(workdir / LOCK) as everyone:
+    with _here(workdir), _opened(workdir / own_name) as own, _opened(workdir / LOCK) as everyone:
         if not own.take(exclusive=True, patience=own.void_after):
             raise UserError(f"part {part} of a sweep in {workdir} runs already, as {own.holder()}")
         own.say(_myself())
@@ -149,6 +155,21 @@ def _join(lock: _Lock, workdir: epath.Path, mark: str) -> None:
         time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def _here(workdir: epath.Path) -> Iterator[None]:
+    """Hold the workdir within this process, to which the system's locks belong as a whole."""
+    key = os.path.realpath(workdir)
+    with _mine_changes:
+        if key in _mine:
+            raise UserError(f"workdir {workdir} is in use by this process: wait for it to end, or choose another")
+        _mine.add(key)
+    try:
+        yield
+    finally:
+        with _mine_changes:
+            _mine.discard(key)
+
+
 def _make(workdir: epath.Path) -> list[epath.Path]:
     """Make the workdir, and return the folders that were not there before, the workdir first."""
     new = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
@@ -192,6 +213,24 @@ def _open(path: epath.Path) -> int:
             raise (faults.explain(error) or error) from None
 
 
+def _is_current(handle: int, path: epath.Path) -> bool:
+    """Return whether an open file is the one that others will open.
+
+    The process that had it may have taken it away between our opening and our locking it.
+    """
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(handle))
+
+
+def _open_again(handle: int, path: epath.Path) -> None:
+    fresh = _open(path)
+    os.dup2(fresh, handle, inheritable=False)
+    os.close(fresh)
+
+
 def _has_locks(handle: int, path: epath.Path) -> bool:
     """Return whether the file system has locks, and say so once where it has not."""
     try:
@@ -228,12 +267,15 @@ class _System:
     def take(self, *, exclusive: bool, patience: float | None) -> bool:
         kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
         deadline = None if patience is None else time.monotonic() + patience
+        opened = 0
         while True:
             try:
                 fcntl.lockf(self._handle, kind | fcntl.LOCK_NB)
-                if self._is_current():
+                # Some file systems give a file another number each time: that does not end.
+                if opened == _MOST_OPENINGS or _is_current(self._handle, self._path):
                     return True
-                self._open_again()
+                _open_again(self._handle, self._path)
+                opened += 1
                 continue
             except OSError as error:
                 if error.errno not in _HELD:
@@ -241,22 +283,6 @@ class _System:
             if deadline is not None and time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)
-
-    def _is_current(self) -> bool:
-        """Return whether the file that is locked is the one that others will open.
-
-        The process that had it may have taken it away between our opening and our locking it.
-        """
-        try:
-            found = os.stat(self._path)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(found, os.fstat(self._handle))
-
-    def _open_again(self) -> None:
-        fresh = _open(self._path)
-        os.dup2(fresh, self._handle, inheritable=False)
-        os.close(fresh)
 
     def say(self, text: str) -> None:
         _say(self._handle, text)
@@ -305,6 +331,8 @@ class _Lease:
             try:
                 acquire(timeout=wait)
                 self._held = True
+                if not _is_current(self._handle, self._path):
+                    _open_again(self._handle, self._path)
                 return True
             except self._timeout:
                 if not number and waits[-1] > 1:

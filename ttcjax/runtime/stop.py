@@ -113,7 +113,9 @@ def _handle(number: int, frame: FrameType | None) -> None:
     again = _state.noted is not None
     if not again:
         _state.noted = number
-    if not _state.guards or (again and number == signal.SIGINT):
+    if again and number != signal.SIGINT:
+        return  # It is on its way; to raise once more would end what puts things in order.
+    if not _state.guards or again:
         raise _exception(number, "")
     if number == signal.SIGINT:
         # Past Python's buffers, which the signal may have interrupted.

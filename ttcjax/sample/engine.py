@@ -357,7 +357,9 @@ class Engine:
             # By length, so that rows read together need little padding.
             pieces.sort(key=lambda found: len(rows[found[0]][found[1][-1]]))
         fits = {
-            (length, slots): self.fit(length, together, slots + new, read_together=min(slots, cache.READ_TOGETHER))
+            (length, slots): self.fit(
+                length, together, slots + new, whole=True, read_together=min(slots, cache.READ_TOGETHER)
+            )
             for length in set(map(self.bucket, prompts))
             for slots in groups
         }
@@ -390,7 +392,16 @@ class Engine:
             raise not_finite("verifier's scores", question_id)
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
 
-    def fit(self, prompt_slots: int, n: int, slots: int, *, forks: bool = False, read_together: int = 1) -> Fit:
+    def fit(
+        self,
+        prompt_slots: int,
+        n: int,
+        slots: int,
+        *,
+        forks: bool = False,
+        whole: bool = False,
+        read_together: int = 1,
+    ) -> Fit:
         """Return how much fits into a device's memory at once: `sampler.rows` and `sampler.waves`, or less.
 
         Args:
@@ -398,12 +409,13 @@ class Engine:
             n: Samples a question.
             slots: Tokens a row can hold, the prompt's last one included.
             forks: For searches: the rows of a question stay together, fork, and are read by the verifier.
+            whole: The rows of a question are read together.
             read_together: Tokens of a row that one forward pass reads.
 
         Raises:
             UserError: Not even one row, or for searches the rows of one question, would fit.
         """
-        rows, waves, least = self.sampler.rows, self.sampler.waves, n if forks else 1
+        rows, waves, least = self.sampler.rows, self.sampler.waves, n if forks or whole else 1
         models = (self.policy_config, self.verifier_config) if forks and self.verifier_config else (self.policy_config,)
         while True:
             questions = waves * max(1, rows // n)

@@ -70,29 +70,32 @@ _SHORT_UNITS = _set(
 _UNIT_LETTERS = _set("g h l L m s")
 _NUMBER_WORDS = _set(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen",
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety dozen dozens",
+    "tens eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety dozen dozens",
     *(scale + plural for scale in _SCALES for plural in (" ", "s")),
 )
 _FRACTION_WORDS = _set(
-    "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth",
-    "eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths",
+    "half halves third thirds quarter quarters fifth fifths eighth eighths ninth ninths twelfth twelfths",
+    *(f"{ty}tieth {ty}tieths" for ty in ("twen", "thir", "for", "fif", "six", "seven", "eigh", "nine")),
+    *(f"{word}th {word}ths" for word in _NUMBER_WORDS if not word.endswith(("s", "y"))),
 )
-_LATER = _set("repeating recurring below")
+_LATER = _set("repeating repeated recurring periodic below raised itself")
 """Words that make another number of the one before them, even after a unit."""
 _MORE = _LATER | _set(
     "doubled tripled quadrupled halved double triple quadruple twice thrice half under mil lac lakh lakhs crore crores",
-    "grand gross score bn mn tn plus minus point negative inverse reciprocal not",
+    "mio bil thou bn mn tn plus minus point negative inverse reciprocal not",
 )
 """Those and others that do so right after it."""
-_CHANGING = _MORE | _set(
-    "squared cubed power root roots factorial remainder mod modulo choose base pi sin cos tan log exp"
-)
+_CHANGING = _MORE | _set("squared cubed rooted factorial remainder mod modulo choose pi sin cos tan log exp")
 """Those and others that mathematics has a sign for."""
-_LAST = _set("and or to of than by square cubic plus minus point times not")
+_LAST = _set(
+    "and or to of than by square cubic plus minus point times not grand gross score scores power root roots base"
+)
 """Words after which something is missing, or which are a unit only before another."""
 _BASES = _set("binary ternary octal decimal hexadecimal hex")
 """In another base the digits are another number."""
 _BOUNDS = re.compile(r"(?:\bor (?:more|less|fewer|so|above|below|over|under)\b|\bat (?:least|most)\b)")
+_LINKS = _set("in for per each every at on from with only all both these those any")
+"""Words after which a number is another one: `18 dollars in one day`."""
 _GREAT = re.compile(r"\w+illions?")
 """`quintillion` and its like, where it is none of `_SCALES`."""
 _CLOCK = re.compile(r"[\s~]*(?:[ap]\.?\s?m\.?|o['\u2019]?\s?clock)(?![^\W_])", re.IGNORECASE)
@@ -172,9 +175,9 @@ def in_words(text: str) -> str | None:
     ]
     while words and words[0] in _SCALES:
         words = words[1:]
-    changing = _NUMBER_WORDS | _FRACTION_WORDS | _LATER | _BASES
-    goes_on = any(word in changing or _GREAT.fullmatch(word) for word in words)
-    return " ".join(plain.split()) if goes_on or (words and words[0] in _MORE) else None
+    pairs = zip(words, ["", *words], strict=False)
+    goes_on = any(word in _LATER or _goes_on(word, before) for word, before in pairs)
+    return " ".join(plain.split()) if goes_on or (words and (words[0] in _MORE or words[-1] in _LAST)) else None
 
 
 def _plain(text: str) -> str:
@@ -258,10 +261,10 @@ def _is_prose(rest: str, *, money: bool) -> bool:
             if token.strip(_END) and not (_EMPHASIS_END.fullmatch(token) and i + 1 == len(tokens)):
                 return False  # a lone sign
             continue
-        if not _WORD.fullmatch(word) or any(map(str.isnumeric, word)) or word in _FRACTION_WORDS:
+        if not _WORD.fullmatch(word) or any(map(str.isnumeric, word)):
             return False
-        if word in _NUMBER_WORDS or word in _BASES or _GREAT.fullmatch(word):
-            return False  # the number goes on, as in `5 hours thirty minutes`
+        if _goes_on(word, before):
+            return False
         if word in _LAST and i + 1 == len(tokens) and (before or word != "times"):
             return False
         if (not before or word in _LATER) and (word in _CHANGING or (attached and word in _ORDINALS)):
@@ -270,6 +273,12 @@ def _is_prose(rest: str, *, money: bool) -> bool:
             return False
         before = word
     return True
+
+
+def _goes_on(word: str, before: str) -> bool:
+    """Return whether a number goes on with a word, as in `5 hours thirty minutes`: one that counts, or a base."""
+    counts = any(part in _NUMBER_WORDS or part in _FRACTION_WORDS or _GREAT.fullmatch(part) for part in word.split("-"))
+    return (counts and before not in _LINKS) or word in _BASES
 
 
 def _is_word(word: str, *, attached: bool, money: bool, last: bool) -> bool:
