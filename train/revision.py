@@ -16,6 +16,7 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, RevisionConfig, from_dict, to_dict
 from ttcjax.data import loader
 from ttcjax.model.params import Params
+from ttcjax.parquet import shard_path
 from ttcjax.revise import rest_em, trajectories
 from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
@@ -45,7 +46,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Returns:
         What the policy stage returns, `train_trajectories`, `valid_trajectories`, and `cut_trajectories`: how many of
         both do not show all their answers, for want of room; with `revision.rest_em` the same of the first model as
-        `offline`, and the counts of `rest_em.balanced` as `rest_em`.
+        `offline`, the counts of `rest_em.balanced` as `rest_em`, and `files`.
     """
     tokenizer = loader.tokenizer(workdir)
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
@@ -60,7 +61,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     chains = rest_em.sample(config, engine, workdir, out / "chains")
     rows, counts = rest_em.balanced(chains, config.revision.rest_em)
     second = fine_tune(rows, out, source="revision.rest_em.questions")
-    return {**second, "offline": first, "rest_em": counts}
+    shards = -(-len(chains) // (config.revision.rest_em.chains * config.revision.rest_em.shard_questions))
+    files = ["offline/best", *(f"chains/{shard_path('', number)}" for number in range(shards))]
+    return {**second, "offline": first, "rest_em": counts, "files": files}
 
 
 def _fine_tune(

@@ -242,7 +242,7 @@ def test_data_of_which_a_later_stage_could_use_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no test question can be used: each is too long"):
         prepare.run(leave, tmp_path, tmp_path / "out")
     config = replace(write(tmp_path, [row(i) for i in range(20)], [row(i) for i in range(20)]), num_test=20)
-    with pytest.raises(UserError, match=r"no (valid|train) question can be used: each is also one of a later split"):
+    with pytest.raises(UserError, match=r"no (train|valid) question is left: each is also one of a later"):
         prepare.run(experiment(config), tmp_path, tmp_path / "out")
     config = write(tmp_path, [row(i) for i in range(1000, 1060)], [row(i) for i in range(8)])
     few = experiment(config)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -87,12 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_broken(stream: TextIO) -> bool:
-    """Return whether nobody reads a stream any more; what could not be written is still in it."""
+    """Return whether a stream is a pipe that nobody reads any more."""
+    poll = select.poll()
     try:
-        stream.flush()
-    except BrokenPipeError:
-        return True
-    return False
+        poll.register(stream, 0)  # Errors and hang-ups are told unasked.
+    except (TypeError, ValueError):  # No file of the system, as in a notebook, or a closed one.
+        return False
+    return bool(poll.poll(0))
 
 
 def _report(message: str, status: int, debug: bool) -> int:

@@ -55,6 +55,9 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     faults = loader.prepare(config.data, out)
     task, splits = loader.load(config.data, out)
     named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
+    for name, examples in named.items():
+        if not examples:
+            raise UserError(f"no {name} question is left: each is also one of a later split, or the file has none")
     texts = (task.prompt(example.question) + example.solution for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, config.tokenizer)
     asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
@@ -136,8 +139,7 @@ def _require_some(config: ExperimentConfig, fits: dict[str, np.ndarray], lengths
     """
     for name, kept in fits.items():
         if not kept.any():
-            why = "is too long" if kept.size else "is also one of a later split, or the file has none"
-            raise UserError(f"no {name} question can be used: each {why}; see data.num_{name} and model.max_seq_len")
+            raise UserError(f"no {name} question can be used: each is too long; raise model.max_seq_len")
     trainings = {"policy": config.policy, "prm.train": config.prm.train}
     if config.revision.enabled:
         trainings |= {"revision.train": config.revision.train, "orm.train": config.orm.train}
