@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -24,8 +23,8 @@ from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, programs, shapes
 from ttcjax.sample.checks import check_tokenizer, not_finite
 from ttcjax.sample.compiled import Compilation, Program, title
-from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution
-from ttcjax.sample.state import Stops, question_number
+from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution, pad
+from ttcjax.sample.state import Stops
 from ttcjax.text.tokenizer import Tokenizer
 
 _ROWS_READ = 16
@@ -524,7 +523,7 @@ class Engine:
                 for device in range(devices):
                     dealt = piece[device::devices]
                     members += [*dealt, *[None] * (share - len(dealt))]
-                yield members, _pad([requests[i] if i is not None else None for i in members], slots)
+                yield members, pad([requests[i] if i is not None else None for i in members], slots)
 
     def solutions(
         self,
@@ -588,21 +587,3 @@ class Engine:
     def require_verifier(self) -> None:
         if self.verifier is None:
             raise UserError("this needs a verifier: train one with `ttcjax prm CONFIG` and load it into the engine")
-
-
-def _pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
-    """Return the batch of some requests, `None` for padding, with prompts of `slots` slots."""
-    Q = len(requests)
-    prefix = np.zeros((Q, slots), np.int32)
-    length, last, room, count = (np.zeros(Q, np.int32) for _ in range(4))
-    number, first = (np.zeros(Q, np.uint32) for _ in range(2))
-    for q, request in enumerate(requests):
-        if request is not None:
-            prompt = request.prompt
-            length[q] = len(prompt.tokens) - 1
-            prefix[q, : length[q]] = prompt.tokens[:-1]
-            last[q] = prompt.tokens[-1]
-            room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
-            number[q] = question_number(prompt.id)
-            first[q], count[q] = request.first, request.count
-    return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))

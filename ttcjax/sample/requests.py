@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
 
 from ttcjax.config import ModelConfig
 from ttcjax.model.params import Params
+from ttcjax.sample import programs
+from ttcjax.sample.state import question_number
 
 
 @dataclass(frozen=True)
@@ -67,3 +73,21 @@ class Begun:
     """Index of the sample."""
     round: int
     """How often the sample went on before: rows of equal tokens in another round draw afresh."""
+
+
+def pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
+    """Return the batch of some requests, `None` for padding, with prompts of `slots` slots."""
+    Q = len(requests)
+    prefix = np.zeros((Q, slots), np.int32)
+    length, last, room, count = (np.zeros(Q, np.int32) for _ in range(4))
+    number, first = (np.zeros(Q, np.uint32) for _ in range(2))
+    for q, request in enumerate(requests):
+        if request is not None:
+            prompt = request.prompt
+            length[q] = len(prompt.tokens) - 1
+            prefix[q, : length[q]] = prompt.tokens[:-1]
+            last[q] = prompt.tokens[-1]
+            room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
+            number[q] = question_number(prompt.id)
+            first[q], count[q] = request.first, request.count
+    return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))
