@@ -17,6 +17,8 @@ from ttcjax.config import (
 )
 from ttcjax.data import gsm8k, loader, prepare
 from ttcjax.errors import UserError
+from ttcjax.text import tokenizer as tokenizer_lib
+from ttcjax.train.batches import PackedRows, policy_examples
 
 REAL = pathlib.Path(__file__).parents[3] / "shared" / "data" / "gsm8k"
 needs_files = pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/gsm8k beside the repository")
@@ -254,3 +256,19 @@ def test_data_of_which_a_later_stage_could_use_nothing_is_refused(tmp_path):
             UserError, match=rf"{path}.seq_len=8 is less than every train question takes .* raise it to"
         ):
             prepare.run(changed, tmp_path, tmp_path / "out")
+
+
+def test_a_length_is_refused_where_training_could_use_no_example_and_nowhere_else(tmp_path):
+    """The limit named is that of the rows that training packs."""
+    config = experiment(write(tmp_path, [row(i) for i in range(1000, 1060)], [row(i) for i in range(8)]))
+    with pytest.raises(UserError, match="raise it to") as refused:
+        prepare.run(replace(config, policy=TrainConfig(seq_len=8)), tmp_path, tmp_path / "out")
+    least = int(str(refused.value).split("raise it to ")[1].split()[0])
+    prepare.run(replace(config, policy=TrainConfig(seq_len=least)), tmp_path, tmp_path / "out")
+    task, splits = loader.load(config.data, tmp_path / "out")
+    tokenizer = tokenizer_lib.load(tmp_path / "out" / "tokenizer.model")
+    pairs = [(task.prompt(example.question), example.solution) for example in splits.train]
+    examples = policy_examples(pairs, tokenizer)
+    assert len(PackedRows(examples, least))
+    with pytest.raises(UserError, match="are longer than seq_len"):
+        PackedRows(examples, least - 1)

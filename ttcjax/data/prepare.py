@@ -74,7 +74,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         name: tokenizer.encode_batch([example.solution for example in examples]) for name, examples in named.items()
     }
     written = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in solutions.items()}
-    _require_some(config, fits, {name: prompts[name] + written[name] for name in loader.SPLITS})
+    # An example of training has every token but the end mark, which is only predicted.
+    _require_some(config, fits, {name: prompts[name] + written[name] - 1 for name in loader.SPLITS})
     tokenizer.save(out / tokenizer_lib.FILE)
     sink = io.BytesIO()
     np.savez(sink, **prompts)  # type: ignore[arg-type]
@@ -135,7 +136,7 @@ def _require_some(config: ExperimentConfig, fits: dict[str, np.ndarray], lengths
     Args:
         config: Whose stages they are.
         fits: For each split, which questions leave room for a solution.
-        lengths: Tokens of every question with its reference solution.
+        lengths: Tokens of the training example of every question with its reference solution.
     """
     for name, kept in fits.items():
         if not kept.any():
