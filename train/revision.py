@@ -16,7 +16,7 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, RevisionConfig, from_dict, to_dict
 from ttcjax.data import loader
 from ttcjax.model.params import Params
-from ttcjax.parquet import shard_path
+from ttcjax.parquet import shard_names
 from ttcjax.revise import rest_em, trajectories
 from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
@@ -61,8 +61,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     chains = rest_em.sample(config, engine, workdir, out / "chains")
     rows, counts = rest_em.balanced(chains, config.revision.rest_em)
     second = fine_tune(rows, out, source="revision.rest_em.questions")
-    shards = -(-len(chains) // (config.revision.rest_em.chains * config.revision.rest_em.shard_questions))
-    files = ["offline/best", *(f"chains/{shard_path('', number)}" for number in range(shards))]
+    settings = config.revision.rest_em
+    shards = shard_names(len(chains) // settings.chains, settings.shard_questions)
+    files = ["offline/best", *(f"chains/{name}" for name in shards)]
     return {**second, "offline": first, "rest_em": counts, "files": files}
 
 

@@ -40,7 +40,7 @@ _TIMES = "_CHECKPOINT_METADATA"
 
 @runtime_checkable
 class Fingerprinted(Protocol):
-    """What is asked of a tokenizer here."""
+    """Tokenizer, as far as checkpoints need it: its fingerprint."""
 
     @property
     def fingerprint(self) -> str: ...

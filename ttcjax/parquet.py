@@ -24,6 +24,11 @@ def shard_path(folder: epath.PathLike, index: int, cell: str = "") -> epath.Path
     return epath.Path(folder) / f"{cell or 'shard'}-{index:05d}.parquet"
 
 
+def shard_names(questions: int, shard_questions: int) -> list[str]:
+    """Return the names of the shards of so many questions, so many a shard."""
+    return [shard_path("", number).name for number in range(-(-questions // shard_questions))]
+
+
 def write_shard(path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write rows as one shard, under another name until it is whole.
 

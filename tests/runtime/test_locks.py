@@ -276,6 +276,13 @@ def test_a_part_takes_its_own_locks_away_again(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock"]
 
 
+def tried_by_another_process(folder) -> str:
+    """Return what a process says that wants the workdir for itself: nothing where it gets it."""
+    script = "import sys; from etils import epath; from ttcjax.runtime import locks"
+    script += "\nwith locks.alone(epath.Path(sys.argv[1])): pass"
+    return subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True).stderr
+
+
 def test_one_process_holds_a_workdir_once(tmp_path):
     """The system's locks belong to a process: a second holder would be let in, and its end would free the first."""
     workdir = epath.Path(tmp_path)
@@ -283,15 +290,13 @@ def test_one_process_holds_a_workdir_once(tmp_path):
         for again in (locks.alone(workdir), locks.shared(epath.Path(f"{tmp_path}/."), "1/2", "a sweep")):
             with pytest.raises(UserError, match="in use by this process"), again:
                 pass
-        script = "import sys; from etils import epath; from ttcjax.runtime import locks"
-        script += "\nwith locks.alone(epath.Path(sys.argv[1])): pass"
-        other = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True)
-        assert f"in use by process {os.getpid()}" in other.stderr
+        assert f"in use by process {os.getpid()}" in tried_by_another_process(tmp_path)
     with locks.alone(workdir):
         pass
+    assert tried_by_another_process(tmp_path) == "", "it is held after its end"
 
 
 def test_a_file_system_that_numbers_a_file_anew_each_time_does_not_hold_a_run_up(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "samestat", lambda a, b: False)
     with locks.alone(epath.Path(tmp_path)):
-        pass
+        assert f"in use by process {os.getpid()}" in tried_by_another_process(tmp_path), "it runs without the lock"

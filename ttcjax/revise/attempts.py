@@ -18,7 +18,7 @@ from ttcjax.data import loader
 from ttcjax.data.task import Examples, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_folder, read_shard, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_folder, read_shard, shard_names, shard_path, write_shard
 from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
@@ -68,12 +68,11 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         name="attempts",
     )
     correct = np.array([row["correct"] for row in rows])
-    shards = -(-len(examples) // settings.shard_questions)
     return {
         "questions": len(examples),
         "answers": int(correct.size),
         "correct": correct.mean(axis=0).tolist(),
-        "files": [shard_path(out, number).name for number in range(shards)],
+        "files": shard_names(len(examples), settings.shard_questions),
     }
 
 

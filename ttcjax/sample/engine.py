@@ -37,7 +37,7 @@ _BEGUN_SLOTS = 256
 
 @dataclass(frozen=True)
 class Fit:
-    """What one device takes at once."""
+    """Rows and questions that one device takes at once, and the memory they need."""
 
     rows: int
     questions: int
