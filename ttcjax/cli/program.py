@@ -5,7 +5,7 @@ An error becomes one line on stderr and an exit status:
     1    the machine refuses: a full disk, no permission, no memory, no network
     2    what was given cannot be used: a setting, a path, a file, a library or a device that is not there
     130  Ctrl-C
-    143  SIGTERM, as shells say it; also where it came before the program could handle it
+    143  SIGTERM, as shells say it; also where it came before the program could handle it or after its work was done
 
 `--debug` shows the traceback too.
 """
