@@ -12,6 +12,9 @@ from ttcjax.errors import UserError
 _FEW = 5
 """Where fewer questions make up a share, or what it lacks to 1, its spread cannot be told."""
 
+_NO_SPREAD = 1e-9
+"""A standard error below it comes from rounding."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -28,6 +31,11 @@ class Estimate:
     low: float
     high: float
     se: float
+
+    @property
+    def spread(self) -> bool:
+        """Whether resamples differ at all, but for rounding."""
+        return self.se > _NO_SPREAD
 
 
 class Bootstrap:
@@ -183,7 +191,7 @@ class Bootstrap:
             values: Those that are averaged.
         """
         n = float(len(values))
-        if se > 0 and min(_makers(values), _makers(1 - values)) >= _FEW:
+        if se > _NO_SPREAD and min(_makers(values), _makers(1 - values)) >= _FEW:
             n = mean * (1 - mean) / se**2
         z2 = self._z**2 / n
         centre = (mean + z2 / 2) / (1 + z2)
