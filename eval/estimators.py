@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ttcjax.errors import UserError
-from ttcjax.select import Votes, group_answers
+from ttcjax.select import Votes, asks_verifier, default_ties, group_answers
 from ttcjax.verify.aggregate import Ragged, aggregate
 
 COLUMNS = ("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth")
@@ -122,7 +122,7 @@ class Samples:
         return self.correct.mean(axis=(1, 2))
 
     def accuracy(
-        self, rule: str, how: str = "last", n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, how: str = "last", n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return each question's chance that the selected answer is right, `[Q]`.
 
@@ -133,7 +133,7 @@ class Samples:
             rule: Selection rule.
             how: Step aggregation behind the scores.
             n: Samples selected from; all of a run by default.
-            ties: Which of two groups of equal weight wins, see `ttcjax.select.choose`.
+            ties: Which of two groups of equal weight wins, see `ttcjax.select.choose`; that of the rule if not given.
             temperature: Of the rule `softmax`.
 
         Raises:
@@ -145,7 +145,7 @@ class Samples:
         return self._repeats(rule, how, n, ties, temperature).mean(axis=0)
 
     def accuracy_error(
-        self, rule: str, how: str = "last", n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, how: str = "last", n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> float:
         """Return the Monte Carlo standard error of the mean of `accuracy` over questions; 0 where that is exact.
 
@@ -155,14 +155,14 @@ class Samples:
             return 0.0
         return monte_carlo_error(self._repeats(rule, how, n, ties, temperature))
 
-    def _repeats(self, rule: str, how: str, n: int | None, ties: str, temperature: float) -> np.ndarray:
+    def _repeats(self, rule: str, how: str, n: int | None, ties: str | None, temperature: float) -> np.ndarray:
         key = (rule, how, n, ties, temperature)
         if key not in self._kept:
             self._kept[key] = self.repeats(rule, self.scores(how), n, ties, temperature)
         return self._kept[key]
 
     def select(
-        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return each question's accuracy `[Q]` under any scores `[Q, R, N]`: the mean of `repeats`."""
         return self.repeats(rule, scores, n, ties, temperature).mean(axis=0)
@@ -174,7 +174,7 @@ class Samples:
         return int(np.clip(LOOKED_AT // max(self.row.size, 1), *SHUFFLES))
 
     def repeats(
-        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return each question's accuracy by permutation of its samples, `[shuffles(n), Q]`.
 
@@ -183,7 +183,8 @@ class Samples:
         random set of n different samples, and the mean is unbiased at every n, for the mean over all such sets and
         so for n samples of the policy, which resampling with replacement is not (it repeats samples and so overstates
         agreement). The permutations depend on the shape of the bank and `shuffle` alone: rules, budgets and scores
-        are compared on the same ones. Within a block samples keep their order, which decides the last ties.
+        are compared on the same ones. Within a block samples keep their order, which decides the last ties; a
+        majority's, which nothing but the order decides, are averaged over all orders, see `Votes.plurality`.
 
         Args:
             rule: Selection rule.
@@ -203,11 +204,14 @@ class Samples:
         if sum(kept.nbytes for _, kept in self._subsets.values()) < _KEPT_BYTES:
             self._subsets[size] = votes, members
         repeats = self.shuffles(size)
-        weighed = scores.ravel()[members].astype(np.float64, copy=False)
-        groups = votes.winners(weighed, rule, ties, temperature)
-        won = votes.starts[groups] if self._equals_agree else votes.best_members(groups, weighed)
         right = np.zeros(votes.count)
-        right[votes.questions] = self.correct.ravel()[members[won]]
+        if asks_verifier(rule, ties):
+            weighed = scores.ravel()[members].astype(np.float64, copy=False)
+            groups = votes.winners(weighed, rule, ties, temperature)
+            won = votes.starts[groups] if self._equals_agree else votes.best_members(groups, weighed)
+            right[votes.questions] = self.correct.ravel()[members[won]]
+        else:
+            right[votes.questions] = votes.plurality(self.correct.ravel()[members])
         return right.reshape(repeats, questions, -1).mean(axis=2)
 
     def _cut(self, size: int) -> tuple[Votes, np.ndarray]:
@@ -413,8 +417,8 @@ class StrategyName:
 
     @property
     def ties(self) -> str:
-        """The option `ties`, see `ttcjax.select`."""
-        return self.options.get("ties", "score")
+        """The option `ties`, or what the rule takes, see `ttcjax.select`."""
+        return self.options.get("ties", default_ties(self.rule))
 
     @property
     def temperature(self) -> float:

@@ -91,13 +91,14 @@ def texts_at(folder: epath.PathLike, places: Sequence[int]) -> list[str]:
 
 
 def chosen_rows(
-    samples: Samples, rule: str, how: str, n: int | None = None, ties: str = "score", temperature: float = 1.0
+    samples: Samples, rule: str, how: str, n: int | None = None, ties: str | None = None, temperature: float = 1.0
 ) -> np.ndarray:
     """Return the row of the table that disjoint blocks of n samples choose, `[Q, blocks]`; -1 where none can be read.
 
     Args:
         samples: Of the bank, or of one search at one budget.
-        rule: One of `ttcjax.select.RULES`; the representative of a vote is the chosen answer's best-scored sample.
+        rule: One of `ttcjax.select.RULES`; the chosen answer's best-scored sample stands for it, and its first one
+            under a majority that asks no verifier.
         how: Step aggregation behind the scores.
         n: Samples of a block; all of a run by default.
         ties: See `ttcjax.select.choose`.

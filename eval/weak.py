@@ -54,7 +54,7 @@ def accuracies(samples: Samples, how: str, n: int, seed: int) -> dict[str, np.nd
     return {
         **{name: np.mean(found, axis=0) for name, found in noisy.items()},
         "standard": samples.accuracy("weighted", how, n),
-        "none": samples.accuracy("majority", how, n, ties="first"),
+        "none": samples.accuracy("majority", how, n),
     }
 
 

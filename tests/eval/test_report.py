@@ -1,3 +1,4 @@
+import collections
 import csv
 import dataclasses
 import io
@@ -100,6 +101,13 @@ def without_times(summary):
     return {key: value for key, value in summary.items() if key not in report.TIMING_KEYS}
 
 
+def expected_vote(block):
+    """Share of right answers among the most frequent ones: ties go to the first sample, and any may be it."""
+    right = {row["answer"]: row["correct"] for row in block if row["answer"] is not None}
+    count = collections.Counter(row["answer"] for row in block if row["answer"] is not None)
+    return np.mean([right[answer] for answer in count if count[answer] == max(count.values())] or [0.0])
+
+
 def naive_accuracy(found, n, rule):
     """Mean over questions of the mean over all sets of n samples of a run, by dictionaries and loops."""
     runs = {}
@@ -108,6 +116,9 @@ def naive_accuracy(found, n, rule):
     by_question = {}
     for (question, _), run in runs.items():
         for block in itertools.combinations(run, n):
+            if rule == "majority":
+                by_question.setdefault(question, []).append(expected_vote(block))
+                continue
             index = choose_one(
                 [r["answer"] for r in block], np.array([r["step_scores"][-1] for r in block], np.float32), rule
             )

@@ -37,7 +37,7 @@ def test_the_real_ones_are_what_the_report_has_elsewhere():
     for n in BUDGETS:
         values = weak.accuracies(found, "last", n, 0)
         np.testing.assert_array_equal(values["standard"], found.accuracy("weighted", "last", n))
-        np.testing.assert_array_equal(values["none"], found.accuracy("majority", "last", n, "first"))
+        np.testing.assert_array_equal(values["none"], found.accuracy("majority", "last", n))
         assert set(values) == set(weak.NAMES)
     # Of one sample there is nothing to select.
     single = weak.accuracies(found, "last", 1, 0)

@@ -14,6 +14,7 @@ from ttcjax.search.lookahead import Lookahead
     "strategy",
     [
         *(BestOfN(4), BestOfN(2, select="majority"), BestOfN(2, "softmax", 0.25), Beam(16, 4), Beam(8, "sqrt")),
+        BestOfN(2, "majority", ties="verifier"),
         *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
     ],
 )
@@ -22,7 +23,8 @@ def test_names_round_trip(strategy):
 
 
 def test_names_take_defaults():
-    assert registry.parse("majority", n=8) == BestOfN(8, "majority")
+    assert registry.parse("majority", n=8) == BestOfN(8, "majority", ties="first")
+    assert registry.parse("majority:ties=verifier", n=8) == BestOfN(8, "majority", ties="verifier")
     assert registry.parse("beam:width=sqrt", n=8, max_rounds=7) == Beam(8, "sqrt", 7)
     assert registry.parse("lookahead:width=sqrt,k=3", n=8, max_rounds=7) == Lookahead(8, "sqrt", 3, 7)
     assert registry.parse("dvts:width=4", n=8, max_rounds=7) == DVTS(8, 4, 7)
@@ -81,6 +83,8 @@ def test_special_cases_are_what_they_come_to():
         ("best_of_n:n=4,select=softmax,temperature=0", "temperature in strategy .* must be a number above 0"),
         ("best_of_n:n=4,select=softmax,temperature=nan", "a number above 0"),
         ("best_of_n:n=4,temperature=2", "with select=softmax only, not with select=weighted"),
+        ("best_of_n:n=4,ties=verifier", "with select=majority only, not with select=weighted"),
+        ("majority:n=4,ties=score", "must be 'first' or 'verifier', not 'score'"),
         ("beam", "needs n"),
         ("beam:n=\u00b2", "whole number"),
         ("beam:n=99999999999999999999", "up to 65536"),
@@ -108,7 +112,9 @@ def test_a_rollout_cannot_go_back():
 )
 def test_a_sweep_refuses_what_it_could_not_run(name, hint):
     registry.check_for_sweep(["majority", "best_of_n:select=weighted", "beam:width=4", "lookahead:width=sqrt,k=1"])
-    registry.check_for_sweep(["best_of_n:select=softmax,temperature=0.5"])
+    registry.check_for_sweep(["best_of_n:select=softmax,temperature=0.5", "majority", "majority:ties=verifier"])
+    with pytest.raises(ConfigError, match="same strategy"):
+        registry.check_for_sweep(["majority", "majority:ties=first"])
     with pytest.raises(ConfigError, match=hint):
         registry.check_for_sweep(["majority", name])
 
