@@ -194,7 +194,8 @@ FIGURES = (
         "Weak verifiers",
         "The better the verifier, the more test-time compute brings: random scores are no better than majority, with "
         "a fifth of its scores flipped the verifier still helps, and it is best as it is. The paper puts such "
-        "verifiers into the exchange with a larger model; here they select among base samples.",
+        "verifiers into the exchange with a larger model; here they select among base samples. Beside them the policy "
+        "judges itself: votes weighted by the likelihood of their tokens cost nothing, and a verifier must beat them.",
         "sweep.strategies, sweep.budgets",
         iclr="17",
         tables=("weak_verifiers",),

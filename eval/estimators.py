@@ -15,10 +15,15 @@ import pyarrow as pa
 
 from ttcjax.errors import UserError
 from ttcjax.select import Votes, asks_verifier, default_ties, group_answers
-from ttcjax.verify.aggregate import Ragged, aggregate
+from ttcjax.verify.aggregate import Ragged, aggregate, token_likelihood
 
-COLUMNS = ("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth")
+COLUMNS = (
+    *("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth"),
+    *("tokens", "logprob"),
+)
 """Columns the estimators read; the texts stay on disk."""
+LIKELIHOOD = "likelihood"
+"""Name of the scores that the policy itself gives, in place of a step aggregation: no verifier is asked."""
 SHUFFLES = (4, 256)
 """Least and most permutations of a run that are averaged."""
 LOOKED_AT = 1 << 20
@@ -38,6 +43,7 @@ class Samples:
         correct: Whether the answer is right; false where missing.
         row: Row of the table the sample was read from; -1 where missing.
         steps: Verifier scores of the steps, one row for each row of the table.
+        likelihoods: The policy's scores of its solutions, see `token_likelihood`, one for each row of the table.
         shuffle: Seed of the permutations behind `repeats`.
     """
 
@@ -47,6 +53,7 @@ class Samples:
     correct: np.ndarray
     row: np.ndarray
     steps: Ragged
+    likelihoods: np.ndarray
     shuffle: int = 0
     _kept: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict, init=False, repr=False)
     """What was computed before, by what it is."""
@@ -97,13 +104,15 @@ class Samples:
         correct[at] = table["correct"].to_numpy()
         # Runs that left no row at all have no seed to show.
         all_seeds = (*map(int, seeds), *[-1] * (runs - len(seeds)))
-        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table))
+        likelihoods = token_likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
+        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table), likelihoods)
 
     def part(self, first: int, end: int) -> Samples:
         """Return some of the samples of each run, from the first to before the end."""
         at = (slice(None), slice(None), slice(first, end))
         arrays = {"groups": self.groups[at], "correct": self.correct[at], "row": self.row[at]}
-        return Samples(self.questions, self.seeds, **arrays, steps=self.steps, shuffle=self.shuffle)
+        scores = {"steps": self.steps, "likelihoods": self.likelihoods}
+        return Samples(self.questions, self.seeds, **arrays, **scores, shuffle=self.shuffle)
 
     @property
     def missing(self) -> list[tuple[str, int, int]]:
@@ -111,10 +120,11 @@ class Samples:
         return [(self.questions[q], self.seeds[r], int(n)) for q, r, n in zip(*np.nonzero(self.row < 0), strict=True)]
 
     def scores(self, how: str) -> np.ndarray:
-        """Return solution scores `[Q, R, N]` from step scores; 0 where missing."""
+        """Return solution scores `[Q, R, N]` from step scores, or the policy's own (`LIKELIHOOD`); 0 where missing."""
         key = ("scores", how)
         if key not in self._kept:
-            self._kept[key] = np.append(aggregate(self.steps, how), 0.0)[self.row]
+            of_rows = self.likelihoods if how == LIKELIHOOD else aggregate(self.steps, how)
+            self._kept[key] = np.append(of_rows, 0.0)[self.row]
         return self._kept[key]
 
     def pass_at_1(self) -> np.ndarray:
@@ -131,7 +141,7 @@ class Samples:
 
         Args:
             rule: Selection rule.
-            how: Step aggregation behind the scores.
+            how: Step aggregation behind the scores, or `LIKELIHOOD`.
             n: Samples selected from; all of a run by default.
             ties: Which of two groups of equal weight wins, see `ttcjax.select.choose`; that of the rule if not given.
             temperature: Of the rule `softmax`.
@@ -426,8 +436,13 @@ class StrategyName:
         return float(self.options.get("temperature", "1"))
 
     def aggregation(self, default: str) -> str:
-        """The step aggregation: the option `aggregate`, or the default."""
-        return self.options.get("aggregate", default)
+        """What the scores that select are: the option `aggregate` or the default, or `LIKELIHOOD` (`by=likelihood`)."""
+        return LIKELIHOOD if self.options.get("by") == LIKELIHOOD else self.options.get("aggregate", default)
+
+    @property
+    def asks_verifier(self) -> bool:
+        """Whether the choice among independent samples depends on the verifier."""
+        return self.options.get("by") != LIKELIHOOD and asks_verifier(self.rule, self.ties)
 
     def is_best_of_n_at(self, n: int) -> bool:
         """Whether a search is best-of-N by definition because its width exceeds the budget."""

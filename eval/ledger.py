@@ -20,7 +20,6 @@ from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
 from ttcjax.runtime import records
-from ttcjax.select import asks_verifier
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
 """Columns of result rows that are counted."""
@@ -132,7 +131,8 @@ def summarise(
     """Count what a question costs on average.
 
     A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier; a
-    majority does not ask it, unless it decides ties (`majority:ties=verifier`). FLOPs are logical
+    majority does not ask it, unless it decides ties (`majority:ties=verifier`), and votes weighted by the policy's own
+    likelihood (`by=likelihood`) do not: that is known from sampling. FLOPs are logical
     (`compute.inference`), with all parameters of each model, and executed (`compute.prefill`, `with_executed`), where
     the shapes of the models are known.
 
@@ -188,7 +188,7 @@ def summarise(
                 runs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
                 found = cost(cell, runs.aggregate([]).num_rows, n, verified=True)
             else:  # n samples of the bank: the mean of one, n times.
-                found = cost(bank, bank.num_rows / n, n, verified=asks_verifier(name.rule, name.ties))
+                found = cost(bank, bank.num_rows / n, n, verified=name.asks_verifier)
             per_question[strategy][str(n)] = found
     return {
         "per_question": per_question,

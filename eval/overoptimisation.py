@@ -22,7 +22,7 @@ from rich.text import Text
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, rows, tables
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap, Estimate, Samples, StrategyName, step_scores
+from ttcjax.eval.estimators import LIKELIHOOD, Bootstrap, Estimate, Samples, StrategyName, step_scores
 from ttcjax.parquet import read_shard
 from ttcjax.runtime import records
 from ttcjax.search import registry
@@ -99,7 +99,7 @@ def chosen_rows(
         samples: Of the bank, or of one search at one budget.
         rule: One of `ttcjax.select.RULES`; the chosen answer's best-scored sample stands for it, and its first one
             under a majority that asks no verifier.
-        how: Step aggregation behind the scores.
+        how: What the scores are, see `Samples.scores`.
         n: Samples of a block; all of a run by default.
         ties: See `ttcjax.select.choose`.
         temperature: The same.
@@ -141,6 +141,8 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
     for strategy in config.sweep.strategies:
         name = StrategyName.parse(strategy)
         how = name.aggregation(config.prm.aggregate)
+        # What is chosen is judged by the verifier, whatever chose it.
+        judged = config.prm.aggregate if how == LIKELIHOOD else how
         parts: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         for n in config.sweep.budgets:
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
@@ -153,7 +155,7 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
             else:
                 table, places = bank, np.arange(bank.num_rows)
                 row = chosen_rows(base, name.rule, how, n, name.ties, name.temperature)
-            values = _values(table, how, row, median_Q)
+            values = _values(table, judged, row, median_Q)
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
             if n == max(config.sweep.budgets) and (cell.num_rows or not search.num_rows):

@@ -77,7 +77,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """
     began = time.perf_counter()
     workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
-    columns = (*COLUMNS, *ledger.COLUMNS, "gold", "finished")
+    columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished")))
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = sweep.search_cells(config)
     search = bank.slice(0, 0)
@@ -170,6 +170,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
     )
     for strategy in strategies:
         table.add_row(figures.label(strategy), *map(tables.cell, summary["accuracy"][strategy].values()))
+    for baseline, points in figures.with_baselines(summary).items():
+        if baseline not in strategies:
+            table.add_row(figures.label(baseline), *map(tables.cell, points.values()))
     table.add_row("any right (pass@N)", *map(tables.cell, summary["pass_at_k"].values()), style="dim")
     console.print(table)
 

@@ -15,9 +15,17 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import budget, claims, optimal, paired, weak
+from ttcjax.eval import budget, claims, figures, optimal, paired, weak
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
+from ttcjax.eval.estimators import (
+    LIKELIHOOD,
+    Bootstrap,
+    Samples,
+    StrategyName,
+    pass_at_k,
+    step_scores,
+    with_step_truth,
+)
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
 from ttcjax.verify.aggregate import AGGREGATIONS
@@ -130,6 +138,9 @@ def summarise(
 
     pass_at_1 = samples.pass_at_1()
     largest = max(config.sweep.budgets)
+    # Beside the strategies: what the policy chooses without a verifier.
+    alone = {n: samples.accuracy("weighted", LIKELIHOOD, n) for n in config.sweep.budgets}
+    compared = {**accuracy, figures.ALONE: accuracy.get(figures.ALONE, alone)}
     aggregated = {how: {n: samples.accuracy("weighted", how, n) for n in config.sweep.budgets} for how in AGGREGATIONS}
     enough = len(questions) >= optimal.BINS * config.sweep.folds
     bins = quantile_bins(measured.others.pass_at_1(), optimal.BINS) if enough else None
@@ -155,7 +166,7 @@ def summarise(
             {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high}
             for a, b in _pairs(config.sweep.strategies)
             for n in config.sweep.budgets
-            for found in [bootstrap.paired(accuracy[a][n], accuracy[b][n])]
+            for found in [bootstrap.paired(compared[a][n], compared[b][n])]
         ],
         "aggregation": {
             how: {str(n): interval(values) for n, values in by_budget.items()} for how, by_budget in aggregated.items()
@@ -250,12 +261,13 @@ def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tu
 
 
 def _pairs(strategies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is compared: weighted against majority, and each search against weighted."""
+    """Return what is compared: weighted with majority and the policy's own likelihood, each search with weighted."""
     weighted = claims.WEIGHTED
     if weighted not in strategies:
         return []
     searches = [(name, weighted) for name in strategies if not StrategyName.parse(name).from_bank]
-    return ([(weighted, "majority")] if "majority" in strategies else []) + searches
+    voting = ["majority"] if "majority" in strategies else []
+    return [(weighted, name) for name in (*voting, figures.ALONE)] + searches
 
 
 def _per_level(

@@ -26,7 +26,7 @@ from ttcjax.search import registry
 from ttcjax.search.run import search
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
-from ttcjax.verify.aggregate import aggregate
+from ttcjax.verify.aggregate import aggregate, token_likelihood
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Solved:
     steps: list[tuple[str, float]]
     """Steps of a candidate with the chosen answer, the best one or of a vote the first, with the verifier's scores."""
     votes: list[tuple[str | None, float, int]]
-    """(answer, weight, candidates), the chosen one first, then by weight; the answer `None` gathers what could not
+    """(answer, summed score, candidates), the chosen one first, then by score; the answer `None` gathers what could not
     be read."""
     generations: int
     seconds: float
@@ -275,7 +275,12 @@ def solve(
     seconds = time.perf_counter() - begin
 
     answers = [task.extract(c.text) if c.finished else None for c in candidates]
-    scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
+    if getattr(chosen, "by", "verifier") == "likelihood":
+        scores = token_likelihood(
+            np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
+        )
+    else:
+        scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
     best = select.choose_one(
         answers, scores, rule, ties=getattr(chosen, "ties", None), temperature=getattr(chosen, "temperature", 1.0)
     )

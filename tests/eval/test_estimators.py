@@ -41,6 +41,8 @@ def make_row(question, sample, answer, steps, seed=0, truth=None):
         "correct": answer == "1",
         "step_scores": steps,
         "step_truth": truth,
+        "tokens": 4,
+        "logprob": -2.0,
     }
 
 
@@ -81,6 +83,7 @@ def laid_out(answers_QN, correct_QN, scores_QN):
         correct=correct_QN[:, None],
         row=np.arange(Q * N).reshape(Q, 1, N),
         steps=Ragged.from_lengths(scores_QN.ravel(), np.ones(Q * N, np.int64)),
+        likelihoods=1 - scores_QN.ravel() / 2,
     )
 
 
@@ -182,6 +185,26 @@ def test_a_vote_asks_no_verifier(n):
     if n == 2:
         np.testing.assert_allclose(samples.accuracy("majority", n=2), samples.pass_at_1())
     assert samples.select("majority", by_truth, n, ties="verifier").mean() > alone.mean() + 0.05
+
+
+@pytest.mark.parametrize("rule", ["weighted", "best"])
+def test_the_policy_selects_by_its_own_likelihood(rule):
+    """Two rows of different length: 2 nats over 4 tokens are likelier a token than 1 over 1; a missing one is 0."""
+    found = [make_row("a", 0, "1", [0.1]), make_row("a", 1, "2", [0.9]) | {"tokens": 1, "logprob": -1.0}]
+    samples = Samples.from_table(table(found), ["a"], samples=3)
+    np.testing.assert_allclose(samples.scores("likelihood"), [[[np.exp(-0.5), np.exp(-1.0), 0.0]]])
+    assert samples.accuracy(rule, "likelihood")[0] == 1.0
+    assert samples.accuracy(rule, "last")[0] == 0.0
+    part = samples.part(1, 3)
+    np.testing.assert_allclose(part.scores("likelihood"), [[[np.exp(-1.0), 0.0]]])
+    # Over all sets, by enumeration.
+    rng = np.random.default_rng(0)
+    ids = rng.integers(-1, 3, (3, 6))
+    drawn = laid_out(ids, ids == 1, rng.random(ids.shape))
+    for q in range(3):
+        answers, likelihoods = [None if i < 0 else str(i) for i in ids[q]], drawn.scores("likelihood")[q, 0]
+        expected = exact(answers, ids[q] == 1, likelihoods, 3, rule)
+        assert drawn.accuracy(rule, "likelihood", 3)[q] == pytest.approx(expected, abs=1e-9 if rule == "best" else 0.1)
 
 
 @settings(deadline=None, max_examples=40)
@@ -323,8 +346,11 @@ def test_strategy_names_are_read():
         "mean",
         "verifier",
     )
+    alone = StrategyName.parse("best_of_n:select=weighted,by=likelihood")
+    assert (alone.aggregation("min"), alone.asks_verifier, plain.asks_verifier) == ("likelihood", False, True)
     vote, asking = StrategyName.parse("majority"), StrategyName.parse("majority:ties=verifier")
     assert (vote.rule, vote.ties, asking.rule, asking.ties) == ("majority", "first", "majority", "verifier")
+    assert (vote.asks_verifier, asking.asks_verifier) == (False, True)
     soft = StrategyName.parse("best_of_n:select=softmax,temperature=0.5")
     assert (soft.from_bank, soft.rule, soft.temperature, plain.temperature) == (True, "softmax", 0.5, 1.0)
     assert not StrategyName.parse("beam:width=sqrt").is_best_of_n_at(1)

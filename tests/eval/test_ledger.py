@@ -18,6 +18,7 @@ from ttcjax.runtime import records
 from ttcjax.testing import folders
 
 ASKING = "majority:ties=verifier"
+LIKELIHOOD = "best_of_n:select=weighted,by=likelihood"
 TRAINED = {"policy": {"params": 1000, "tokens_seen": 7}, "prm": {"params": 3000, "tokens_seen": 5}}
 SHAPE = ModelConfig(vocab_size=50, num_layers=2, d_model=8, num_heads=2, num_kv_heads=1, head_dim=4, d_ff=16)
 SHAPED = {
@@ -44,14 +45,14 @@ def counted(trained=TRAINED, made=None):
     bank, search = made or made_up()
     every = [row for cell in search.values() for row in cell]
     sampled, searched = (pa.Table.from_pylist(rows, schema=SCHEMA) for rows in (bank, every))
-    sweep = dataclasses.replace(CONFIG.sweep, strategies=(ASKING, *STRATEGIES))
+    sweep = dataclasses.replace(CONFIG.sweep, strategies=(ASKING, LIKELIHOOD, *STRATEGIES))
     return ledger.summarise(dataclasses.replace(CONFIG, sweep=sweep), sampled, searched, PROMPTS, trained)
 
 
 def test_costs_are_counted_by_question():
     """Every row has 10 tokens, all of them read by the verifier, those of a search 2 more of rollouts; prompts 4.5."""
     found = counted()["per_question"]
-    assert set(found) == {ASKING, *STRATEGIES}
+    assert set(found) == {ASKING, LIKELIHOOD, *STRATEGIES}
     for n in BUDGETS:
         read = 4.5 + 10 * n
         asking, majority, weighted, beam = (
@@ -60,6 +61,7 @@ def test_costs_are_counted_by_question():
         assert majority["flops"] == pytest.approx(2 * 1000 * read)
         assert majority["verifier_tokens"] == 0
         assert asking == weighted, "ties go by the verifier's scores"
+        assert found[LIKELIHOOD][str(n)] == majority, "the policy's likelihood is known from sampling"
         assert weighted["flops"] == pytest.approx(2 * 1000 * read + 2 * 3000 * read)
         assert beam["flops"] == pytest.approx(2 * 1000 * (read + 2 * n) + 2 * 3000 * read)
         assert (beam["policy_tokens"], beam["lookahead_tokens"]) == (10 * n, 2 * n)

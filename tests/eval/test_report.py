@@ -54,7 +54,7 @@ def make_row(rng, q, strategy, n, seed, sample):
         "tokens": 10,
         "lookahead_tokens": 0,
         "verifier_tokens": 10,
-        "logprob": -1.0,
+        "logprob": -1.0 - sample % 3,
         "seconds": 0.1,
     }
 
@@ -148,11 +148,12 @@ def test_the_summary_holds_what_the_rows_say(workdir):
     assert summary["aggregation"]["last"] == summary["accuracy"]["best_of_n:select=weighted"]
     assert set(summary["aggregation"]) == {"last", "min", "product", "mean"}
     for pair in summary["comparisons"]:
-        a, b = (summary["accuracy"][pair[k]][str(pair["n"])]["mean"] for k in "ab")
+        a, b = (figures.with_baselines(summary)[pair[k]][str(pair["n"])]["mean"] for k in "ab")
         assert pair["difference"] == pytest.approx(a - b, abs=2e-6)
         assert pair["low"] <= pair["difference"] <= pair["high"]
     assert {(pair["a"], pair["b"]) for pair in summary["comparisons"]} >= {
         ("best_of_n:select=weighted", "majority"),
+        ("best_of_n:select=weighted", figures.ALONE),
         ("beam:width=4", "best_of_n:select=weighted"),
     }
     assert [level["count"] for level in summary["per_level"].values()] == [4] * 5
@@ -248,7 +249,8 @@ def test_files_can_be_opened(workdir):
     for name in ("accuracy_vs_budget.svg", "quality.svg"):
         assert xml.etree.ElementTree.fromstring((out / name).read_bytes()).tag.endswith("svg")
     lines = list(csv.DictReader(io.StringIO((out / "accuracy.csv").read_text())))
-    assert len(lines) == len(STRATEGIES) * len(BUDGETS)
+    assert [line["strategy"] for line in lines[:: len(BUDGETS)]] == [*STRATEGIES, figures.ALONE]
+    assert len(lines) == (len(STRATEGIES) + 1) * len(BUDGETS)
     assert float(lines[0]["mean"]) == summary["accuracy"]["majority"]["1"]["mean"]
     levels = list(csv.DictReader(io.StringIO((out / "per_level.csv").read_text())))
     assert len(levels) == 5 * (1 + len(STRATEGIES))
@@ -436,4 +438,5 @@ def test_labels_are_words():
         "beam, width √N",
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
+    assert figures.label(figures.ALONE) == "best-of-N weighted, by likelihood"
     assert figures.label("best_of_n:select=softmax,temperature=0.5") == "best-of-N softmax, temperature 0.5"

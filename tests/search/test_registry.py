@@ -14,7 +14,7 @@ from ttcjax.search.lookahead import Lookahead
     "strategy",
     [
         *(BestOfN(4), BestOfN(2, select="majority"), BestOfN(2, "softmax", 0.25), Beam(16, 4), Beam(8, "sqrt")),
-        BestOfN(2, "majority", ties="verifier"),
+        *(BestOfN(2, "majority", ties="verifier"), BestOfN(2, by="likelihood"), BestOfN(2, "best", by="likelihood")),
         *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
     ],
 )
@@ -84,6 +84,7 @@ def test_special_cases_are_what_they_come_to():
         ("best_of_n:n=4,select=softmax,temperature=nan", "a number above 0"),
         ("best_of_n:n=4,temperature=2", "with select=softmax only, not with select=weighted"),
         ("best_of_n:n=4,ties=verifier", "with select=majority only, not with select=weighted"),
+        ("majority:n=4,by=likelihood", "select=weighted or select=best only, not with select=majority"),
         ("majority:n=4,ties=score", "must be 'first' or 'verifier', not 'score'"),
         ("beam", "needs n"),
         ("beam:n=\u00b2", "whole number"),
