@@ -205,7 +205,8 @@ FIGURES = (
         "Signs that searches exploit the verifier",
         "Strong searches find solutions that the verifier likes and that are not right: steps repeated to the end, or "
         "one or two steps in all. The paper shows examples; here the same is counted. What stands at N = 1 is the "
-        "policy's own.",
+        "policy's own; scores outrun the truth under best-of-N too, and references repeat steps too, so a search "
+        "exploits its verifier by what it adds to those.",
         "sweep.strategies, sweep.budgets",
         paper="24 to 29",
         iclr="27 to 32",

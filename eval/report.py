@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ttcjax.config import ExperimentConfig, to_dict
+from ttcjax.data import loader
 from ttcjax.eval import (
     budget,
     chains,
@@ -87,11 +88,12 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     measured = measure(config, bank, search)
     summary = summarise(config, bank, measured, threshold=threshold, threshold_source=source)
     ease = measured.ease(config.prm.aggregate)
-    trained, prompts = ledger.models(workdir), {}
+    trained, prompts, references = ledger.models(workdir), {}, None
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)
+        references = {example.id: example.solution for example in loader.load(config.data, workdir / "data")[1].test}
         summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained))
-    exploited = overoptimisation.summarise(config, bank, search)
+    exploited = overoptimisation.summarise(config, bank, search, references)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
     summary["over_optimisation"] = plain(exploited)
