@@ -153,10 +153,10 @@ def summarise(
         `chosen[strategy][n][measure]` for `MEASURES` and, with references, `BEYOND`, over what was chosen, with
         intervals (null where nothing ever is); `growth[strategy][measure]`, the largest budget less the least;
         `growth_beyond[strategy][baseline][measure]`, that less the growth of a baseline (of `BASELINES`), paired;
-        `references[measure]`, the share of references that repeat a step or are short; `auroc[bin]`, how well the score tells
-        right from wrong solutions: `pooled` over the bin's samples, and within questions that have both (`mean` with
-        its interval, `questions`); `exploited`, (strategy, budget, row) of wrong answers that were chosen with the
-        highest scores at the largest budget, a row of the search or, if nothing searches, of the bank.
+        `references[measure]`, the share of references that repeat a step or are short; `auroc[bin]`, how well the
+        score tells right from wrong solutions: `pooled` over the bin's samples, and within questions that have both
+        (`mean` with its interval, `questions`); `exploited`, (strategy, budget, row) of wrong answers that were chosen
+        with the highest scores at the largest budget, a row of the search or, if nothing searches, of the bank.
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)

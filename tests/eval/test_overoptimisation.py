@@ -118,7 +118,7 @@ REFERENCES = {f"test-{q:03d}": TEXTS[1] if q % 4 == 0 else "Answer: 7" if q % 4 
 
 def test_growth_is_beyond_that_of_baselines_and_repeats_beyond_those_of_references(tables):
     """By the means; and what grows in a baseline just as much is nothing beyond it, with no width at all."""
-    _, bank_rows, search_rows, bank, search = tables
+    _, bank_rows, _, bank, search = tables
     found = over.summarise(CONFIG, bank, search, REFERENCES)
     weighted, majority = over.BASELINES
     assert {name: set(beyond) for name, beyond in found["growth_beyond"].items()} == {

@@ -16,6 +16,7 @@ from ttcjax.search.lookahead import Lookahead
         *(BestOfN(4), BestOfN(2, select="majority"), BestOfN(2, "softmax", 0.25), Beam(16, 4), Beam(8, "sqrt")),
         *(BestOfN(2, "majority", ties="verifier"), BestOfN(2, by="likelihood"), BestOfN(2, "best", by="likelihood")),
         *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
+        *(Beam(16, 4, ended="compete"), Lookahead(16, 4, 3, ended="compete"), DVTS(16, 4, ended="compete")),
     ],
 )
 def test_names_round_trip(strategy):
@@ -62,6 +63,8 @@ def test_small_budgets_fall_back_to_best_of_n(kind, n, width):
 def test_special_cases_are_what_they_come_to():
     assert Lookahead(16, "sqrt", k=0, max_rounds=7).resolved() == Beam(16, 4, 7)
     assert DVTS(4, 4, max_rounds=7).resolved() == Beam(4, 4, 7)
+    assert Lookahead(16, 4, k=0, ended="compete").resolved() == Beam(16, 4, ended="compete")
+    assert DVTS(4, 4, ended="compete").resolved() == Beam(4, 4, ended="compete")
     assert Lookahead(16, "sqrt", 2).resolved() == Lookahead(16, 4, 2).resolved() == Lookahead(16, 4, 2)
     assert DVTS(16, "sqrt").resolved() == DVTS(16, 4).resolved() == DVTS(16, 4)
 
@@ -79,6 +82,7 @@ def test_special_cases_are_what_they_come_to():
         ("lookahead:n=4,k=sqrt", "whole number from 0"),
         ("lookahead:n=0,k=0", "n in strategy"),
         ("beam:n=4,width=cube", "'sqrt'"),
+        ("beam:n=4,ended=drop", "must be 'stay' or 'compete', not 'drop'"),
         ("best_of_n:n=4,select=worst", "'weighted'"),
         ("best_of_n:n=4,select=softmax,temperature=0", "temperature in strategy .* must be a number above 0"),
         ("best_of_n:n=4,select=softmax,temperature=nan", "a number above 0"),
