@@ -127,6 +127,14 @@ class Samples:
             self._kept[key] = np.append(of_rows, 0.0)[self.row]
         return self._kept[key]
 
+    def final_scores(self, how: str) -> np.ndarray:
+        """Return how likely each sample is right by its score, `[Q, R, N]`: 0 where there is no answer to be right.
+
+        A sample that was cut off ends in the middle: the score of its last whole step is of what might have become of
+        it, and not of what it is.
+        """
+        return np.where(self.groups >= 0, self.scores(how), 0.0)
+
     def pass_at_1(self) -> np.ndarray:
         """Return the share of right samples of each question, `[Q]`."""
         return self.correct.mean(axis=(1, 2))

@@ -212,7 +212,8 @@ def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
     bins = [b for b in prm["reliability"] if b["count"]]
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    axes.set_xlabel("step score of the verifier")
+    last = prm["ece_steps"] == "last"
+    axes.set_xlabel("score of last steps" if last else "step score of the verifier")
     axes.set_ylabel("share that ends with a right answer")
     if not bins:
         axes.set_title("No step scores")

@@ -203,9 +203,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
             f"policy: pass@1 {summary['pass_at_1']:.3f}, {100 * summary['unparsable']:.1f}% of its answers unparsable"
         ),
         Shown(
-            f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE {_number(prm['ece'])}, first-error F1 "
-            f"{_number(prm['first_error_f1'])} (threshold {prm['first_error_threshold']:.2f}, "
-            f"{prm['first_error_threshold_source']})"
+            f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE of {prm['ece_steps']} steps "
+            f"{_number(prm['ece'])}, first-error F1 {_number(prm['first_error_f1'])} (threshold "
+            f"{prm['first_error_threshold']:.2f}, {prm['first_error_threshold_source']})"
         ),
     ]
     if summary["missing"]:

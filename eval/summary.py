@@ -57,12 +57,12 @@ class Measured:
 
     def ease(self, how: str) -> dict[str, dict[str, float]]:
         """Return how easy each question is: `oracle`, the share of right samples, and `predicted`, without labels, the
-        mean of the verifier's scores.
+        mean of the verifier's scores, those of samples without an answer 0.
 
         Args:
             how: Step aggregation behind a sample's score.
         """
-        values = {"oracle": self.others.pass_at_1(), "predicted": self.others.scores(how).mean(axis=(1, 2))}
+        values = {"oracle": self.others.pass_at_1(), "predicted": self.others.final_scores(how).mean(axis=(1, 2))}
         return {
             notion: dict(zip(self.others.questions, map(float, known), strict=True)) for notion, known in values.items()
         }
@@ -289,12 +289,23 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
     """Judge step scores against the step checker's truth, and as chances of a right answer.
 
     The PRM is trained to predict how often a solution continued from a step ends right, and a bank sample is
-    one such continuation of each of its own steps; so calibration is measured against its final correctness.
+    one such continuation of each of its own steps; so calibration is measured against its final correctness. That is
+    one thing only where labels were completed at the temperature of the bank: at a lower one a prefix ends right more
+    often. Where temperatures differ, the last steps of samples with an answer are judged, after which nothing is left
+    to sample, and what all steps give is said beside with the temperatures.
     """
     steps = step_scores(bank)
     correct = bank["correct"].to_numpy()
     outcome = np.repeat(correct, steps.lengths)
-    bins = reliability(steps.values, outcome)
+    sampled = config.sampler.temperature
+    completed = sampled if config.labels.temperature is None else config.labels.temperature
+    everywhere = reliability(steps.values, outcome)
+    if completed == sampled:
+        bins, scored, ended = everywhere, steps.values, outcome
+    else:
+        whole = bank["answer"].is_valid().to_numpy() & (steps.lengths > 0)
+        scored, ended = steps.values[steps.offsets[1:][whole] - 1], correct[whole]
+        bins = reliability(scored, ended)
     scores, truth, unaligned = with_step_truth(bank)
     if unaligned:
         logger.warning("%d bank rows have another number of step scores than of steps and are not judged", unaligned)
@@ -311,7 +322,10 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
         "first_error_threshold": threshold,
         "ece": bins.error,
         "ece_target": "final answer is right",
-        "brier": brier(steps.values, outcome),
+        "ece_steps": "all" if completed == sampled else "last",
+        "ece_all_steps": everywhere.error,
+        "temperatures": {"labels": completed, "samples": sampled},
+        "brier": brier(scored, ended),
         "reliability": [
             {"low": low, "high": high, "count": count, "score": score, "target": target}
             for low, high, count, score, target in zip(

@@ -9,13 +9,14 @@ import re
 import xml.etree.ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from etils import epath
 from matplotlib.image import imread
 from rich.console import Console
 
 from ttcjax import compute, parquet
-from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
+from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
@@ -166,6 +167,56 @@ def test_the_summary_holds_what_the_rows_say(workdir):
     assert (prm["first_error_threshold"], prm["first_error_threshold_source"]) == (0.5, "default")
     assert sum(b["count"] for b in prm["reliability"]) == prm["steps"] == 2 * len(bank)
     assert summary["missing"] == 0
+
+
+def calibrated(temperature):
+    """What the report says of a verifier that is right of ends, and of prefixes as if the rest were written greedily.
+
+    Of 40 finished samples 30 are right; prefixes score 1, ends what they are; five more were cut off.
+    """
+    row, found = make_rows()[0][0], []
+    for i in range(45):
+        finished, right = i < 40, i < 30
+        found.append(
+            row
+            | {"sample": i, "answer": ("7" if right else "8") if finished else None, "correct": right}
+            | {"finished": finished, "step_scores": [1.0, float(right) if finished else 1.0], "step_truth": None}
+        )
+    config = dataclasses.replace(CONFIG, labels=LabelConfig(temperature=temperature))
+    bank = pa.Table.from_pylist(found, schema=rows.SCHEMA)
+    return summary_lib.plain(summary_lib._verifier_quality(config, bank, 0.5))
+
+
+def test_calibration_compares_like_with_like():
+    """Labels at another temperature say nothing of how often samples end right from a step before the last."""
+    all_steps = (15 + 5) / 90  # prefixes of samples that are not right, and ends of those cut off
+    for temperature in (None, 1.0):
+        same = calibrated(temperature)
+        assert (same["ece_steps"], same["temperatures"]) == ("all", {"labels": 1.0, "samples": 1.0})
+        assert same["ece"] == same["ece_all_steps"] == pytest.approx(all_steps, abs=1e-6)
+        assert sum(b["count"] for b in same["reliability"]) == 90
+    other = calibrated(0.5)
+    assert (other["ece_steps"], other["temperatures"]) == ("last", {"labels": 0.5, "samples": 1.0})
+    assert (other["ece"], other["brier"]) == (0, 0)
+    assert other["ece_all_steps"] == same["ece"]
+    assert sum(b["count"] for b in other["reliability"]) == 40, "a sample without an answer has no last step"
+
+
+def test_a_sample_that_was_cut_off_is_no_sign_of_an_easy_question():
+    """Its steps so far score 1, and it has no answer that could be right."""
+    bank, search = make_rows()
+    for row in bank:
+        if row["question"] == "test-019":
+            row |= {"answer": None, "correct": False, "finished": False, "step_scores": [1.0], "step_truth": [True]}
+    searched = [row for cell in search.values() for row in cell]
+    tables_ = (pa.Table.from_pylist(found, schema=rows.SCHEMA) for found in (bank, searched))
+    measured = summary_lib.measure(CONFIG, *tables_)
+    predicted = measured.ease("last")["predicted"]
+    assert predicted["test-019"] == 0 == min(predicted.values())
+    others = [row for row in bank if row["question"] == "test-004" and row["answer"] is not None]
+    expected = sum(row["step_scores"][-1] for row in others) / SAMPLES
+    assert predicted["test-004"] == pytest.approx(expected)
+    assert len(others) < SAMPLES, "all samples of that question have an answer: the test shows less"
 
 
 def test_differences_behind_claims_are_those_of_the_means(workdir):
