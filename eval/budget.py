@@ -149,7 +149,7 @@ def summarise(
     bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
     per_sample = {
         "oracle": others.correct.reshape(questions, -1),
-        "predicted": others.scores(how).reshape(questions, -1),
+        "predicted": others.final_scores(how).reshape(questions, -1),
     }
     ease = {notion: values.mean(axis=1) for notion, values in per_sample.items()}
     strategies = list(optimal.verified(accuracy))

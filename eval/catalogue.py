@@ -194,7 +194,8 @@ FIGURES = (
         "Weak verifiers",
         "The better the verifier, the more test-time compute brings: random scores are no better than majority, with "
         "a fifth of its scores flipped the verifier still helps, and it is best as it is. The paper puts such "
-        "verifiers into the exchange with a larger model; here they select among base samples.",
+        "verifiers into the exchange with a larger model; here they select among base samples. Beside them the policy "
+        "judges itself: votes weighted by the likelihood of their tokens cost nothing, and a verifier must beat them.",
         "sweep.strategies, sweep.budgets",
         iclr="17",
         tables=("weak_verifiers",),
@@ -204,7 +205,8 @@ FIGURES = (
         "Signs that searches exploit the verifier",
         "Strong searches find solutions that the verifier likes and that are not right: steps repeated to the end, or "
         "one or two steps in all. The paper shows examples; here the same is counted. What stands at N = 1 is the "
-        "policy's own.",
+        "policy's own; scores outrun the truth under best-of-N too, and references repeat steps too, so a search "
+        "exploits its verifier by what it adds to those.",
         "sweep.strategies, sweep.budgets",
         paper="24 to 29",
         iclr="27 to 32",

@@ -14,11 +14,16 @@ import numpy as np
 import pyarrow as pa
 
 from ttcjax.errors import UserError
-from ttcjax.select import Votes, group_answers
-from ttcjax.verify.aggregate import Ragged, aggregate
+from ttcjax.select import Votes, asks_verifier, default_ties, group_answers
+from ttcjax.verify.aggregate import Ragged, aggregate, token_likelihood
 
-COLUMNS = ("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth")
+COLUMNS = (
+    *("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth"),
+    *("tokens", "logprob"),
+)
 """Columns the estimators read; the texts stay on disk."""
+LIKELIHOOD = "likelihood"
+"""Name of the scores that the policy itself gives, in place of a step aggregation: no verifier is asked."""
 SHUFFLES = (4, 256)
 """Least and most permutations of a run that are averaged."""
 LOOKED_AT = 1 << 20
@@ -38,6 +43,7 @@ class Samples:
         correct: Whether the answer is right; false where missing.
         row: Row of the table the sample was read from; -1 where missing.
         steps: Verifier scores of the steps, one row for each row of the table.
+        likelihoods: The policy's scores of its solutions, see `token_likelihood`, one for each row of the table.
         shuffle: Seed of the permutations behind `repeats`.
     """
 
@@ -47,6 +53,7 @@ class Samples:
     correct: np.ndarray
     row: np.ndarray
     steps: Ragged
+    likelihoods: np.ndarray
     shuffle: int = 0
     _kept: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict, init=False, repr=False)
     """What was computed before, by what it is."""
@@ -97,13 +104,15 @@ class Samples:
         correct[at] = table["correct"].to_numpy()
         # Runs that left no row at all have no seed to show.
         all_seeds = (*map(int, seeds), *[-1] * (runs - len(seeds)))
-        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table))
+        likelihoods = token_likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
+        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table), likelihoods)
 
     def part(self, first: int, end: int) -> Samples:
         """Return some of the samples of each run, from the first to before the end."""
         at = (slice(None), slice(None), slice(first, end))
         arrays = {"groups": self.groups[at], "correct": self.correct[at], "row": self.row[at]}
-        return Samples(self.questions, self.seeds, **arrays, steps=self.steps, shuffle=self.shuffle)
+        scores = {"steps": self.steps, "likelihoods": self.likelihoods}
+        return Samples(self.questions, self.seeds, **arrays, **scores, shuffle=self.shuffle)
 
     @property
     def missing(self) -> list[tuple[str, int, int]]:
@@ -111,18 +120,27 @@ class Samples:
         return [(self.questions[q], self.seeds[r], int(n)) for q, r, n in zip(*np.nonzero(self.row < 0), strict=True)]
 
     def scores(self, how: str) -> np.ndarray:
-        """Return solution scores `[Q, R, N]` from step scores; 0 where missing."""
+        """Return solution scores `[Q, R, N]` from step scores, or the policy's own (`LIKELIHOOD`); 0 where missing."""
         key = ("scores", how)
         if key not in self._kept:
-            self._kept[key] = np.append(aggregate(self.steps, how), 0.0)[self.row]
+            of_rows = self.likelihoods if how == LIKELIHOOD else aggregate(self.steps, how)
+            self._kept[key] = np.append(of_rows, 0.0)[self.row]
         return self._kept[key]
+
+    def final_scores(self, how: str) -> np.ndarray:
+        """Return how likely each sample is right by its score, `[Q, R, N]`: 0 where there is no answer to be right.
+
+        A sample that was cut off ends in the middle: the score of its last whole step is of what might have become of
+        it, and not of what it is.
+        """
+        return np.where(self.groups >= 0, self.scores(how), 0.0)
 
     def pass_at_1(self) -> np.ndarray:
         """Return the share of right samples of each question, `[Q]`."""
         return self.correct.mean(axis=(1, 2))
 
     def accuracy(
-        self, rule: str, how: str = "last", n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, how: str = "last", n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return each question's chance that the selected answer is right, `[Q]`.
 
@@ -131,9 +149,9 @@ class Samples:
 
         Args:
             rule: Selection rule.
-            how: Step aggregation behind the scores.
+            how: Step aggregation behind the scores, or `LIKELIHOOD`.
             n: Samples selected from; all of a run by default.
-            ties: Which of two groups of equal weight wins, see `ttcjax.select.choose`.
+            ties: Which of two groups of equal weight wins, see `ttcjax.select.choose`; that of the rule if not given.
             temperature: Of the rule `softmax`.
 
         Raises:
@@ -145,7 +163,7 @@ class Samples:
         return self._repeats(rule, how, n, ties, temperature).mean(axis=0)
 
     def accuracy_error(
-        self, rule: str, how: str = "last", n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, how: str = "last", n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> float:
         """Return the Monte Carlo standard error of the mean of `accuracy` over questions; 0 where that is exact.
 
@@ -155,14 +173,14 @@ class Samples:
             return 0.0
         return monte_carlo_error(self._repeats(rule, how, n, ties, temperature))
 
-    def _repeats(self, rule: str, how: str, n: int | None, ties: str, temperature: float) -> np.ndarray:
+    def _repeats(self, rule: str, how: str, n: int | None, ties: str | None, temperature: float) -> np.ndarray:
         key = (rule, how, n, ties, temperature)
         if key not in self._kept:
             self._kept[key] = self.repeats(rule, self.scores(how), n, ties, temperature)
         return self._kept[key]
 
     def select(
-        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return each question's accuracy `[Q]` under any scores `[Q, R, N]`: the mean of `repeats`."""
         return self.repeats(rule, scores, n, ties, temperature).mean(axis=0)
@@ -174,7 +192,7 @@ class Samples:
         return int(np.clip(LOOKED_AT // max(self.row.size, 1), *SHUFFLES))
 
     def repeats(
-        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str = "score", temperature: float = 1.0
+        self, rule: str, scores: np.ndarray, n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return each question's accuracy by permutation of its samples, `[shuffles(n), Q]`.
 
@@ -183,7 +201,8 @@ class Samples:
         random set of n different samples, and the mean is unbiased at every n, for the mean over all such sets and
         so for n samples of the policy, which resampling with replacement is not (it repeats samples and so overstates
         agreement). The permutations depend on the shape of the bank and `shuffle` alone: rules, budgets and scores
-        are compared on the same ones. Within a block samples keep their order, which decides the last ties.
+        are compared on the same ones. Within a block samples keep their order, which decides the last ties; a
+        majority's, which nothing but the order decides, are averaged over all orders, see `Votes.plurality`.
 
         Args:
             rule: Selection rule.
@@ -203,11 +222,14 @@ class Samples:
         if sum(kept.nbytes for _, kept in self._subsets.values()) < _KEPT_BYTES:
             self._subsets[size] = votes, members
         repeats = self.shuffles(size)
-        weighed = scores.ravel()[members].astype(np.float64, copy=False)
-        groups = votes.winners(weighed, rule, ties, temperature)
-        won = votes.starts[groups] if self._equals_agree else votes.best_members(groups, weighed)
         right = np.zeros(votes.count)
-        right[votes.questions] = self.correct.ravel()[members[won]]
+        if asks_verifier(rule, ties):
+            weighed = scores.ravel()[members].astype(np.float64, copy=False)
+            groups = votes.winners(weighed, rule, ties, temperature)
+            won = votes.starts[groups] if self._equals_agree else votes.best_members(groups, weighed)
+            right[votes.questions] = self.correct.ravel()[members[won]]
+        else:
+            right[votes.questions] = votes.plurality(self.correct.ravel()[members])
         return right.reshape(repeats, questions, -1).mean(axis=2)
 
     def _cut(self, size: int) -> tuple[Votes, np.ndarray]:
@@ -348,8 +370,8 @@ class StrategyName:
 
     @property
     def ties(self) -> str:
-        """The option `ties`, see `ttcjax.select`."""
-        return self.options.get("ties", "score")
+        """The option `ties`, or what the rule takes, see `ttcjax.select`."""
+        return self.options.get("ties", default_ties(self.rule))
 
     @property
     def temperature(self) -> float:
@@ -357,8 +379,13 @@ class StrategyName:
         return float(self.options.get("temperature", "1"))
 
     def aggregation(self, default: str) -> str:
-        """The step aggregation: the option `aggregate`, or the default."""
-        return self.options.get("aggregate", default)
+        """What the scores that select are: the option `aggregate` or the default, or `LIKELIHOOD` (`by=likelihood`)."""
+        return LIKELIHOOD if self.options.get("by") == LIKELIHOOD else self.options.get("aggregate", default)
+
+    @property
+    def asks_verifier(self) -> bool:
+        """Whether the choice among independent samples depends on the verifier."""
+        return self.options.get("by") != LIKELIHOOD and asks_verifier(self.rule, self.ties)
 
     def is_best_of_n_at(self, n: int) -> bool:
         """Whether a search is best-of-N by definition because its width exceeds the budget."""

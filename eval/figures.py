@@ -67,6 +67,17 @@ def by_budget(accuracy: dict[str, Any]) -> dict[str, Any]:
     return {name: cells for name, cells in accuracy.items() if all(key.isdigit() for key in cells)}
 
 
+ALONE = "best_of_n:select=weighted,by=likelihood"
+"""Votes weighted by the policy's own likelihood: the baseline that has no verifier but the policy."""
+
+
+def with_baselines(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the accuracies of every strategy by budget, and of the baseline `ALONE` where it is none of them."""
+    accuracy = by_budget(summary["accuracy"])
+    alone = summary.get("weak_verifiers", {}).get("accuracy", {}).get("likelihood")
+    return accuracy if alone is None or ALONE in accuracy else {**accuracy, ALONE: alone}
+
+
 def band(axes: Axes, xs: Sequence[float], points: Iterable[dict[str, float]], colour: int, name: str = "") -> None:
     """Draw means in % as a line, with their intervals as a band around it.
 
@@ -119,7 +130,7 @@ def accuracy_vs_budget(summary: dict[str, Any]) -> Figure:
         figure = new_figure(7.5, 4.6)
         axes = figure.add_subplot()
         ends = []
-        accuracy = by_budget(summary["accuracy"])
+        accuracy = with_baselines(summary)
         for i, (strategy, points) in enumerate(accuracy.items()):
             colour = COLOURS[i % len(COLOURS)]
             budgets = [int(n) for n in points]
@@ -201,7 +212,8 @@ def _reliability(axes: Axes, prm: dict[str, Any]) -> None:
     bins = [b for b in prm["reliability"] if b["count"]]
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    axes.set_xlabel("step score of the verifier")
+    last = prm["ece_steps"] == "last"
+    axes.set_xlabel("score of last steps" if last else "step score of the verifier")
     axes.set_ylabel("share that ends with a right answer")
     if not bins:
         axes.set_title("No step scores")

@@ -130,8 +130,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Count what a question costs on average.
 
-    A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier.
-    Majority asks it too, for ties, unless told otherwise (`majority:ties=first`). FLOPs are logical
+    A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier; a
+    majority does not ask it, unless it decides ties (`majority:ties=verifier`), and votes weighted by the policy's own
+    likelihood (`by=likelihood`) do not: that is known from sampling. FLOPs are logical
     (`compute.inference`), with all parameters of each model, and executed (`compute.prefill`, `with_executed`), where
     the shapes of the models are known.
 
@@ -187,8 +188,7 @@ def summarise(
                 runs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
                 found = cost(cell, runs.aggregate([]).num_rows, n, verified=True)
             else:  # n samples of the bank: the mean of one, n times.
-                alone = name.kind == "majority" and name.ties == "first"
-                found = cost(bank, bank.num_rows / n, n, verified=not alone)
+                found = cost(bank, bank.num_rows / n, n, verified=name.asks_verifier)
             per_question[strategy][str(n)] = found
     return {
         "per_question": per_question,

@@ -163,7 +163,8 @@ def summarise(
 
 def verified(accuracy: Mapping[str, _V]) -> dict[str, _V]:
     """Return what belongs to strategies that a verifier selects in; where there is none, all."""
-    found = {name: values for name, values in accuracy.items() if StrategyName.parse(name).rule != "majority"}
+    names = {name: StrategyName.parse(name) for name in accuracy}
+    found = {k: v for k, v in accuracy.items() if names[k].asks_verifier or not names[k].from_bank}
     return found or dict(accuracy)
 
 

@@ -1,14 +1,16 @@
 """Signs that a search exploits its verifier: what the chosen solutions look like, against what they score.
 
 Snell et al. 2024 see in examples (Figs. 24 to 29) that strong searches find solutions which repeat steps or are over
-in one or two, and which the verifier likes; here the same is counted, by strategy and budget.
+in one or two, and which the verifier likes; here the same is counted, by strategy and budget. Whoever takes the best
+scored of many gets scores above the truth, best-of-N too, and references repeat steps too: a search is judged by what
+it adds to those.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +24,7 @@ from rich.text import Text
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, rows, tables
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Samples, StrategyName, step_scores
+from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, step_scores
 from ttcjax.eval.intervals import Bootstrap, Estimate
 from ttcjax.parquet import read_shard
 from ttcjax.runtime import records
@@ -45,8 +47,14 @@ MEASURES = {
     "gap": "score minus share right (points)",
 }
 """What is measured of the chosen solutions, all as shares."""
+BEYOND = {"repeated_beyond_reference": "repeated", "short_beyond_reference": "short"}
+"""Measures less the same of the reference solutions of the same questions, where those are known."""
+BASELINES = ("best_of_n:select=weighted", "majority")
+"""Strategies whose growth is taken off the others': they choose among samples that no verifier has led."""
 _SHARES = ("repeated", "short", "right")
 _BATCH = 10_000
+_Pair = tuple[np.ndarray, np.ndarray]
+"""Sums of each question above and below a ratio."""
 
 
 def lines_of(text: str) -> tuple[int, bool]:
@@ -93,14 +101,15 @@ def texts_at(folder: epath.PathLike, places: Sequence[int]) -> list[str]:
 
 
 def chosen_rows(
-    samples: Samples, rule: str, how: str, n: int | None = None, ties: str = "score", temperature: float = 1.0
+    samples: Samples, rule: str, how: str, n: int | None = None, ties: str | None = None, temperature: float = 1.0
 ) -> np.ndarray:
     """Return the row of the table that disjoint blocks of n samples choose, `[Q, blocks]`; -1 where none can be read.
 
     Args:
         samples: Of the bank, or of one search at one budget.
-        rule: One of `ttcjax.select.RULES`; the representative of a vote is the chosen answer's best-scored sample.
-        how: Step aggregation behind the scores.
+        rule: One of `ttcjax.select.RULES`; the chosen answer's best-scored sample stands for it, and its first one
+            under a majority that asks no verifier.
+        how: What the scores are, see `Samples.scores`.
         n: Samples of a block; all of a run by default.
         ties: See `ttcjax.select.choose`.
         temperature: The same.
@@ -117,32 +126,55 @@ def chosen_rows(
     return np.where(chosen < 0, -1, row).reshape(questions, -1)
 
 
-def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dict[str, Any]:
+def reference_lines(questions: Sequence[str], references: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Return which reference solutions repeat a step and which are short, `[Q]` by the measures of `BEYOND`.
+
+    Args:
+        questions: Their ids.
+        references: Texts of the reference solutions by id.
+    """
+    found = [lines_of(references[question]) for question in questions]
+    return {
+        "repeated_beyond_reference": np.array([repeated for _, repeated in found], float),
+        "short_beyond_reference": np.array([count <= SHORT for count, _ in found], float),
+    }
+
+
+def summarise(
+    config: ExperimentConfig, bank: pa.Table, search: pa.Table, references: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Measure the chosen solutions by strategy and budget, and the verifier by difficulty.
 
     Args:
         config: The experiment.
         bank: Rows of the bank, with `estimators.COLUMNS` and what `with_lines` adds.
         search: Rows of all search strategies, the same.
+        references: Texts of the reference solutions by question, where they are known.
 
     Returns:
-        `chosen[strategy][n][measure]` for `MEASURES`, over what was chosen, with intervals (null where nothing ever
-        is); `growth[strategy][measure]`, the largest budget less the least; `auroc[bin]`, how well the score tells
-        right from wrong solutions: `pooled` over the bin's samples, and within questions that have both (`mean` with
-        its interval, `questions`); `exploited`, (strategy, budget, row) of wrong answers that were chosen with the
-        highest scores at the largest budget, a row of the search or, if nothing searches, of the bank.
+        `chosen[strategy][n][measure]` for `MEASURES` and, with references, `BEYOND`, over what was chosen, with
+        intervals (null where nothing ever is); `growth[strategy][measure]`, the largest budget less the least;
+        `growth_beyond[strategy][baseline][measure]`, that less the growth of a baseline (of `BASELINES`), paired;
+        `references[measure]`, the share of references that repeat a step or are short; `auroc[bin]`, how well the
+        score tells right from wrong solutions: `pooled` over the bin's samples, and within questions that have both
+        (`mean` with its interval, `questions`); `exploited`, (strategy, budget, row) of wrong answers that were chosen
+        with the highest scores at the largest budget, a row of the search or, if nothing searches, of the bank.
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
     base = Samples.from_table(bank, questions, config.sweep.samples).part(0, config.sweep.judged)
     median_Q = _median_lines(base, bank)
-    found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}}
+    known = {} if references is None else reference_lines(questions, references)
+    found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}, "growth_beyond": {}}
+    ends: dict[str, dict[str, tuple[_Pair, _Pair]]] = {}
     exploited: list[tuple[float, str, int, int]] = []
     strategy_of_row = np.array(search["strategy"].to_pylist(), object)
     for strategy in config.sweep.strategies:
         name = StrategyName.parse(strategy)
         how = name.aggregation(config.prm.aggregate)
-        parts: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+        # What is chosen is judged by the verifier, whatever chose it.
+        judged = config.prm.aggregate if how == LIKELIHOOD else how
+        parts: dict[int, dict[str, _Pair]] = {}
         for n in config.sweep.budgets:
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
             cell = search.filter(pa.array(inside))
@@ -154,7 +186,8 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
             else:
                 table, places = bank, np.arange(bank.num_rows)
                 row = chosen_rows(base, name.rule, how, n, name.ties, name.temperature)
-            values = _values(table, how, row, median_Q)
+            values = _values(table, judged, row, median_Q)
+            values |= {measure: values[BEYOND[measure]] - of_Q[:, None] for measure, of_Q in known.items()}
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
             if n == max(config.sweep.budgets) and (cell.num_rows or not search.num_rows):
@@ -171,12 +204,24 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
             for n, cells in parts.items()
         }
         first, last = parts[min(parts)], parts[max(parts)]
+        ends[strategy] = {measure: (last[measure], first[measure]) for measure in last}
         found["growth"][strategy] = {
-            measure: _plain(_ratio_difference(bootstrap, last[measure], first[measure])) for measure in MEASURES
+            measure: _plain(_difference(bootstrap, [last], [first]))
+            for measure, (last, first) in ends[strategy].items()
         }
+    for strategy, own in ends.items():
+        found["growth_beyond"][strategy] = {}
+        for baseline in (name for name in BASELINES if name in ends and name != strategy):
+            pairs = {measure: (own[measure], ends[baseline][measure]) for measure in own}
+            found["growth_beyond"][strategy][baseline] = {
+                # What it gained, less what the baseline gained.
+                measure: _plain(_difference(bootstrap, [last, base_first], [first, base_last]))
+                for measure, ((last, first), (base_last, base_first)) in pairs.items()
+            }
     exploited.sort(key=lambda item: -item[0])
     return {
         **found,
+        "references": {BEYOND[measure]: _plain(bootstrap(of_Q)) for measure, of_Q in known.items()},
         "auroc": _auroc_by_bin(config, base, bank),
         "exploited": [{"strategy": s, "n": n, "row": row} for _, s, n, row in exploited[:EXAMPLES]],
     }
@@ -231,13 +276,16 @@ def _median_lines(samples: Samples, bank: pa.Table) -> np.ndarray:
     return found
 
 
-def _ratio_difference(
-    bootstrap: Bootstrap, a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]
-) -> Estimate | None:
-    """Return one ratio of sums less another, over the same resamples; `None` where either divides by 0."""
-    if not a[1].sum() or not b[1].sum():
+def _difference(bootstrap: Bootstrap, plus: Sequence[_Pair], minus: Sequence[_Pair]) -> Estimate | None:
+    """Return ratios of sums less others, over the same resamples; `None` where one divides by 0.
+
+    Resamples in which one does say nothing and are left out.
+    """
+    pairs = [*plus, *minus]
+    if not all(under.sum() for _, under in pairs):
         return None
-    return bootstrap.of(bootstrap.ratios(*a) - bootstrap.ratios(*b))
+    signs = np.array([1.0] * len(plus) + [-1.0] * len(minus))
+    return bootstrap.of(signs @ np.stack([bootstrap.ratios(top, under) for top, under in pairs]))
 
 
 def _auroc_by_bin(config: ExperimentConfig, samples: Samples, bank: pa.Table) -> dict[str, Any]:
@@ -292,6 +340,23 @@ def render(summary: dict[str, Any], console: Console) -> None:
     for strategy, cells in chosen.items():
         table.add_row(figures.label(strategy), *(_cell(cell["gap"]) for cell in cells.values()))
     console.print(table)
+    budgets = list(next(iter(chosen.values())))
+    columns = [name for name in BASELINES if name in chosen]
+    if columns and len(chosen) > 1:
+        title = f"growth of that gap, N = {budgets[0]} to {budgets[-1]} (points)"
+        table = tables.table(title, ["", "by itself", *(f"- {figures.label(name)}" for name in columns)])
+        for strategy, beyond in summary["growth_beyond"].items():
+            growth = [summary["growth"][strategy], *(beyond.get(name) for name in columns)]
+            table.add_row(figures.label(strategy), *("" if g is None else _cell(g["gap"]) for g in growth))
+        console.print(table)
+    if "repeated" in summary["references"]:
+        title = (
+            f"solutions that repeat a step, in % (references: {100 * summary['references']['repeated']['mean']:.1f})"
+        )
+        table = tables.table(title, ["N =", *budgets])
+        for strategy, cells in chosen.items():
+            table.add_row(figures.label(strategy), *(_cell(cell["repeated"]) for cell in cells.values()))
+        console.print(table)
     bins = summary["auroc"]
     table = tables.table("AUROC of the verifier on whole solutions, by difficulty (1 easiest)", ["bin", *bins])
     table.add_row("all samples", *("n/a" if b["pooled"] is None else f"{b['pooled']:.3f}" for b in bins.values()))

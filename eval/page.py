@@ -316,8 +316,8 @@ def _diagnostics(
             "verifier: threshold of a wrong step",
             f"{prm['first_error_threshold']:.2f} ({_text(prm['first_error_threshold_source'])})",
         ],
-        ["verifier: expected calibration error", _number(prm["ece"])],
-        ["verifier: Brier score", _number(prm["brier"])],
+        [f"verifier: expected calibration error, {prm['ece_steps']} steps", _number(prm["ece"])],
+        [f"verifier: Brier score, {prm['ece_steps']} steps", _number(prm["brier"])],
         ["results that should exist and do not", str(summary["missing"])],
     ]
     parts = [_table(["measure", "value"], rows)]

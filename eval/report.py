@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ttcjax.config import ExperimentConfig, to_dict
+from ttcjax.data import loader
 from ttcjax.eval import (
     budget,
     chains,
@@ -78,7 +79,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """
     began = time.perf_counter()
     workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
-    columns = (*COLUMNS, *ledger.COLUMNS, "gold", "finished")
+    columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished")))
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = sweep.search_cells(config)
     search = bank.slice(0, 0)
@@ -88,11 +89,12 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     measured = measure(config, bank, search)
     summary = summarise(config, bank, measured, threshold=threshold, threshold_source=source)
     ease = measured.ease(config.prm.aggregate)
-    trained, prompts = ledger.models(workdir), {}
+    trained, prompts, references = ledger.models(workdir), {}, None
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)
+        references = {example.id: example.solution for example in loader.load(config.data, workdir / "data")[1].test}
         summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained))
-    exploited = overoptimisation.summarise(config, bank, search)
+    exploited = overoptimisation.summarise(config, bank, search, references)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
     summary["over_optimisation"] = plain(exploited)
@@ -171,6 +173,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
     )
     for strategy in strategies:
         table.add_row(figures.label(strategy), *map(tables.cell, summary["accuracy"][strategy].values()))
+    for baseline, points in figures.with_baselines(summary).items():
+        if baseline not in strategies:
+            table.add_row(figures.label(baseline), *map(tables.cell, points.values()))
     table.add_row("any right (pass@N)", *map(tables.cell, summary["pass_at_k"].values()), style="dim")
     console.print(table)
 
@@ -199,9 +204,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
             f"policy: pass@1 {summary['pass_at_1']:.3f}, {100 * summary['unparsable']:.1f}% of its answers unparsable"
         ),
         Shown(
-            f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE {_number(prm['ece'])}, first-error F1 "
-            f"{_number(prm['first_error_f1'])} (threshold {prm['first_error_threshold']:.2f}, "
-            f"{prm['first_error_threshold_source']})"
+            f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE of {prm['ece_steps']} steps "
+            f"{_number(prm['ece'])}, first-error F1 {_number(prm['first_error_f1'])} (threshold "
+            f"{prm['first_error_threshold']:.2f}, {prm['first_error_threshold_source']})"
         ),
     ]
     if summary["missing"]:

@@ -140,7 +140,7 @@ def draw(summary: dict[str, Any], files: Files) -> None:
 
 
 def _accuracy_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
-    for strategy, points in figures.by_budget(summary["accuracy"]).items():
+    for strategy, points in figures.with_baselines(summary).items():
         for n, point in points.items():
             yield strategy, n, point["mean"], point["low"], point["high"], summary["questions"]
 

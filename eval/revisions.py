@@ -132,7 +132,7 @@ class AnswerChains:
             sequential: s.
             parallel: p.
             rule: One of `ttcjax.select.CHAIN_RULES`.
-            verifier: Whose scores select, or break ties; majority can do without, and then the first of equals wins.
+            verifier: Whose scores select; votes (`majority` and `last`) do without, the first of equals wins.
 
         Raises:
             UserError: There are not p chains of s answers.
@@ -141,12 +141,12 @@ class AnswerChains:
         if enough < parallel:
             raise UserError(f"{parallel} chains of {sequential} answers are needed, and there are {enough}")
         Q, blocks = len(self.questions), enough // parallel
-        scores = self.scores[verifier] if verifier is not None else np.zeros(self.groups.shape)
+        scores = None if verifier is None else self.scores[verifier]
 
         def cut(values: np.ndarray) -> np.ndarray:
             return values[:, : blocks * parallel, :sequential].reshape(Q * blocks, parallel, sequential)
 
-        chosen = choose_in_chains(cut(self.groups), cut(scores), rule)
+        chosen = choose_in_chains(cut(self.groups), None if scores is None else cut(scores), rule)
         right = cut(self.correct).reshape(Q * blocks, -1)[np.arange(Q * blocks), chosen] & (chosen >= 0)
         return right.reshape(Q, blocks).mean(axis=1)
 

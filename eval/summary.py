@@ -15,9 +15,9 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import budget, optimal, paired, weak
+from ttcjax.eval import budget, figures, optimal, paired, weak
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Samples, StrategyName, pass_at_k, step_scores, with_step_truth
+from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
 from ttcjax.eval.intervals import Bootstrap
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
@@ -50,12 +50,12 @@ class Measured:
 
     def ease(self, how: str) -> dict[str, dict[str, float]]:
         """Return how easy each question is: `oracle`, the share of right samples, and `predicted`, without labels, the
-        mean of the verifier's scores.
+        mean of the verifier's scores, those of samples without an answer 0.
 
         Args:
             how: Step aggregation behind a sample's score.
         """
-        values = {"oracle": self.others.pass_at_1(), "predicted": self.others.scores(how).mean(axis=(1, 2))}
+        values = {"oracle": self.others.pass_at_1(), "predicted": self.others.final_scores(how).mean(axis=(1, 2))}
         return {
             notion: dict(zip(self.others.questions, map(float, known), strict=True)) for notion, known in values.items()
         }
@@ -131,6 +131,9 @@ def summarise(
 
     pass_at_1 = samples.pass_at_1()
     largest = max(config.sweep.budgets)
+    # Beside the strategies: what the policy chooses without a verifier.
+    alone = {n: samples.accuracy("weighted", LIKELIHOOD, n) for n in config.sweep.budgets}
+    compared = {**accuracy, figures.ALONE: accuracy.get(figures.ALONE, alone)}
     aggregated = {how: {n: samples.accuracy("weighted", how, n) for n in config.sweep.budgets} for how in AGGREGATIONS}
     enough = len(questions) >= optimal.BINS * config.sweep.folds
     bins = quantile_bins(measured.others.pass_at_1(), optimal.BINS) if enough else None
@@ -156,7 +159,7 @@ def summarise(
             {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high, "se": found.se}
             for a, b in _pairs(config.sweep.strategies)
             for n in config.sweep.budgets
-            for found in [bootstrap.paired(accuracy[a][n], accuracy[b][n])]
+            for found in [bootstrap.paired(compared[a][n], compared[b][n])]
         ],
         "aggregation": {
             how: {str(n): interval(values) for n, values in by_budget.items()} for how, by_budget in aggregated.items()
@@ -251,12 +254,13 @@ def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tu
 
 
 def _pairs(strategies: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what is compared: weighted against majority, and each search against weighted."""
+    """Return what is compared: weighted with majority and the policy's own likelihood, each search with weighted."""
     weighted = paired.WEIGHTED
     if weighted not in strategies:
         return []
     searches = [(name, weighted) for name in strategies if not StrategyName.parse(name).from_bank]
-    return ([(weighted, "majority")] if "majority" in strategies else []) + searches
+    voting = ["majority"] if "majority" in strategies else []
+    return [(weighted, name) for name in (*voting, figures.ALONE)] + searches
 
 
 def _per_level(
@@ -278,12 +282,23 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
     """Judge step scores against the step checker's truth, and as chances of a right answer.
 
     The PRM is trained to predict how often a solution continued from a step ends right, and a bank sample is
-    one such continuation of each of its own steps; so calibration is measured against its final correctness.
+    one such continuation of each of its own steps; so calibration is measured against its final correctness. That is
+    one thing only where labels were completed at the temperature of the bank: at a lower one a prefix ends right more
+    often. Where temperatures differ, the last steps of samples with an answer are judged, after which nothing is left
+    to sample, and what all steps give is said beside with the temperatures.
     """
     steps = step_scores(bank)
     correct = bank["correct"].to_numpy()
     outcome = np.repeat(correct, steps.lengths)
-    bins = reliability(steps.values, outcome)
+    sampled = config.sampler.temperature
+    completed = sampled if config.labels.temperature is None else config.labels.temperature
+    everywhere = reliability(steps.values, outcome)
+    if completed == sampled:
+        bins, scored, ended = everywhere, steps.values, outcome
+    else:
+        whole = bank["answer"].is_valid().to_numpy() & (steps.lengths > 0)
+        scored, ended = steps.values[steps.offsets[1:][whole] - 1], correct[whole]
+        bins = reliability(scored, ended)
     scores, truth, unaligned = with_step_truth(bank)
     if unaligned:
         logger.warning("%d bank rows have another number of step scores than of steps and are not judged", unaligned)
@@ -300,7 +315,10 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
         "first_error_threshold": threshold,
         "ece": bins.error,
         "ece_target": "final answer is right",
-        "brier": brier(steps.values, outcome),
+        "ece_steps": "all" if completed == sampled else "last",
+        "ece_all_steps": everywhere.error,
+        "temperatures": {"labels": completed, "samples": sampled},
+        "brier": brier(scored, ended),
         "reliability": [
             {"low": low, "high": high, "count": count, "score": score, "target": target}
             for low, high, count, score, target in zip(

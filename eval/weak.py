@@ -1,4 +1,4 @@
-"""How much of the gain is the verifier's: the same samples with worse ones.
+"""How much of the gain is the verifier's: the same samples with worse ones, and with the policy's own likelihood.
 
 After Snell et al. 2025, App. K, Fig. 17, which puts such verifiers into the exchange with a larger model.
 """
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.estimators import Samples
+from ttcjax.eval.estimators import LIKELIHOOD, Samples
 from ttcjax.eval.intervals import Bootstrap
 
 FLIPPED = 0.2
@@ -26,8 +26,12 @@ NAMES = {
     "random": "random scores",
     "flipped": f"PRM, {FLIPPED:.0%} of its scores flipped",
     "standard": "PRM",
+    "likelihood": "policy's own likelihood",
+    "likelihood_best": "likeliest sample alone",
     "none": "no verifier (majority)",
 }
+ALONE = ("likelihood", "likelihood_best", "none")
+"""Those that ask no verifier: what one must beat to be worth its compute."""
 
 
 def flip(scores: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -37,6 +41,8 @@ def flip(scores: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarr
 
 def accuracies(samples: Samples, how: str, n: int, seed: int) -> dict[str, np.ndarray]:
     """Return each question's accuracy `[Q]` under best-of-N weighted with every verifier of `NAMES`.
+
+    Beside them the policy judges itself (`token_likelihood`): its votes weighted, and its likeliest sample alone.
 
     Args:
         samples: Of the bank.
@@ -55,7 +61,9 @@ def accuracies(samples: Samples, how: str, n: int, seed: int) -> dict[str, np.nd
     return {
         **{name: np.mean(found, axis=0) for name, found in noisy.items()},
         "standard": samples.accuracy("weighted", how, n),
-        "none": samples.accuracy("majority", how, n, ties="first"),
+        "likelihood": samples.accuracy("weighted", LIKELIHOOD, n),
+        "likelihood_best": samples.accuracy("best", LIKELIHOOD, n),
+        "none": samples.accuracy("majority", how, n),
     }
 
 
@@ -63,8 +71,9 @@ def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, An
     """Compare verifiers at every budget.
 
     Returns:
-        `accuracy[verifier][n]` with intervals, and, paired, `minus_none[verifier][n]` and `minus_weaker[verifier][n]`:
-        less the one before it among random, flipped and standard.
+        `accuracy[verifier][n]` with intervals, and, paired, `minus_none[verifier][n]`, `minus_weaker[verifier][n]`:
+        less the one before it among random, flipped and standard, and `prm_minus[name][n]`: the PRM less each of
+        `ALONE`.
     """
     bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.seed)
     found = {n: accuracies(samples, how, n, settings.seed) for n in settings.budgets}
@@ -86,6 +95,13 @@ def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, An
                 for n, values in found.items()
             }
             for weaker, name in (("random", "flipped"), ("flipped", "standard"))
+        },
+        "prm_minus": {
+            name: {
+                str(n): dataclasses.asdict(bootstrap.paired(values["standard"], values[name]))
+                for n, values in found.items()
+            }
+            for name in ALONE
         },
     }
 
@@ -110,6 +126,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
         table.add_row(NAMES[name], *map(tables.cell, cells.values()))
         if name in summary["minus_none"]:
             table.add_row("- none", *map(tables.difference_cell, summary["minus_none"][name].values()), style="dim")
+    for name, cells in summary["prm_minus"].items():
+        if name != "none":  # that one stands above already
+            table.add_row(f"PRM\n- {NAMES[name]}", *map(tables.difference_cell, cells.values()), style="dim")
     console.print(table)
 
 

@@ -1,20 +1,21 @@
+import itertools
 from collections import defaultdict
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttcjax.errors import UserError
-from ttcjax.select import RULES, choose, choose_one, group_answers
+from ttcjax.select import RULES, TIES, Votes, choose, choose_in_chains, choose_one, default_ties, group_answers
 
 # Eighths add up exactly, so a reference in another order of summation breaks ties alike.
 score = st.integers(0, 8).map(lambda i: i / 8)
 question = st.lists(st.tuples(st.sampled_from(["1", "2", "3", None]), score), min_size=1, max_size=9)
 
 
-def reference(samples, rule):
+def reference(samples, rule, ties):
     """The rules of the module docstring, word for word."""
     members = defaultdict(list)
     for index, (answer, score) in enumerate(samples):
@@ -26,19 +27,44 @@ def reference(samples, rule):
     def key(answer):
         scores = [s for _, s in members[answer]]
         weight = {"majority": len(scores), "best": max(scores), "weighted": sum(scores)}[rule]
-        return weight, sum(scores), -members[answer][0][0]
+        return weight, sum(scores) if ties == "verifier" else 0, -members[answer][0][0]
 
     return max(members, key=key)
 
 
-@given(question, st.sampled_from(["majority", "best", "weighted"]))
-def test_one_question_matches_the_rules_read_aloud(samples, rule):
+@given(question, st.sampled_from(["majority", "best", "weighted"]), st.sampled_from([None, *TIES]))
+def test_one_question_matches_the_rules_read_aloud(samples, rule, ties):
     answers, scores = [a for a, _ in samples], [s for _, s in samples]
-    index = choose_one(answers, scores, rule)
-    expected = reference(samples, rule)
+    index = choose_one(answers, scores, rule, ties=ties)
+    expected = reference(samples, rule, ties or default_ties(rule))
     assert (None if index is None else answers[index]) == expected
-    if index is not None:  # the sample returned is the group's best one
+    if index is not None and (rule, ties or "first") == ("majority", "first"):
+        assert index == answers.index(expected), "a vote looks at no score"
+    elif index is not None:  # the sample returned is the group's best one
         assert scores[index] == max(s for a, s in samples if a == expected)
+
+
+@given(question)
+def test_a_majority_is_the_same_under_any_scores_and_without_any(samples):
+    answers, scores = [a for a, _ in samples], [s for _, s in samples]
+    alone = choose_one(answers, None, "majority")
+    assert choose_one(answers, scores, "majority") == choose_one(answers, [-s for s in scores], "majority") == alone
+    assert choose_one(answers, np.full(len(answers), np.nan), "majority") == alone
+    of_chain = choose_in_chains(group_answers(answers)[None, None], None, "majority")[0]
+    assert (None if of_chain < 0 else of_chain) == alone
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["1", "2", "3", None]), st.booleans()), min_size=1, max_size=5))
+def test_the_expected_vote_is_the_mean_over_all_orders(samples):
+    """Also of equal answers that are not all right: then it is the first of them that counts."""
+    found = []
+    for order in itertools.permutations(samples):
+        index = choose_one([answer for answer, _ in order], None, "majority")
+        found.append(index is not None and order[index][1])
+    votes = Votes(group_answers([answer for answer, _ in samples])[None])
+    right = np.array([right for _, right in samples], float)
+    assert [*votes.plurality(right[votes.members]), 0.0][0] == pytest.approx(np.mean(found))
 
 
 @given(st.lists(question, min_size=1, max_size=6), st.sampled_from(RULES))
@@ -70,7 +96,8 @@ def test_a_softmax_weighs_a_vote_by_its_odds(samples, temperature):
 @given(question)
 def test_a_softmax_of_infinite_temperature_is_a_majority_and_one_near_zero_the_best_score(samples):
     answers, scores = [a for a, _ in samples], [s for _, s in samples]
-    assert choose_one(answers, scores, "softmax", temperature=np.inf) == choose_one(answers, scores, "majority")
+    infinite = choose_one(answers, scores, "softmax", temperature=np.inf)
+    assert infinite == choose_one(answers, scores, "majority", ties="verifier")
     readable = [s for a, s in samples if a is not None]
     cold = choose_one(answers, scores, "softmax", temperature=1e-9)
     if len(set(readable)) == len(readable):
@@ -106,16 +133,28 @@ def test_constant_scores_make_weighted_equal_to_majority(samples, constant):
 
 
 def test_ties_go_to_the_higher_summed_score_then_to_the_lower_index():
-    assert choose_one(["a", "b", "b", "a"], [0.1, 0.5, 0.5, 0.1], "majority") == 1
-    assert choose_one(["a", "b"], [0.5, 0.5], "majority") == 0
+    assert choose_one(["a", "b", "b", "a"], [0.1, 0.5, 0.5, 0.1], "majority", ties="verifier") == 1
+    assert choose_one(["a", "b"], [0.5, 0.5], "majority", ties="verifier") == 0
     assert choose_one(["a", "b", "b"], [0.9, 0.9, 0.1], "best") == 1
     assert choose_one(["b", "a", "a"], [0.5, 0.25, 0.25], "weighted") == 0
 
 
-def test_ties_can_be_left_to_the_sample_index_so_that_no_verifier_is_needed():
+def test_ties_of_a_vote_go_to_the_earliest_sample_so_that_no_verifier_is_needed():
     answers, scores = ["a", "b", "b", "a"], [0.1, 0.5, 0.5, 0.1]
-    assert answers[choose_one(answers, scores, "majority", ties="first") or 0] == "a"
+    assert choose_one(answers, scores, "majority") == 0
     assert answers[choose_one(answers, scores, "weighted", ties="first") or 0] == "b"
+    assert answers[choose_one(["a", "b", "b"], [0.9, 0.9, 0.1], "best", ties="first") or 0] == "a"
+
+
+def test_votes_in_chains_go_to_the_earliest_answer_unless_the_verifier_is_asked():
+    groups, scores = np.array([[[0, 1], [1, 0]]]), np.array([[[0.1, 0.5], [0.6, 0.2]]])
+    assert choose_in_chains(groups, scores, "majority").tolist() == [0]
+    assert choose_in_chains(groups, scores, "majority", "verifier").tolist() == [2]
+    assert choose_in_chains(groups, scores, "last").tolist() == [1]
+    assert choose_in_chains(groups, scores[:, :, ::-1], "last", "verifier").tolist() == [3]
+    for rule, ties in (("hierarchical", "first"), ("best", "first"), ("majority", "verifier"), ("last", "verifier")):
+        with pytest.raises(UserError, match=f"'{rule}' with ties by '{ties}' needs scores"):
+            choose_in_chains(groups, None, rule, ties)
 
 
 def test_unparsable_answers_do_not_vote():
@@ -146,6 +185,10 @@ def test_equal_strings_need_no_grader():
 def test_bad_input_says_what_is_wrong():
     with pytest.raises(UserError, match=r"'average'.*majority, best, weighted, softmax"):
         choose_one(["1"], [0.5], "average")
+    with pytest.raises(UserError, match=r"unknown tie rule 'score': use one of first, verifier"):
+        choose_one(["1"], [0.5], "majority", ties="score")
+    with pytest.raises(UserError, match="'weighted' with ties by 'verifier' needs scores"):
+        choose_one(["1"], None)
     with pytest.raises(UserError, match="not finite"):
         choose_one(["1"], [float("nan")])
     with pytest.raises(UserError, match=r"\(1, 2\) and \(1, 1\)"):

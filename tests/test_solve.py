@@ -1,5 +1,6 @@
 """One question: how it is read, what is said of it, and which settings it may have."""
 
+import numpy as np
 import pytest
 from etils import epath
 
@@ -11,7 +12,7 @@ from ttcjax.data.prepare import FAMILIAR_FILE
 from ttcjax.errors import DamagedError, UserError
 from ttcjax.parallel import make_mesh
 from ttcjax.runtime import records
-from ttcjax.sample.engine import Engine
+from ttcjax.sample.engine import Engine, Solution
 from ttcjax.testing import folders
 from ttcjax.text.familiar import Familiar
 
@@ -51,6 +52,28 @@ def workdir(tmp_path, tiny, monkeypatch):
 
 def ask(workdir, question, **options):
     return solve.solve(question, workdir, "best_of_n:n=4", **options)
+
+
+def test_selectors_choose_as_their_names_say(workdir, monkeypatch):
+    """A vote of two against two goes to the first; the verifier likes 2, the policy 1 by the token."""
+    made = [("1", 4, -0.4, 0.2), ("2", 2, -0.3, 0.9), ("2", 4, -4.0, 0.1), ("1", 4, -0.2, 0.3)]
+    candidates = [
+        Solution((0,) * tokens, f"Answer: {answer}", True, logprob, (score,)) for answer, tokens, logprob, score in made
+    ]
+    monkeypatch.setattr(solve, "search", lambda *_: [candidates])
+
+    def found(strategy):
+        return solve.solve(QUESTION, workdir, strategy)
+
+    assert found("majority:n=4").answer == "1"
+    assert found("majority:n=4").steps == [("Answer: 1", 0.2)], "a vote shows its first sample"
+    assert found("majority:n=4,ties=verifier").answer == "2"
+    assert found("best_of_n:n=4").answer == "2"
+    for select in ("weighted", "best"):
+        assert found(f"best_of_n:n=4,select={select},by=likelihood").answer == "1"
+    answer, weight, count = found("best_of_n:n=4,by=likelihood").votes[0]
+    assert (answer, count) == ("1", 2)
+    assert weight == pytest.approx(np.exp(-0.1) + np.exp(-0.05))
 
 
 def test_white_space_around_a_question_does_not_count(workdir):

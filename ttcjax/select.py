@@ -4,8 +4,9 @@ Answers are compared as groups of equal answers. Where the literature is silent,
 
 * An unparsable answer has no group (id -1): it gets no vote, and counts as wrong when grading.
 * If no answer is parsable, nothing is chosen.
-* Ties go to the group with the higher summed score, then to the one with the lower sample index. So the
-  verifier breaks ties of a majority vote too; `ties="first"` goes by sample index alone and needs no verifier.
+* A majority vote is a vote: it looks at no score, and between groups of equally many samples the one with the earliest
+  sample wins. `ties="verifier"` lets the higher summed score decide first, which is another selector.
+* Ties under every other rule go to the group with the higher summed score, then to the one with the earliest sample.
 """
 
 from __future__ import annotations
@@ -18,8 +19,18 @@ from ttcjax.errors import UserError
 
 RULES = ("majority", "best", "weighted", "softmax")
 CHAIN_RULES = ("hierarchical", "majority", "last", "best")
-TIES = ("score", "first")
+TIES = ("first", "verifier")
 _KEY_BITS = 62
+
+
+def default_ties(rule: str) -> str:
+    """Return which of `TIES` holds under a rule unless told otherwise: votes of a majority are counted, not weighed."""
+    return "first" if rule == "majority" else "verifier"
+
+
+def asks_verifier(rule: str, ties: str | None = None) -> bool:
+    """Return whether a choice depends on scores: a majority does not, unless they decide its ties."""
+    return rule != "majority" or (ties or default_ties(rule)) == "verifier"
 
 
 class Votes:
@@ -58,22 +69,23 @@ class Votes:
         self.questions = _narrow(of_group[self._first_groups], Q * N)
 
     def winners(
-        self, scores: np.ndarray, rule: str = "weighted", ties: str = "score", temperature: float = 1.0
+        self, scores: np.ndarray, rule: str = "weighted", ties: str | None = None, temperature: float = 1.0
     ) -> np.ndarray:
         """Return the group chosen for each of `questions`; `choose` tells the rules.
 
         Args:
             scores: Of the members, in their order.
             rule: One of `RULES`.
-            ties: One of `TIES`.
+            ties: One of `TIES`; that of the rule if not given.
             temperature: Of `softmax`.
 
         Raises:
             UserError: As `choose`.
         """
         _check_name("selection rule", rule, RULES)
+        ties = default_ties(rule) if ties is None else ties
         _check_name("tie rule", ties, TIES)
-        if not np.isfinite(scores).all():
+        if asks_verifier(rule, ties) and not np.isfinite(scores).all():
             raise UserError("a parsable sample has a score that is not finite: check the verifier's checkpoint")
         starts = self.starts
         sizes = np.diff(starts, append=len(scores))
@@ -86,10 +98,27 @@ class Votes:
             first_members = starts[self._first_groups]
             of_question = np.diff(first_members, append=len(scores))
             ranks = [_reduce(np.add, _softmax(scores, temperature, first_members, of_question), starts)]
-        if rule == "weighted" or ties == "score":
+        if rule == "weighted" or ties == "verifier":
             ranks.append(_reduce(np.add, scores, starts))
         first = self.members[starts]
         return _top(self._first_groups, [*ranks, -first])
+
+    def plurality(self, values: np.ndarray) -> np.ndarray:
+        """Return what a majority vote gives on average over all orders of the samples, for each of `questions`.
+
+        Groups of the most samples are equally large, so each is as likely as another to have the earliest sample, and
+        each of its samples to be that one: the mean over all samples of those groups.
+
+        Args:
+            values: Of the members, in their order.
+        """
+        sizes = np.diff(self.starts, append=len(values))
+        groups = np.diff(self._first_groups, append=len(sizes))
+        most = _reduce(np.maximum, sizes, self._first_groups)
+        top = sizes == np.repeat(most, groups)
+        sums = _reduce(np.add, np.asarray(values, np.float64), self.starts)
+        of_top = _reduce(np.add, np.where(top, sums, 0.0), self._first_groups)
+        return of_top / _reduce(np.add, np.where(top, sizes, 0), self._first_groups)
 
     def best_members(self, groups: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Return the highest-scoring member of each of some groups, the first of equals."""
@@ -101,9 +130,9 @@ class Votes:
 
 def choose(
     groups_QN: np.ndarray,
-    scores_QN: np.ndarray,
+    scores_QN: np.ndarray | None,
     rule: str = "weighted",
-    ties: str = "score",
+    ties: str | None = None,
     temperature: float = 1.0,
 ) -> np.ndarray:
     """Choose one answer for each question and return a sample that gives it.
@@ -116,41 +145,49 @@ def choose(
       negative for this rule to make sense; equal positive scores make it `majority`;
     * `softmax`, the highest sum of weights, which are the softmax over the samples of logit(score) / temperature. A
       score p is a chance, and only on the scale of its logit log(p / (1 - p)) does a difference mean the same near 0,
-      1/2 and 1; so at temperature 1 a vote weighs its odds p / (1 - p). High temperatures make it `majority`, infinity
-      exactly; low ones make it `best`.
+      1/2 and 1; so at temperature 1 a vote weighs its odds p / (1 - p). High temperatures make it `majority` with ties
+      by the verifier, infinity exactly; low ones make it `best`.
 
     Args:
         groups_QN: Ids of groups of equal answers, `[Q, N]` integers; -1 is unparsable (or padding). Ids need
             to agree within a question only.
-        scores_QN: Verifier score of each sample, `[Q, N]`; those of unparsable samples are not looked at.
+        scores_QN: Verifier score of each sample, `[Q, N]`; those of unparsable samples are not looked at. A majority
+            looks at none, and there may be none, unless they decide its ties.
         rule: One of `RULES`.
-        ties: One of `TIES`: between groups of equal weight the higher summed score decides, or only which
-            group has the first sample.
+        ties: One of `TIES`: between groups of equal weight the one with the earliest sample wins (`first`), or the
+            one with the higher summed score and only then the earliest (`verifier`). By default `first` under
+            `majority`, and `verifier` under the others.
         temperature: Of `softmax`; positive, may be infinite.
 
     Returns:
-        Sample index, `[Q]` int64: the highest-scoring sample of the chosen group (the first of equals);
-        -1 where no answer is parsable.
+        Sample index, `[Q]` int64: the highest-scoring sample of the chosen group (the first of equals), or where
+        scores are not looked at its first sample; -1 where no answer is parsable.
 
     Raises:
-        UserError: The rule or `ties` is unknown, the shapes differ, or a parsable sample's score is not finite; under
-            `softmax`, a score is not a chance or the temperature is not positive.
+        UserError: The rule or `ties` is unknown, scores are needed and not given, the shapes differ, or a parsable
+            sample's score is not finite; under `softmax`, a score is not a chance or the temperature is not positive.
     """
     groups_QN = np.asarray(groups_QN)
-    scores_QN = np.asarray(scores_QN, np.float64)
+    weighed = asks_verifier(rule, ties)
+    if scores_QN is None and weighed:
+        raise UserError(f"the selection rule {rule!r} with ties by {ties or default_ties(rule)!r} needs scores")
+    scores_QN = np.zeros(groups_QN.shape) if scores_QN is None else np.asarray(scores_QN, np.float64)
     if groups_QN.ndim != 2 or groups_QN.shape != scores_QN.shape:
         raise UserError(
             f"groups and scores must be two arrays [questions, samples], not {groups_QN.shape} and {scores_QN.shape}"
         )
     votes = Votes(groups_QN)
     scores = scores_QN.ravel()[votes.members]
-    won = votes.best_members(votes.winners(scores, rule, ties, temperature), scores)
+    groups = votes.winners(scores, rule, ties, temperature)
+    won = votes.best_members(groups, scores) if weighed else votes.starts[groups]
     chosen_Q = np.full(len(groups_QN), -1, np.int64)
     chosen_Q[votes.questions] = votes.members[won] - votes.questions.astype(np.int64) * groups_QN.shape[1]
     return chosen_Q
 
 
-def choose_in_chains(groups_QPS: np.ndarray, scores_QPS: np.ndarray, rule: str = "hierarchical") -> np.ndarray:
+def choose_in_chains(
+    groups_QPS: np.ndarray, scores_QPS: np.ndarray | None, rule: str = "hierarchical", ties: str = "first"
+) -> np.ndarray:
     """Choose one answer for each question from P chains of S answers, and return where it stands.
 
     Under
@@ -164,17 +201,25 @@ def choose_in_chains(groups_QPS: np.ndarray, scores_QPS: np.ndarray, rule: str =
     Args:
         groups_QPS: Ids of groups of equal answers, `[Q, P, S]` integers; -1 is unparsable. Ids need to agree within a
             question only.
-        scores_QPS: Verifier score of each answer, not negative; `majority` and `last` break ties with them.
+        scores_QPS: Verifier score of each answer, not negative. `majority` and `last` look at none, and there may be
+            none, unless they decide ties.
         rule: One of `CHAIN_RULES`.
+        ties: Of the votes `majority` and `last`, as for `choose`: `first` is the answer that comes first when the
+            chains are read one after the other.
 
     Returns:
         `chain * S + place`, `[Q]` int64; -1 where no answer can be read.
 
     Raises:
-        UserError: The rule is unknown, the shapes differ, or a parsable answer's score is not finite.
+        UserError: The rule or `ties` is unknown, scores are needed and not given, the shapes differ, or a parsable
+            answer's score is not finite.
     """
     _check_name("selection rule", rule, CHAIN_RULES)
-    groups_QPS, scores_QPS = np.asarray(groups_QPS), np.asarray(scores_QPS, np.float64)
+    _check_name("tie rule", ties, TIES)
+    groups_QPS = np.asarray(groups_QPS)
+    if scores_QPS is None and (rule in ("hierarchical", "best") or ties == "verifier"):
+        raise UserError(f"the selection rule {rule!r} with ties by {ties!r} needs scores")
+    scores_QPS = np.zeros(groups_QPS.shape) if scores_QPS is None else np.asarray(scores_QPS, np.float64)
     if groups_QPS.ndim != 3 or groups_QPS.shape != scores_QPS.shape:
         raise UserError(
             f"groups and scores must be two arrays [questions, chains, answers], not {groups_QPS.shape} and "
@@ -182,7 +227,8 @@ def choose_in_chains(groups_QPS: np.ndarray, scores_QPS: np.ndarray, rule: str =
         )
     Q, P, S = groups_QPS.shape
     if rule in ("majority", "best"):
-        return choose(groups_QPS.reshape(Q, P * S), scores_QPS.reshape(Q, P * S), rule)
+        of_vote = ties if rule == "majority" else None
+        return choose(groups_QPS.reshape(Q, P * S), scores_QPS.reshape(Q, P * S), rule, of_vote)
     if rule == "last":
         place_QP = np.full((Q, P), S - 1)
     else:
@@ -190,27 +236,27 @@ def choose_in_chains(groups_QPS: np.ndarray, scores_QPS: np.ndarray, rule: str =
     at = np.maximum(place_QP, 0)[..., None]
     winners_QP = np.where(place_QP < 0, -1, np.take_along_axis(groups_QPS, at, axis=2)[..., 0])
     score_QP = np.take_along_axis(scores_QPS, at, axis=2)[..., 0]
-    chain_Q = choose(winners_QP, score_QP, "majority" if rule == "last" else "weighted")
+    chain_Q = choose(winners_QP, score_QP, *(("majority", ties) if rule == "last" else ("weighted", None)))
     place_Q = np.take_along_axis(place_QP, np.maximum(chain_Q, 0)[:, None], axis=1)[:, 0]
     return np.where(chain_Q < 0, -1, chain_Q * S + place_Q)
 
 
 def choose_one(
     answers: Sequence[str | None],
-    scores: Sequence[float] | np.ndarray,
+    scores: Sequence[float] | np.ndarray | None,
     rule: str = "weighted",
     grade_equal: Callable[[str, str], bool] | None = None,
-    ties: str = "score",
+    ties: str | None = None,
     temperature: float = 1.0,
 ) -> int | None:
     """Choose among the answers to a single question; `choose` tells the rules.
 
     Args:
         answers: `[N]` final answers; `None` is unparsable.
-        scores: `[N]` verifier scores.
+        scores: `[N]` verifier scores; a majority needs none.
         rule: One of `RULES`.
         grade_equal: Passed to `group_answers`.
-        ties: One of `TIES`.
+        ties: One of `TIES`; that of the rule if not given.
         temperature: Of `softmax`.
 
     Returns:
@@ -220,7 +266,8 @@ def choose_one(
         UserError: As `choose`.
     """
     groups = group_answers(answers, grade_equal)
-    index = int(choose(groups[None], np.asarray(scores, np.float64)[None], rule, ties, temperature)[0])
+    weights = None if scores is None else np.asarray(scores, np.float64)[None]
+    index = int(choose(groups[None], weights, rule, ties, temperature)[0])
     return None if index < 0 else index
 
 

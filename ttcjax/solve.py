@@ -26,7 +26,7 @@ from ttcjax.search import registry
 from ttcjax.search.run import search
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
-from ttcjax.verify.aggregate import aggregate
+from ttcjax.verify.aggregate import aggregate, token_likelihood
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Solved:
     answer: str | None
     """`None` where no candidate has an answer that can be read."""
     steps: list[tuple[str, float]]
-    """Steps of the best candidate with the chosen answer, each with the verifier's score."""
+    """Steps of a candidate with the chosen answer, the best one or of a vote the first, with the verifier's scores."""
     votes: list[tuple[str | None, float, int]]
-    """(answer, weight, candidates), the chosen one first, then by weight; the answer `None` gathers what could not
+    """(answer, summed score, candidates), the chosen one first, then by score; the answer `None` gathers what could not
     be read."""
     generations: int
     seconds: float
@@ -148,7 +148,7 @@ def solve_by_revising(
         answers = [reply.answer for chain in replies for reply in chain]
         scores = np.array([[reply.score for reply in chain] for chain in replies])
         groups = select.group_answers(answers).reshape(scores.shape)
-        place = int(select.choose_in_chains(groups[None], scores[None], chosen.select)[0])
+        place = int(select.choose_in_chains(groups[None], scores[None], chosen.select, chosen.ties)[0])
         at = None if place < 0 else divmod(place, chosen.s)
     return Revised(
         question=question,
@@ -275,8 +275,15 @@ def solve(
     seconds = time.perf_counter() - begin
 
     answers = [task.extract(c.text) if c.finished else None for c in candidates]
-    scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
-    best = select.choose_one(answers, scores, rule, temperature=getattr(chosen, "temperature", 1.0))
+    if getattr(chosen, "by", "verifier") == "likelihood":
+        scores = token_likelihood(
+            np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
+        )
+    else:
+        scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
+    best = select.choose_one(
+        answers, scores, rule, ties=getattr(chosen, "ties", None), temperature=getattr(chosen, "temperature", 1.0)
+    )
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))

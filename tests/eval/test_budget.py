@@ -32,7 +32,7 @@ def drawn(chance_Q, samples, rng, scatter=0.1):
     scores = np.clip(chance_Q[:, None, None] + rng.normal(0, scatter, correct.shape), 0.01, 0.99)
     steps = Ragged.from_lengths(scores.ravel(), np.ones(correct.size, np.int64))
     row = np.arange(correct.size).reshape(correct.shape)
-    return Samples(tuple(f"q{i:03d}" for i in range(Q)), (0,), groups, correct, row, steps)
+    return Samples(tuple(f"q{i:03d}" for i in range(Q)), (0,), groups, correct, row, steps, np.ones(correct.size))
 
 
 def summarised(samples, beams=None):

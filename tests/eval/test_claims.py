@@ -227,7 +227,29 @@ def test_what_a_run_does_not_have_is_left_out():
     full["revision"]["right_to_wrong"] = dict.fromkeys(("mean", "low", "high"))
     full["revision"]["late_steps"] = None
     full["over_optimisation"]["growth_beyond"]["beam:width=4"][WEIGHTED]["gap"] = dict.fromkeys(("mean", "low", "high"))
-    assert len(claims.summarise(full)) == len(everything) - 4
+    del full["over_optimisation"]["chosen"]["beam:width=4"]["64"]["repeated_beyond_reference"]
+    assert len(claims.summarise(full)) == len(everything) - 5
+
+
+def test_a_search_exploits_its_verifier_by_what_it_adds_to_best_of_n():
+    """A gap that grows for all of them alike is no sign, nor are steps that references repeat as often."""
+    same = paper()
+    beyond = same["over_optimisation"]["growth_beyond"]["beam:width=4"]
+    beyond[WEIGHTED]["gap"] = {"mean": 0.0, "low": -0.01, "high": 0.01}
+    beyond["majority"]["gap"] = {"mean": -0.1, "low": -0.2, "high": -0.05}
+    same["over_optimisation"]["growth"] = {"beam:width=4": {"gap": cell(0.1), "repeated": cell(0.1)}}
+    same["over_optimisation"]["chosen"]["beam:width=4"]["64"] = {
+        "repeated": cell(0.2),
+        "repeated_beyond_reference": {"mean": 0.0, "low": -0.01, "high": 0.01},
+    }
+    held = {c["claim"]: c["held"] for c in claims.summarise(same) if c["measure"].startswith("over_optimisation")}
+    assert held == {
+        "The score of what beam, width 4 chooses outruns the truth with budget, by more than best-of-N weighted": (
+            "undecided"
+        ),
+        "The score of what beam, width 4 chooses outruns the truth with budget, by more than majority": "no",
+        "What beam, width 4 chooses repeats a step more often than reference solutions do (N = 64)": "undecided",
+    }
 
 
 def test_rest_em_is_judged_where_it_was_trained():

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import itertools
 import math
@@ -39,6 +40,8 @@ def make_row(question, sample, answer, steps, seed=0, truth=None):
         "correct": answer == "1",
         "step_scores": steps,
         "step_truth": truth,
+        "tokens": 4,
+        "logprob": -2.0,
     }
 
 
@@ -53,9 +56,17 @@ banks = st.lists(st.lists(a_sample, min_size=6, max_size=6), min_size=1, max_siz
 
 
 def exact(answers, right, scores, n, rule):
-    """The mean over all sets of n samples of whether the rule chooses a right one."""
+    """The mean over all sets of n samples of whether the rule chooses a right one; a majority's, over their orders too.
+
+    Each of the most frequent answers of a set comes first in as many orders as another.
+    """
     found = []
     for chosen in itertools.combinations(range(len(answers)), n):
+        if rule == "majority":
+            count = collections.Counter(answers[i] for i in chosen if answers[i] is not None)
+            top = [answer for answer, votes in count.items() if votes == max(count.values())]
+            found.append(np.mean([right[answers.index(answer)] for answer in top]) if top else 0.0)
+            continue
         index = choose_one([answers[i] for i in chosen], np.array([scores[i] for i in chosen]), rule)
         found.append(index is not None and right[chosen[index]])
     return np.mean(found)
@@ -71,6 +82,7 @@ def laid_out(answers_QN, correct_QN, scores_QN):
         correct=correct_QN[:, None],
         row=np.arange(Q * N).reshape(Q, 1, N),
         steps=Ragged.from_lengths(scores_QN.ravel(), np.ones(Q * N, np.int64)),
+        likelihoods=1 - scores_QN.ravel() / 2,
     )
 
 
@@ -160,8 +172,42 @@ def test_large_banks_are_permuted_less_and_the_error_is_of_the_mean():
     assert monte_carlo_error(values[:1]) == 0
 
 
+@pytest.mark.parametrize("n", [2, 5])
+def test_a_vote_asks_no_verifier(n):
+    """A vote of two equals one sample: where the two differ, the first one counts."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3, (40, 10))
+    samples = laid_out(ids, ids == 0, rng.random(ids.shape))
+    by_truth = np.where(ids == 0, 1.0, 0.0)[:, None]
+    alone = samples.repeats("majority", samples.scores("last"), n)
+    np.testing.assert_array_equal(samples.repeats("majority", by_truth, n), alone)
+    if n == 2:
+        np.testing.assert_allclose(samples.accuracy("majority", n=2), samples.pass_at_1())
+    assert samples.select("majority", by_truth, n, ties="verifier").mean() > alone.mean() + 0.05
+
+
+@pytest.mark.parametrize("rule", ["weighted", "best"])
+def test_the_policy_selects_by_its_own_likelihood(rule):
+    """Two rows of different length: 2 nats over 4 tokens are likelier a token than 1 over 1; a missing one is 0."""
+    found = [make_row("a", 0, "1", [0.1]), make_row("a", 1, "2", [0.9]) | {"tokens": 1, "logprob": -1.0}]
+    samples = Samples.from_table(table(found), ["a"], samples=3)
+    np.testing.assert_allclose(samples.scores("likelihood"), [[[np.exp(-0.5), np.exp(-1.0), 0.0]]])
+    assert samples.accuracy(rule, "likelihood")[0] == 1.0
+    assert samples.accuracy(rule, "last")[0] == 0.0
+    part = samples.part(1, 3)
+    np.testing.assert_allclose(part.scores("likelihood"), [[[np.exp(-1.0), 0.0]]])
+    # Over all sets, by enumeration.
+    rng = np.random.default_rng(0)
+    ids = rng.integers(-1, 3, (3, 6))
+    drawn = laid_out(ids, ids == 1, rng.random(ids.shape))
+    for q in range(3):
+        answers, likelihoods = [None if i < 0 else str(i) for i in ids[q]], drawn.scores("likelihood")[q, 0]
+        expected = exact(answers, ids[q] == 1, likelihoods, 3, rule)
+        assert drawn.accuracy(rule, "likelihood", 3)[q] == pytest.approx(expected, abs=1e-9 if rule == "best" else 0.1)
+
+
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(RULES))
+@given(st.integers(0, 2**32 - 1), st.sampled_from([rule for rule in RULES if rule != "majority"]))
 def test_equal_answers_that_are_not_all_right_count_by_the_sample_that_is_chosen(seed, rule):
     rng = np.random.default_rng(seed)
     ids, correct, scores = rng.integers(-1, 2, (6, 5)), rng.random((6, 5)) < 0.5, rng.integers(0, 9, (6, 5)) / 8
@@ -262,8 +308,17 @@ def test_strategy_names_are_read():
     assert (name.kind, name.rule, name.aggregation("last"), name.ties) == ("beam", "majority", "min", "first")
     assert (name.from_bank, name.is_best_of_n_at(3), name.is_best_of_n_at(4)) == (False, True, False)
     plain = StrategyName.parse("best_of_n")
-    assert (plain.from_bank, plain.rule, plain.aggregation("mean"), plain.ties) == (True, "weighted", "mean", "score")
-    assert StrategyName.parse("majority").rule == "majority"
+    assert (plain.from_bank, plain.rule, plain.aggregation("mean"), plain.ties) == (
+        True,
+        "weighted",
+        "mean",
+        "verifier",
+    )
+    alone = StrategyName.parse("best_of_n:select=weighted,by=likelihood")
+    assert (alone.aggregation("min"), alone.asks_verifier, plain.asks_verifier) == ("likelihood", False, True)
+    vote, asking = StrategyName.parse("majority"), StrategyName.parse("majority:ties=verifier")
+    assert (vote.rule, vote.ties, asking.rule, asking.ties) == ("majority", "first", "majority", "verifier")
+    assert (vote.asks_verifier, asking.asks_verifier) == (False, True)
     soft = StrategyName.parse("best_of_n:select=softmax,temperature=0.5")
     assert (soft.from_bank, soft.rule, soft.temperature, plain.temperature) == (True, "softmax", 0.5, 1.0)
     assert not StrategyName.parse("beam:width=sqrt").is_best_of_n_at(1)

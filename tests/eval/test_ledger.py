@@ -17,7 +17,8 @@ from ttcjax.eval.rows import SCHEMA
 from ttcjax.runtime import records
 from ttcjax.testing import folders
 
-ALONE = "majority:ties=first"
+ASKING = "majority:ties=verifier"
+LIKELIHOOD = "best_of_n:select=weighted,by=likelihood"
 TRAINED = {"policy": {"params": 1000, "tokens_seen": 7}, "prm": {"params": 3000, "tokens_seen": 5}}
 SHAPE = ModelConfig(vocab_size=50, num_layers=2, d_model=8, num_heads=2, num_kv_heads=1, head_dim=4, d_ff=16)
 SHAPED = {
@@ -44,26 +45,27 @@ def counted(trained=TRAINED, made=None):
     bank, search = made or made_up()
     every = [row for cell in search.values() for row in cell]
     sampled, searched = (pa.Table.from_pylist(rows, schema=SCHEMA) for rows in (bank, every))
-    sweep = dataclasses.replace(CONFIG.sweep, strategies=(ALONE, *STRATEGIES))
+    sweep = dataclasses.replace(CONFIG.sweep, strategies=(ASKING, LIKELIHOOD, *STRATEGIES))
     return ledger.summarise(dataclasses.replace(CONFIG, sweep=sweep), sampled, searched, PROMPTS, trained)
 
 
 def test_costs_are_counted_by_question():
     """Every row has 10 tokens, all of them read by the verifier, those of a search 2 more of rollouts; prompts 4.5."""
     found = counted()["per_question"]
-    assert set(found) == {ALONE, *STRATEGIES}
+    assert set(found) == {ASKING, LIKELIHOOD, *STRATEGIES}
     for n in BUDGETS:
         read = 4.5 + 10 * n
-        alone, majority, weighted, beam = (
-            found[name][str(n)] for name in (ALONE, STRATEGIES[0], STRATEGIES[1], STRATEGIES[3])
+        asking, majority, weighted, beam = (
+            found[name][str(n)] for name in (ASKING, STRATEGIES[0], STRATEGIES[1], STRATEGIES[3])
         )
-        assert alone["flops"] == pytest.approx(2 * 1000 * read)
-        assert alone["verifier_tokens"] == 0
-        assert majority == weighted, "ties go by the verifier's scores"
+        assert majority["flops"] == pytest.approx(2 * 1000 * read)
+        assert majority["verifier_tokens"] == 0
+        assert asking == weighted, "ties go by the verifier's scores"
+        assert found[LIKELIHOOD][str(n)] == majority, "the policy's likelihood is known from sampling"
         assert weighted["flops"] == pytest.approx(2 * 1000 * read + 2 * 3000 * read)
         assert beam["flops"] == pytest.approx(2 * 1000 * (read + 2 * n) + 2 * 3000 * read)
         assert (beam["policy_tokens"], beam["lookahead_tokens"]) == (10 * n, 2 * n)
-        assert {cell["generations"] for cell in (alone, majority, weighted, beam)} == {n}
+        assert {cell["generations"] for cell in (asking, majority, weighted, beam)} == {n}
     # Narrower than its width, a beam search is best-of-N.
     assert found["beam:width=4"]["2"] == found[STRATEGIES[1]]["2"]
 
@@ -100,7 +102,7 @@ def test_executed_flops_are_those_of_every_token():
     prompts = [np.mean([prompt_read(SHAPED[m]["model"], t) for t in PROMPTS.values()]) for m in ("policy", "prm")]
     sampled = np.mean([row_costs(row) for row in bank], axis=0)
     for n in BUDGETS:
-        alone, weighted, beam = (found[name][str(n)] for name in (ALONE, STRATEGIES[1], STRATEGIES[3]))
+        alone, weighted, beam = (found[name][str(n)] for name in (STRATEGIES[0], STRATEGIES[1], STRATEGIES[3]))
         assert alone["executed_flops"] == pytest.approx(prompts[0] + n * sampled[0]), "the verifier is not asked"
         assert weighted["executed_flops"] == pytest.approx(sum(prompts) + n * sum(sampled))
         rows = search[STRATEGIES[3], n]
@@ -113,13 +115,13 @@ def test_no_shape_no_executed_flops():
     """The checkpoints may be gone: what the rows alone tell is still told."""
     part = SHAPED | {"prm": TRAINED["prm"]}
     assert counted(part) == counted()
-    assert "executed_flops" not in counted(part)["per_question"][ALONE]["1"]
+    assert "executed_flops" not in counted(part)["per_question"][STRATEGIES[0]]["1"]
 
 
 def test_a_sweep_without_searches_is_counted_too():
     bank, _ = made_up(true_lengths=True)
     alone = counted(SHAPED, (bank, {}))["per_question"]
-    for name in (ALONE, *STRATEGIES[:2]):
+    for name in (ASKING, *STRATEGIES[:2]):
         assert alone[name] == counted(SHAPED, made_up(true_lengths=True))["per_question"][name]
 
 
@@ -183,7 +185,7 @@ def test_it_is_drawn_and_written():
     summary = {
         "name": "made up",
         "compute": counted(SHAPED),
-        "accuracy": {strategy: {str(n): point for n in BUDGETS} for strategy in (ALONE, *STRATEGIES)},
+        "accuracy": {strategy: {str(n): point for n in BUDGETS} for strategy in (ASKING, *STRATEGIES)},
     }
     ledger.figure(summary).canvas.draw()
     assert len(ledger.csv_rows(summary)) == (1 + len(STRATEGIES)) * len(BUDGETS) * 8

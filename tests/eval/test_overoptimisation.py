@@ -37,6 +37,15 @@ def tables(tmp_path):
     return workdir, bank, search, *read
 
 
+def with_counts(made):
+    """Rows as a table, with what `with_lines` adds."""
+    table = pa.Table.from_pylist(made, schema=rows.SCHEMA)
+    counted = zip(*(over.lines_of(row["text"]) for row in made), strict=True)
+    for name, values in zip(("lines", "repeated"), counted, strict=True):
+        table = table.append_column(name, pa.array(values))
+    return table
+
+
 def test_steps_are_counted_by_hand():
     assert over.lines_of("a\nb\nc") == (3, False)
     assert over.lines_of("a\n\n a \nb\n") == (3, True), "blanks around a step do not make it another, blank lines none"
@@ -103,6 +112,55 @@ def test_measures_agree_with_loops(tables):
             assert growth["low"] <= growth["mean"] <= growth["high"]
 
 
+REFERENCES = {f"test-{q:03d}": TEXTS[1] if q % 4 == 0 else "Answer: 7" if q % 4 == 1 else TEXTS[0] for q in range(20)}
+"""A quarter repeats a step, a quarter is short."""
+
+
+def test_growth_is_beyond_that_of_baselines_and_repeats_beyond_those_of_references(tables):
+    """By the means; and what grows in a baseline just as much is nothing beyond it, with no width at all."""
+    _, bank_rows, _, bank, search = tables
+    found = over.summarise(CONFIG, bank, search, REFERENCES)
+    weighted, majority = over.BASELINES
+    assert {name: set(beyond) for name, beyond in found["growth_beyond"].items()} == {
+        majority: {weighted},
+        weighted: {majority},
+        **{beam: {majority, weighted} for beam in STRATEGIES[2:]},
+    }
+    for strategy, beyond in found["growth_beyond"].items():
+        for baseline, measures in beyond.items():
+            for measure, cell in measures.items():
+                growth = [found["growth"][name][measure]["mean"] for name in (strategy, baseline)]
+                assert cell["mean"] == pytest.approx(growth[0] - growth[1], abs=1e-9)
+                assert cell["low"] <= cell["mean"] <= cell["high"]
+    assert found["references"]["repeated"]["mean"] == found["references"]["short"]["mean"] == 0.25
+    # A policy that writes the references repeats as many steps as they do.
+    chosen = [row | {"text": REFERENCES[row["question"]]} for row in bank_rows]
+    cells = over.summarise(CONFIG, with_counts(chosen), search, REFERENCES)["chosen"][weighted]
+    for cell in cells.values():
+        assert cell["repeated"]["mean"] == pytest.approx(0.25, abs=0.1)
+        for measure in over.BEYOND:
+            assert cell[measure] == {"mean": 0, "low": 0, "high": 0}, "as the references do it is no sign"
+
+
+def test_what_best_of_n_does_too_is_nothing_that_a_search_adds(tables):
+    """A search that finds the bank's own samples: its gap grows, as best-of-N's does in every resample."""
+    _, bank_rows, _, bank, _ = tables
+    largest = max(BUDGETS)
+    alike = [
+        row | {"strategy": beam, "n": largest, "seed": seed}
+        for beam in STRATEGIES[2:]
+        for seed in (2, 3)
+        for row in bank_rows
+    ]
+    found = over.summarise(CONFIG, bank, with_counts(alike))
+    for beam in STRATEGIES[2:]:
+        assert found["growth"][beam]["gap"]["mean"] > 0.01
+        beyond = found["growth_beyond"][beam]["best_of_n:select=weighted"]
+        assert set(beyond) == set(over.MEASURES)
+        for cell in beyond.values():
+            assert list(cell.values()) == pytest.approx([0, 0, 0])
+
+
 def test_an_exploited_verifier_shows(tables):
     """A search whose every candidate repeats itself, scores 1 and is wrong, beside a bank that is what it was."""
     _, _, search_rows, bank, _ = tables
@@ -113,15 +171,13 @@ def test_an_exploited_verifier_shows(tables):
         if n == max(BUDGETS)
     ]
     good = [row for (_, n), found in search_rows.items() for row in found if n < max(BUDGETS)]
-    search = pa.Table.from_pylist(good + bad, schema=rows.SCHEMA)
-    counted = [over.lines_of(row["text"]) for row in good + bad]
-    for name, values in zip(("lines", "repeated"), zip(*counted, strict=True), strict=True):
-        search = search.append_column(name, pa.array(values))
+    search = with_counts(good + bad)
     found = over.summarise(CONFIG, bank, search)
     cell = found["chosen"]["beam:width=4"]["8"]
     assert (cell["repeated"]["mean"], cell["gap"]["mean"], cell["right"]["mean"]) == (1.0, 1.0, 0.0)
     assert found["growth"]["beam:width=4"]["repeated"]["low"] > 0
     assert found["growth"]["beam:width=4"]["gap"]["low"] > 0
+    assert found["growth_beyond"]["beam:width=4"]["majority"]["gap"]["low"] > 0
     assert len(found["exploited"]) == over.EXAMPLES
     for item in found["exploited"]:
         row = search.slice(item["row"], 1).to_pylist()[0]
@@ -185,8 +241,8 @@ def test_nothing_readable_is_no_number(tables):
 
 def test_it_is_printed_drawn_and_written(tables):
     *_, bank, search = tables
-    found = over.summarise(CONFIG, bank, search)
-    assert len(over.csv_rows(found)) == len(STRATEGIES) * len(BUDGETS) * len(over.MEASURES)
+    found = over.summarise(CONFIG, bank, search, REFERENCES)
+    assert len(over.csv_rows(found)) == len(STRATEGIES) * len(BUDGETS) * (len(over.MEASURES) + len(over.BEYOND))
     assert len(over.auroc_rows(found)) == 5
     over.figure(found).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
@@ -194,3 +250,5 @@ def test_it_is_printed_drawn_and_written(tables):
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert "score minus share right" in text
+    assert "growth of that gap, N = 1 to 8 (points)" in text
+    assert "(references: 25.0)" in text

@@ -1,3 +1,4 @@
+import collections
 import csv
 import dataclasses
 import io
@@ -8,13 +9,14 @@ import re
 import xml.etree.ElementTree
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from etils import epath
 from matplotlib.image import imread
 from rich.console import Console
 
 from ttcjax import compute, parquet
-from ttcjax.config import DataConfig, ExperimentConfig, SweepConfig, config_hash
+from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
@@ -53,7 +55,7 @@ def make_row(rng, q, strategy, n, seed, sample):
         "tokens": 10,
         "lookahead_tokens": 0,
         "verifier_tokens": 10,
-        "logprob": -1.0,
+        "logprob": -1.0 - sample % 3,
         "seconds": 0.1,
     }
 
@@ -100,6 +102,13 @@ def without_times(summary):
     return {key: value for key, value in summary.items() if key not in report.TIMING_KEYS}
 
 
+def expected_vote(block):
+    """Share of right answers among the most frequent ones: ties go to the first sample, and any may be it."""
+    right = {row["answer"]: row["correct"] for row in block if row["answer"] is not None}
+    count = collections.Counter(row["answer"] for row in block if row["answer"] is not None)
+    return np.mean([right[answer] for answer in count if count[answer] == max(count.values())] or [0.0])
+
+
 def naive_accuracy(found, n, rule):
     """Mean over questions of the mean over all sets of n samples of a run, by dictionaries and loops."""
     runs = {}
@@ -108,6 +117,9 @@ def naive_accuracy(found, n, rule):
     by_question = {}
     for (question, _), run in runs.items():
         for block in itertools.combinations(run, n):
+            if rule == "majority":
+                by_question.setdefault(question, []).append(expected_vote(block))
+                continue
             index = choose_one(
                 [r["answer"] for r in block], np.array([r["step_scores"][-1] for r in block], np.float32), rule
             )
@@ -137,11 +149,12 @@ def test_the_summary_holds_what_the_rows_say(workdir):
     assert summary["aggregation"]["last"] == summary["accuracy"]["best_of_n:select=weighted"]
     assert set(summary["aggregation"]) == {"last", "min", "product", "mean"}
     for pair in summary["comparisons"]:
-        a, b = (summary["accuracy"][pair[k]][str(pair["n"])]["mean"] for k in "ab")
+        a, b = (figures.with_baselines(summary)[pair[k]][str(pair["n"])]["mean"] for k in "ab")
         assert pair["difference"] == pytest.approx(a - b, abs=2e-6)
         assert pair["low"] <= pair["difference"] <= pair["high"]
     assert {(pair["a"], pair["b"]) for pair in summary["comparisons"]} >= {
         ("best_of_n:select=weighted", "majority"),
+        ("best_of_n:select=weighted", figures.ALONE),
         ("beam:width=4", "best_of_n:select=weighted"),
     }
     assert [level["count"] for level in summary["per_level"].values()] == [4] * 5
@@ -154,6 +167,56 @@ def test_the_summary_holds_what_the_rows_say(workdir):
     assert (prm["first_error_threshold"], prm["first_error_threshold_source"]) == (0.5, "default")
     assert sum(b["count"] for b in prm["reliability"]) == prm["steps"] == 2 * len(bank)
     assert summary["missing"] == 0
+
+
+def calibrated(temperature):
+    """What the report says of a verifier that is right of ends, and of prefixes as if the rest were written greedily.
+
+    Of 40 finished samples 30 are right; prefixes score 1, ends what they are; five more were cut off.
+    """
+    row, found = make_rows()[0][0], []
+    for i in range(45):
+        finished, right = i < 40, i < 30
+        found.append(
+            row
+            | {"sample": i, "answer": ("7" if right else "8") if finished else None, "correct": right}
+            | {"finished": finished, "step_scores": [1.0, float(right) if finished else 1.0], "step_truth": None}
+        )
+    config = dataclasses.replace(CONFIG, labels=LabelConfig(temperature=temperature))
+    bank = pa.Table.from_pylist(found, schema=rows.SCHEMA)
+    return summary_lib.plain(summary_lib._verifier_quality(config, bank, 0.5))
+
+
+def test_calibration_compares_like_with_like():
+    """Labels at another temperature say nothing of how often samples end right from a step before the last."""
+    all_steps = (15 + 5) / 90  # prefixes of samples that are not right, and ends of those cut off
+    for temperature in (None, 1.0):
+        same = calibrated(temperature)
+        assert (same["ece_steps"], same["temperatures"]) == ("all", {"labels": 1.0, "samples": 1.0})
+        assert same["ece"] == same["ece_all_steps"] == pytest.approx(all_steps, abs=1e-6)
+        assert sum(b["count"] for b in same["reliability"]) == 90
+    other = calibrated(0.5)
+    assert (other["ece_steps"], other["temperatures"]) == ("last", {"labels": 0.5, "samples": 1.0})
+    assert (other["ece"], other["brier"]) == (0, 0)
+    assert other["ece_all_steps"] == same["ece"]
+    assert sum(b["count"] for b in other["reliability"]) == 40, "a sample without an answer has no last step"
+
+
+def test_a_sample_that_was_cut_off_is_no_sign_of_an_easy_question():
+    """Its steps so far score 1, and it has no answer that could be right."""
+    bank, search = make_rows()
+    for row in bank:
+        if row["question"] == "test-019":
+            row |= {"answer": None, "correct": False, "finished": False, "step_scores": [1.0], "step_truth": [True]}
+    searched = [row for cell in search.values() for row in cell]
+    tables_ = (pa.Table.from_pylist(found, schema=rows.SCHEMA) for found in (bank, searched))
+    measured = summary_lib.measure(CONFIG, *tables_)
+    predicted = measured.ease("last")["predicted"]
+    assert predicted["test-019"] == 0 == min(predicted.values())
+    others = [row for row in bank if row["question"] == "test-004" and row["answer"] is not None]
+    expected = sum(row["step_scores"][-1] for row in others) / SAMPLES
+    assert predicted["test-004"] == pytest.approx(expected)
+    assert len(others) < SAMPLES, "all samples of that question have an answer: the test shows less"
 
 
 def test_differences_behind_claims_are_those_of_the_means(workdir):
@@ -237,7 +300,8 @@ def test_files_can_be_opened(workdir):
     for name in ("accuracy_vs_budget.svg", "quality.svg"):
         assert xml.etree.ElementTree.fromstring((out / name).read_bytes()).tag.endswith("svg")
     lines = list(csv.DictReader(io.StringIO((out / "accuracy.csv").read_text())))
-    assert len(lines) == len(STRATEGIES) * len(BUDGETS)
+    assert [line["strategy"] for line in lines[:: len(BUDGETS)]] == [*STRATEGIES, figures.ALONE]
+    assert len(lines) == (len(STRATEGIES) + 1) * len(BUDGETS)
     assert float(lines[0]["mean"]) == summary["accuracy"]["majority"]["1"]["mean"]
     levels = list(csv.DictReader(io.StringIO((out / "per_level.csv").read_text())))
     assert len(levels) == 5 * (1 + len(STRATEGIES))
@@ -425,4 +489,5 @@ def test_labels_are_words():
         "beam, width √N",
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
+    assert figures.label(figures.ALONE) == "best-of-N weighted, by likelihood"
     assert figures.label("best_of_n:select=softmax,temperature=0.5") == "best-of-N softmax, temperature 0.5"

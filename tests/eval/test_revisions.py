@@ -108,6 +108,9 @@ def test_selectors_by_hand():
     # Within the chains g (0.9 against 0.8) and b (0.7 against 0.5) win; among the winners g, with 0.9 against 0.6.
     assert found.accuracy(3, 2, "hierarchical", "history") == [1.0]
     assert found.accuracy(3, 2, "majority") == [1.0], "two each: the first of equals, g, wins"
+    worse = by_hand([["g", "a", "a"], ["g", "b", "b"]], [[0.1, 0.4, 0.4], [0.1, 0.6, 0.6]])
+    assert worse.accuracy(3, 2, "majority", "history") == [1.0], "a vote asks no verifier"
+    assert worse.accuracy(3, 2, "last", "history") == [0.0], "a, the first"
     assert found.accuracy(3, 2, "last", "history") == [0.0]
     assert found.accuracy(3, 1, "best", "history") == [0.5], "g in the first chain, b in the second"
     assert found.accuracy(1, 1, "majority") == [1.0]

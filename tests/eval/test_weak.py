@@ -14,7 +14,9 @@ from ttcjax.eval.rows import SCHEMA
 
 
 def samples():
-    bank = pa.Table.from_pylist(make_rows()[0], schema=SCHEMA)
+    rng = np.random.default_rng(3)
+    found = [row | {"logprob": -rng.random() - 20 * (not row["correct"])} for row in make_rows()[0]]
+    bank = pa.Table.from_pylist(found, schema=SCHEMA)
     return Samples.from_table(bank, [f"test-{q:03d}" for q in range(QUESTIONS)], SAMPLES)
 
 
@@ -37,8 +39,12 @@ def test_the_real_ones_are_what_the_report_has_elsewhere():
     for n in BUDGETS:
         values = weak.accuracies(found, "last", n, 0)
         np.testing.assert_array_equal(values["standard"], found.accuracy("weighted", "last", n))
-        np.testing.assert_array_equal(values["none"], found.accuracy("majority", "last", n, "first"))
+        np.testing.assert_array_equal(values["none"], found.accuracy("majority", "last", n))
+        np.testing.assert_array_equal(values["likelihood"], found.accuracy("weighted", "likelihood", n))
+        np.testing.assert_array_equal(values["likelihood_best"], found.accuracy("best", "likelihood", n))
         assert set(values) == set(weak.NAMES)
+        assert values["likelihood"].mean() >= values["none"].mean(), "right solutions are likelier here"
+    assert values["likelihood"].mean() > values["none"].mean() + 0.02
     # Of one sample there is nothing to select.
     single = weak.accuracies(found, "last", 1, 0)
     for values in single.values():
@@ -50,7 +56,13 @@ def test_random_scores_know_nothing():
     groups = np.tile([0, 0, 0, 1, 1], (200, 1))[:, None]
     found = samples()
     found = Samples(
-        tuple(f"q{i}" for i in range(200)), (0,), groups, groups == 0, np.zeros(groups.shape, int), found.steps
+        tuple(f"q{i}" for i in range(200)),
+        (0,),
+        groups,
+        groups == 0,
+        np.zeros(groups.shape, int),
+        found.steps,
+        found.likelihoods,
     )
     values = weak.accuracies(found, "last", 5, 0)
     assert (values["none"] == 1).all()
@@ -59,7 +71,11 @@ def test_random_scores_know_nothing():
 
 def test_it_is_printed_drawn_and_written():
     summary = weak.summarise(CONFIG.sweep, samples(), "last")
-    assert len(weak.csv_rows(summary)) == (4 + 3 + 2) * len(BUDGETS)
+    assert len(weak.csv_rows(summary)) == (6 + 5 + 2 + 3) * len(BUDGETS)
+    for name in weak.ALONE:
+        for n, cell in summary["prm_minus"][name].items():
+            means = (summary["accuracy"][which][n]["mean"] for which in ("standard", name))
+            assert cell["mean"] == pytest.approx(np.subtract(*means))
     for weaker, name in (("random", "flipped"), ("flipped", "standard")):
         for n, cell in summary["minus_weaker"][name].items():
             means = (summary["accuracy"][which][n]["mean"] for which in (name, weaker))
@@ -70,3 +86,4 @@ def test_it_is_printed_drawn_and_written():
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert "random scores" in text
+    assert "policy's own likelihood" in text

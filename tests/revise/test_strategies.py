@@ -2,8 +2,9 @@
 
 import pytest
 
+from ttcjax.config import ConfigError
 from ttcjax.revise.chain import Answer, Reviser
-from ttcjax.revise.strategies import Refine
+from ttcjax.revise.strategies import Refine, Revise, parse
 from ttcjax.sample.engine import Solution
 
 
@@ -40,6 +41,15 @@ def kept(script, readable=lambda answer: True):
     reviser = Script(script)
     chains = Refine(len(script[0]) - 1).run(reviser, 0, readable)
     return [[a.kept for a in chain] for [chain] in chains], reviser.seen
+
+
+def test_a_vote_of_answers_may_ask_the_verifier_for_ties():
+    asking = parse("revise:s=2,p=2,select=last,ties=verifier")
+    assert asking == Revise(2, 2, "last", "verifier")
+    assert parse(asking.name) == asking
+    assert parse(Revise(2, 2, "majority").name) == Revise(2, 2, "majority", "first")
+    with pytest.raises(ConfigError, match="not with select=hierarchical"):
+        parse("revise:s=2,ties=verifier")
 
 
 def test_an_answer_gives_way_only_to_a_higher_score():

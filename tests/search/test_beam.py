@@ -20,6 +20,17 @@ def test_select_parents_keeps_the_best_and_every_place():
     assert [parents[i] for i in (0, 2, 3)] == [3, 3, 2], "three places, width two: the best twice, the next once"
 
 
+def test_ended_rows_that_compete_keep_their_places_among_the_best_alone():
+    score = jnp.array([[0.1, 0.9, 0.5, 0.7], [0.8, 0.9, 0.5, 0.7], [0.8, 0.9, 0.5, 0.7], [0.4, 0.4, 0.4, 0.4]])
+    live = jnp.array([[True, False, True, False], [False, False, True, False], [False] * 4, [False, True, True, False]])
+    found = select_parents(score, live, 2, "compete").tolist()
+    assert found[:4] == [2, 1, 2, 3], "1 and 3 are the best two; the places of 0 and 2 go on from 2"
+    assert found[4:8] == [4, 5, 6, 6], "3 is third: its place goes on from 2, the only live row"
+    assert found[8:12] == [8, 9, 10, 11], "nothing goes on, and nothing is dropped"
+    assert found[12:] == [12, 13, 13, 14], "of equals the lower index stays; the other's place goes on"
+    assert select_parents(score, live, 2)[4:8].tolist() == [4, 5, 6, 7]
+
+
 @pytest.mark.parametrize("n", range(1, 9))
 def test_select_parents_never_loses_a_place(n):
     for bits in itertools.product([False, True], repeat=n):

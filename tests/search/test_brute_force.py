@@ -1,6 +1,7 @@
 """Every search against the paper's text told with lists, on a scripted engine with no network."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ttcjax.testing import ScriptedOps
 from ttcjax.testing.scripted import by_number, mix
 
 EACH = (Beam(8, 4), Lookahead(8, 4, k=2), DVTS(8, 4))
+COMPETING = tuple(dataclasses.replace(strategy, ended="compete") for strategy in EACH)
 
 
 def run(ops, strategy):
@@ -36,7 +38,7 @@ def brute_force(ops, strategy, score):
         rows: list[tuple[int, tuple[float, ...]]] = [(q + ops.first, ()) for _ in range(n)]  # path, scores of its steps
         done = [False] * n
         for search_round in range(strategy.max_rounds):
-            worth = [0.0] * n
+            worth = [score(path, True) for path, _ in rows]
             for i in (i for i in range(n) if not done[i]):
                 path, scores = rows[i]
                 path = mix(path, i % ops.children) if ops.children else mix(path, i, search_round)
@@ -51,10 +53,15 @@ def brute_force(ops, strategy, score):
                 worth[i] = score(path, over)
             for first in range(0, n, tree):
                 live = [i for i in range(first, first + tree) if not done[i]]
-                best = sorted(live, key=lambda i: (-worth[i], i))[: -(-len(live) // width)]
-                children = [rows[i] for i in best for _ in range(width)][: len(live)]
-                for i, child in zip(live, children, strict=True):
-                    rows[i] = child
+                dealt = live
+                if strategy.ended == "compete" and live:
+                    group = sorted(range(first, first + tree), key=lambda i: (-worth[i], i))
+                    dealt = sorted({*live, *group[-(-tree // width) :]})
+                best = sorted(live, key=lambda i: (-worth[i], i))[: -(-len(dealt) // width)]
+                children = [rows[i] for i in best for _ in range(width)]
+                children = (children + [rows[best[-1]]] * len(dealt))[: len(dealt)] if live else []
+                for i, child in zip(dealt, children, strict=True):
+                    rows[i], done[i] = child, False
         finals += rows
     return finals, drawn, ahead
 
@@ -79,6 +86,7 @@ def assert_equals_brute_force(ops, strategy, score):
         *(Lookahead(4, 2), Lookahead(16, 4, k=2), Lookahead(12, "sqrt", k=3), Lookahead(7, 3), Lookahead(8, 8, k=9)),
         *(Lookahead(8, 4, k=0), Lookahead(8, 4, k=3, max_rounds=2)),
         *(DVTS(4, 2), DVTS(8, 2), DVTS(16, 4), DVTS(12, "sqrt"), DVTS(4, 4), DVTS(8, 4, max_rounds=2)),
+        *(*COMPETING, Beam(16, 4, ended="compete"), Beam(7, 3, ended="compete"), Beam(8, 2, 3, "compete")),
     ],
     ids=lambda strategy: f"{strategy.name},max_rounds={strategy.max_rounds}",
 )
@@ -89,7 +97,7 @@ def test_a_search_is_brute_force(strategy):
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 1), (1, 6), (4, 4)])
-@pytest.mark.parametrize("strategy", [*EACH, Lookahead(4, 4, k=3)], ids=lambda strategy: strategy.name)
+@pytest.mark.parametrize("strategy", [*EACH, *COMPETING, Lookahead(4, 4, k=3)], ids=lambda strategy: strategy.name)
 def test_a_search_is_brute_force_on_trees_of_few_children(strategy, least, most):
     """Rows meet on the same paths, so places tie, and the verifier's mind changes when a path ends."""
     ops = ScriptedOps(20, strategy.n, min_steps=least, max_steps=most, children=3, verifier=honest_at_the_end)
@@ -109,7 +117,7 @@ def test_a_question_ends_alike_alone_and_among_others(strategy):
         assert paths(ScriptedOps(questions=1, n=8, first=q)) == [row], "a row continued another question's row"
 
 
-@pytest.mark.parametrize("strategy", [*EACH, Beam(8, 4, 2), Lookahead(8, 4, 3, 2), DVTS(8, 4, 2)])
+@pytest.mark.parametrize("strategy", [*EACH, *COMPETING, Beam(8, 4, 2), Lookahead(8, 4, 3, 2), DVTS(8, 4, 2)])
 def test_no_search_outspends_its_budget(strategy):
     ops = ScriptedOps(questions=20, n=8)
     state, _ = run(ops, strategy)
@@ -118,6 +126,40 @@ def test_no_search_outspends_its_budget(strategy):
     assert int(state.drawn.max()) <= rounds, "sampled after the last round, or after a row had ended"
     spent = (state.drawn + state.ahead).reshape(20, 8).sum(axis=1)
     assert int(spent.max()) <= strategy.cost() * rounds, "a generation has more steps than the longest solution"
+
+
+@pytest.mark.parametrize("strategy", COMPETING[:2], ids=lambda strategy: strategy.name)
+def test_an_ended_row_is_dropped_where_others_are_better(strategy):
+    """A verifier that finds all that has ended worthless: 6 of 8 rows that end early give way while one goes on."""
+
+    def in_favour_of_length(path, done):
+        return jnp.where(done, 0.1 * by_number(path, done), 0.5)
+
+    ops = ScriptedOps(questions=20, n=8, min_steps=1, max_steps=5, verifier=in_favour_of_length)
+    stay, compete = (
+        jnp.sort(run(ops, dataclasses.replace(strategy, ended=ended))[0].steps.reshape(20, 8), axis=1)
+        for ended in ("stay", "compete")
+    )
+    assert compete[:, 2:].mean().item() > stay[:, 2:].mean().item() + 0.5
+
+
+def test_the_best_ended_rows_stay_and_one_place_each():
+    """A verifier that finds whatever has ended better than the rest: no ended row is lost but to two better ones."""
+
+    def in_favour_of_ends(path, done):
+        return jnp.where(done, 0.5 + 0.5 * by_number(path, done), 0.4 * by_number(path, done))
+
+    ops = ScriptedOps(questions=20, n=8, min_steps=1, max_steps=5, verifier=in_favour_of_ends)
+    seen = [run(ops, Beam(8, 4, rounds, "compete"))[0] for rounds in range(1, 6)]
+    for before, after in itertools.pairwise(seen):
+        for q in range(20):
+            one, two = (
+                [int(p) for p, done in zip(s.path.reshape(20, 8)[q], s.done.reshape(20, 8)[q], strict=True) if done]
+                for s in (before, after)
+            )
+            for path in set(one):
+                better = sum(ops.score(other) > ops.score(path) for other in two)
+                assert two.count(path) == one.count(path) or better >= 2, "one of the best two was dropped or copied"
 
 
 @pytest.mark.parametrize("strategy", EACH, ids=lambda strategy: strategy.name)

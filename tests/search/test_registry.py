@@ -14,7 +14,9 @@ from ttcjax.search.lookahead import Lookahead
     "strategy",
     [
         *(BestOfN(4), BestOfN(2, select="majority"), BestOfN(2, "softmax", 0.25), Beam(16, 4), Beam(8, "sqrt")),
+        *(BestOfN(2, "majority", ties="verifier"), BestOfN(2, by="likelihood"), BestOfN(2, "best", by="likelihood")),
         *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
+        *(Beam(16, 4, ended="compete"), Lookahead(16, 4, 3, ended="compete"), DVTS(16, 4, ended="compete")),
     ],
 )
 def test_names_round_trip(strategy):
@@ -22,7 +24,8 @@ def test_names_round_trip(strategy):
 
 
 def test_names_take_defaults():
-    assert registry.parse("majority", n=8) == BestOfN(8, "majority")
+    assert registry.parse("majority", n=8) == BestOfN(8, "majority", ties="first")
+    assert registry.parse("majority:ties=verifier", n=8) == BestOfN(8, "majority", ties="verifier")
     assert registry.parse("beam:width=sqrt", n=8, max_rounds=7) == Beam(8, "sqrt", 7)
     assert registry.parse("lookahead:width=sqrt,k=3", n=8, max_rounds=7) == Lookahead(8, "sqrt", 3, 7)
     assert registry.parse("dvts:width=4", n=8, max_rounds=7) == DVTS(8, 4, 7)
@@ -60,6 +63,8 @@ def test_small_budgets_fall_back_to_best_of_n(kind, n, width):
 def test_special_cases_are_what_they_come_to():
     assert Lookahead(16, "sqrt", k=0, max_rounds=7).resolved() == Beam(16, 4, 7)
     assert DVTS(4, 4, max_rounds=7).resolved() == Beam(4, 4, 7)
+    assert Lookahead(16, 4, k=0, ended="compete").resolved() == Beam(16, 4, ended="compete")
+    assert DVTS(4, 4, ended="compete").resolved() == Beam(4, 4, ended="compete")
     assert Lookahead(16, "sqrt", 2).resolved() == Lookahead(16, 4, 2).resolved() == Lookahead(16, 4, 2)
     assert DVTS(16, "sqrt").resolved() == DVTS(16, 4).resolved() == DVTS(16, 4)
 
@@ -77,10 +82,14 @@ def test_special_cases_are_what_they_come_to():
         ("lookahead:n=4,k=sqrt", "whole number from 0"),
         ("lookahead:n=0,k=0", "n in strategy"),
         ("beam:n=4,width=cube", "'sqrt'"),
+        ("beam:n=4,ended=drop", "must be 'stay' or 'compete', not 'drop'"),
         ("best_of_n:n=4,select=worst", "'weighted'"),
         ("best_of_n:n=4,select=softmax,temperature=0", "temperature in strategy .* must be a number above 0"),
         ("best_of_n:n=4,select=softmax,temperature=nan", "a number above 0"),
         ("best_of_n:n=4,temperature=2", "with select=softmax only, not with select=weighted"),
+        ("best_of_n:n=4,ties=verifier", "with select=majority only, not with select=weighted"),
+        ("majority:n=4,by=likelihood", "select=weighted or select=best only, not with select=majority"),
+        ("majority:n=4,ties=score", "must be 'first' or 'verifier', not 'score'"),
         ("beam", "needs n"),
         ("beam:n=\u00b2", "whole number"),
         ("beam:n=99999999999999999999", "up to 65536"),
@@ -108,7 +117,9 @@ def test_a_rollout_cannot_go_back():
 )
 def test_a_sweep_refuses_what_it_could_not_run(name, hint):
     registry.check_for_sweep(["majority", "best_of_n:select=weighted", "beam:width=4", "lookahead:width=sqrt,k=1"])
-    registry.check_for_sweep(["best_of_n:select=softmax,temperature=0.5"])
+    registry.check_for_sweep(["best_of_n:select=softmax,temperature=0.5", "majority", "majority:ties=verifier"])
+    with pytest.raises(ConfigError, match="same strategy"):
+        registry.check_for_sweep(["majority", "majority:ties=first"])
     with pytest.raises(ConfigError, match=hint):
         registry.check_for_sweep(["majority", name])
 

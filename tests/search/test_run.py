@@ -88,6 +88,17 @@ def test_incremental_scores_equal_those_of_whole_solutions(tiny, engine, prompts
         assert s.step_scores == pytest.approx(whole.step_scores, rel=0, abs=tiny.errors.score)
 
 
+def test_places_of_ended_rows_go_on_with_others(tiny, engine, prompts, found, strategy):
+    """What is read in a place that had ended is what whole solutions score; and some do end and give way."""
+    if not isinstance(strategy, Beam):
+        return
+    competing = search(engine, dataclasses.replace(strategy, ended="compete"), prompts, SEED)
+    for s, whole in zip(flat(competing), flat(engine.score(prompts, competing)), strict=True):
+        assert s.step_scores == pytest.approx(whole.step_scores, rel=0, abs=tiny.errors.score)
+        assert s.tokens_verified == s.tokens_sampled + 1
+    assert [s.tokens for s in flat(competing)] != [s.tokens for s in flat(found)], "no ended row gave way"
+
+
 def test_a_verifier_without_likelihoods_scores_alike(tiny, prompts):
     engine = tiny.engine(verifier=tiny.plain_verifier)
     found = search(engine, BEAM, prompts, SEED)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcjax.errors import UserError
-from ttcjax.verify.aggregate import AGGREGATIONS, Ragged, aggregate
+from ttcjax.verify.aggregate import AGGREGATIONS, Ragged, aggregate, token_likelihood
 
 REFERENCE = {
     "last": lambda row: row[-1],
@@ -29,6 +29,13 @@ def test_ragged_keeps_rows_whole(steps, data):
     kept = Ragged.from_lists(steps).keep(mask)
     cut = [list(kept.values[a:b]) for a, b in zip(kept.offsets, kept.offsets[1:], strict=False)]
     assert cut == [row for row, keep in zip(steps, mask, strict=True) if keep]
+
+
+def test_a_likelihood_is_the_geometric_mean_of_the_tokens_whatever_their_number():
+    chances = np.array([0.5, 0.25, 0.125])
+    logprob = np.array([np.log(chances).sum(), 2 * np.log(chances).sum(), 0.0], np.float32)
+    found = token_likelihood(logprob, np.array([3, 6, 1]))
+    np.testing.assert_allclose(found, [np.prod(chances) ** (1 / 3)] * 2 + [1.0], rtol=1e-6)
 
 
 def test_unknown_name_lists_the_known_ones():

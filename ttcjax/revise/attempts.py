@@ -1,7 +1,9 @@
 """The attempts stage: chains of the revision model on training questions, graded; what its verifier learns from.
 
 A verifier must see what it will judge: answers of the revision model, with the answers before them (Snell et al.
-2024, App. J). The questions come after those that it was trained on, so that the model has not seen their answers.
+2024, App. J). The questions come after those of its trajectories, so that it was not fine-tuned to answer them; but the
+policy that it was made of was trained on the reference solutions of all training questions, these among them, so its
+attempts on them may be better than on questions of the test.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Literal
 
 from ttcjax.revise.chain import Answer, Chains, Reviser
 from ttcjax.search import registry
+from ttcjax.tables import require
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,19 @@ class Revise:
     p: int = 1
     select: Literal["hierarchical", "majority", "last", "best"] = "hierarchical"
     """How one answer is chosen; see `ttcjax.select.choose_in_chains`."""
+    ties: Literal["first", "verifier"] = "first"
+    """Of the votes `majority` and `last`: the first answer decides, or the verifier."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.ties == "first" or self.select in ("majority", "last"),
+            f"revise takes ties with select=majority or select=last only, not with select={self.select}: leave it out",
+        )
 
     @property
     def name(self) -> str:
-        return f"revise:s={self.s},p={self.p},select={self.select}"
+        ties = "" if self.ties == "first" else f",ties={self.ties}"
+        return f"revise:s={self.s},p={self.p},select={self.select}{ties}"
 
     def cost(self) -> int:
         """Generations a question: s * p."""

@@ -44,7 +44,7 @@ class SearchOps(Protocol):
     def score_step(self, state: Any) -> tuple[Any, jax.Array]:
         """Let the verifier read each row's new tokens; return its score `[B]` of each row's latest step.
 
-        The score of a row with nothing new means nothing.
+        A row with nothing new keeps the score that it had.
         """
         ...
 

@@ -20,8 +20,21 @@ class BestOfN:
     """How the answer is chosen among the N, see `ttcjax.select.choose`."""
     temperature: float = 1.0
     """Of `softmax`: high ones make it `majority`, low ones `best`."""
+    ties: Literal["first", "verifier"] = "first"
+    """Of `majority`: the earliest sample decides, or the verifier."""
+    by: Literal["verifier", "likelihood"] = "verifier"
+    """Whose scores select, `weighted` or `best`: the verifier's, or the policy's own, see
+    `ttcjax.verify.aggregate.token_likelihood`."""
 
     def __post_init__(self) -> None:
+        require(
+            self.by == "verifier" or self.select in ("weighted", "best"),
+            f"best_of_n takes by with select=weighted or select=best only, not with select={self.select}: leave it out",
+        )
+        require(
+            self.ties == "first" or self.select == "majority",
+            f"best_of_n takes ties with select=majority only, not with select={self.select}: leave it out",
+        )
         require(
             self.temperature == 1.0 or self.select == "softmax",
             f"best_of_n takes a temperature with select=softmax only, not with select={self.select}: leave it out",
@@ -30,7 +43,9 @@ class BestOfN:
     @property
     def name(self) -> str:
         warmth = "" if self.temperature == 1.0 else f",temperature={self.temperature!r}"
-        return f"best_of_n:n={self.n},select={self.select}{warmth}"
+        ties = "" if self.ties == "first" else f",ties={self.ties}"
+        by = "" if self.by == "verifier" else f",by={self.by}"
+        return f"best_of_n:n={self.n},select={self.select}{warmth}{ties}{by}"
 
     def cost(self) -> int:
         return self.n

@@ -9,7 +9,7 @@ import jax
 
 from ttcjax.config import ConfigError
 from ttcjax.search.base import SearchOps
-from ttcjax.search.beam import Beam, keep_best, sqrt_width, take_step
+from ttcjax.search.beam import Beam, Ended, ended_in_name, keep_best, sqrt_width, take_step
 from ttcjax.search.best_of_n import BestOfN
 
 
@@ -29,6 +29,8 @@ class DVTS:
     """M: rows of a subtree; `sqrt` is `sqrt_width(n)`."""
     max_rounds: int = 40
     """As in `Beam`."""
+    ended: Ended = "stay"
+    """As in `Beam`; rows compete within their subtree, of which one, the best, is kept."""
 
     def __post_init__(self) -> None:
         width = self._width
@@ -44,18 +46,18 @@ class DVTS:
 
     @property
     def name(self) -> str:
-        return f"dvts:n={self.n},width={self.width}"
+        return f"dvts:n={self.n},width={self.width}{ended_in_name(self.ended)}"
 
     def cost(self) -> int:
         return self.n
 
     def resolved(self) -> DVTS | Beam | BestOfN:
         if self.n <= self._width or self._width == 1:
-            return Beam(self.n, self._width, self.max_rounds).resolved()
-        return DVTS(self.n, self._width, self.max_rounds)
+            return Beam(self.n, self._width, self.max_rounds, self.ended).resolved()
+        return DVTS(self.n, self._width, self.max_rounds, self.ended)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""
         assert isinstance(self.width, int)
         state, step_scores, score = take_step(ops, state, step_scores, round_Q)
-        return keep_best(ops, state, step_scores, score, self.width, self.width)
+        return keep_best(ops, state, step_scores, score, self.width, self.width, self.ended)

@@ -9,7 +9,7 @@ import jax
 
 from ttcjax.config import ConfigError
 from ttcjax.search.base import SearchOps
-from ttcjax.search.beam import Beam, keep_best, take_step
+from ttcjax.search.beam import Beam, Ended, ended_in_name, keep_best, take_step
 from ttcjax.search.best_of_n import BestOfN
 
 
@@ -32,6 +32,8 @@ class Lookahead:
     """Steps of a rollout; 0 is `Beam`. The paper runs 1 and 3."""
     max_rounds: int = 40
     """As in `Beam`."""
+    ended: Ended = "stay"
+    """As in `Beam`; they compete with what rollouts of the others score."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -39,7 +41,7 @@ class Lookahead:
 
     @property
     def name(self) -> str:
-        return f"lookahead:n={self.n},width={self.width},k={self.k}"
+        return f"lookahead:n={self.n},width={self.width},k={self.k}{ended_in_name(self.ended)}"
 
     def cost(self) -> int:
         """Return n (k + 1), or n where it comes to best-of-N, which rolls nothing out."""
@@ -47,14 +49,14 @@ class Lookahead:
 
     def resolved(self) -> Lookahead | Beam | BestOfN:
         """Return the search with its width as a number; the beam search for k = 0, and best-of-N where that is."""
-        beam = Beam(self.n, self.width, self.max_rounds).resolved()
+        beam = Beam(self.n, self.width, self.max_rounds, self.ended).resolved()
         if isinstance(beam, BestOfN) or self.k == 0:
             return beam
-        return Lookahead(self.n, beam.width, self.k, self.max_rounds)
+        return Lookahead(self.n, beam.width, self.k, self.max_rounds, self.ended)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""
         assert isinstance(self.width, int)
         state, step_scores, _ = take_step(ops, state, step_scores, round_Q)
         state, score = ops.lookahead(state, self.k)
-        return keep_best(ops, state, step_scores, score, self.width, self.n)
+        return keep_best(ops, state, step_scores, score, self.width, self.n, self.ended)

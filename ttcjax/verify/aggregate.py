@@ -1,4 +1,4 @@
-"""From the scores of a solution's steps to one score for the solution."""
+"""From the scores of a solution's steps, or from its likelihood, to one score for the solution."""
 
 from __future__ import annotations
 
@@ -54,6 +54,18 @@ class Ragged:
     def keep(self, mask: np.ndarray) -> Ragged:
         """Return the rows where `mask` (`[rows]`, bool) is true."""
         return Ragged.from_lengths(self.values[np.repeat(mask, self.lengths)], self.lengths[mask])
+
+
+def token_likelihood(logprob: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the geometric mean of the tokens' probabilities, exp(logprob / tokens): the policy's score of a solution.
+
+    A mean, as a plain product would favour short solutions; at most 1, so that it can weigh votes.
+
+    Args:
+        logprob: Of whole solutions under the policy at temperature 1, in nats, `[rows]`.
+        tokens: Their tokens, the end mark included, `[rows]`.
+    """
+    return np.exp(np.asarray(logprob, np.float64) / np.maximum(tokens, 1))
 
 
 def aggregate(step_scores: Ragged | Iterable[Sequence[float]], how: str = "last") -> np.ndarray:
