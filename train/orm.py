@@ -19,8 +19,8 @@ from ttcjax.sample.engine import Model
 from ttcjax.sample.loading import load_model
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts
-from ttcjax.train.loop import fit
-from ttcjax.train.prm import held_out, initial_params, make_loss
+from ttcjax.train.loop import fit, in_training
+from ttcjax.train.prm import CHOOSE_BY, held_out, initial_params, make_loss
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
@@ -98,13 +98,14 @@ def train_verifier(
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
     result = fit(
         train,
-        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout), settings.imitation),
+        make_loss(in_training(model, train), settings.imitation),
         initial_params(judged.params, model, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
         out,
         name=name,
         metadata={"kind": kind, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+        choose_by=CHOOSE_BY,
     )
     return {
         **result.summary(),

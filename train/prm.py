@@ -26,7 +26,7 @@ from ttcjax.text.steps import split_steps
 from ttcjax.train import losses
 from ttcjax.train.batches import JudgedAnswer, prm_examples, train_batches, valid_batches
 from ttcjax.train.label import SCHEMA as LABEL_SCHEMA
-from ttcjax.train.loop import LossFn, LossSums, fit
+from ttcjax.train.loop import LossFn, LossSums, fit, in_training
 from ttcjax.verify import prm as verifier
 from ttcjax.verify.metrics import VALIDATION_SCHEMA
 
@@ -35,12 +35,15 @@ logger = logging.getLogger(__name__)
 VALIDATION_FILE = "validation_scores.parquet"
 """Scores and truths of the held-out solutions' steps, beside the model."""
 
+CHOOSE_BY = "step_loss"
+"""The metric of a verifier's loss that picks its checkpoint: how well it judges, whatever imitation adds to the loss."""
+
 LabelRow = tuple[str, str, str, list[float]]
 """(question id, prompt, solution, one value a step)."""
 
 
 def make_loss(config: ModelConfig, imitation: float = 0.0) -> LossFn:
-    """Return the step loss of a verifier; its metric is the accuracy of step classification.
+    """Return the loss of a verifier; `step_loss` is the cross-entropy of steps alone, `accuracy` that of their classes.
 
     Args:
         config: Shape of the verifier.
@@ -150,13 +153,14 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     )
     result = fit(
         train,
-        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout), config.prm.imitation),
+        make_loss(in_training(model, train), config.prm.imitation),
         initial_params(policy, model, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
         out,
         name="PRM",
         metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+        choose_by=CHOOSE_BY,
     )
     scored = _score_held_out(
         config,

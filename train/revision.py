@@ -22,7 +22,7 @@ from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches, warn_of_cuts
-from ttcjax.train.loop import fit
+from ttcjax.train.loop import fit, in_training
 from ttcjax.train.policy import make_loss
 from ttcjax.train.prm import held_out
 
@@ -95,7 +95,7 @@ def _fine_tune(
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
     result = fit(
         train,
-        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout)),
+        make_loss(in_training(model, train)),
         policy,
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),

@@ -83,6 +83,7 @@ STAGES = (
         ("data", "policy", "labels"),
         ("prm.train", "prm.valid_fraction", "prm.likelihood", "prm.imitation"),
         ("best",),
+        version=2,
     ),
     Stage(
         "trajectories",
@@ -143,6 +144,7 @@ STAGES = (
             "orm.train",
         ),
         switch="revision.enabled",
+        version=2,
     ),
     Stage(
         "base_orm",
@@ -152,6 +154,7 @@ STAGES = (
         ("orm.every_step", "orm.likelihood", "orm.imitation", "orm.valid_fraction", "orm.train"),
         ("best",),
         switch="orm.base",
+        version=2,
     ),
     Stage(
         "larger",

@@ -56,17 +56,18 @@ CONFIG = ExperimentConfig(
 )
 
 
-def _write_labels(config, workdir, questions=10):
-    """Give every step of a few reference solutions a label that is known from its line."""
+def _write_labels(config, workdir, questions=10, rng=None):
+    """Give every step of a few reference solutions a label that is known from its line, or else drawn."""
     task, splits = loader.load(config.data, workdir / "data")
     examples = [splits.train[i] for i in range(questions)]
+    label = (lambda i: 1 / (1 + i)) if rng is None else lambda i: float(rng.integers(0, 2))
     columns = {
         "question": [e.id for e in examples for _ in range(2)],
         "sample": pa.array([i for _ in examples for i in range(2)], pa.int32()),
         "prompt": [task.prompt(e.question) for e in examples for _ in range(2)],
         "solution": [e.solution for e in examples for _ in range(2)],
         "step_values": pa.array(
-            [[1 / (1 + i)] * len(e.solution.split("\n")) for e in examples for i in range(2)], pa.list_(pa.float32())
+            [[label(i)] * len(e.solution.split("\n")) for e in examples for i in range(2)], pa.list_(pa.float32())
         ),
         "correct": [True] * (2 * questions),
     }
@@ -187,6 +188,15 @@ def test_greedy_answers_are_the_likeliest_token_each_time(trained, with_larger):
     }
 
 
+def test_dropout_of_0_turns_the_models_own_off(trained, config, tmp_path):
+    workdir, result, _ = trained
+    own = dataclasses.replace(config.model, dropout=0.4)
+    for given, same in ((0.0, True), (None, False)):
+        other = dataclasses.replace(config, model=own, policy=dataclasses.replace(TRAIN, dropout=given))
+        found = policy.run(other, workdir, epath.Path(tmp_path / str(given)))
+        assert (found["train_loss"] == result["train_loss"]) is same
+
+
 def test_the_policy_is_readable_with_its_config(trained):
     workdir, result, _ = trained
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
@@ -208,6 +218,32 @@ def test_the_prm_is_readable_and_has_a_value_head(trained):
     assert result["train_questions"] + result["valid_questions"] == 10
     assert (result["valid_questions"], result["valid_solutions"]) == (2, 4)
     assert result["valid_loss"] < np.log(2), "soft labels of mean 0.75 are learnt below the loss of guessing"
+
+
+@pytest.fixture(scope="module")
+def guessed(tmp_path_factory, trained, config):
+    """A PRM of labels that nothing explains: it soon learns them by heart, and goes on to learn the solutions."""
+    workdir, _, _ = trained
+    other = epath.Path(tmp_path_factory.mktemp("guessed"))
+    for stage in ("data", "policy"):
+        shutil.copytree(workdir / stage, other / stage)
+    _write_labels(config, other, 40, np.random.default_rng(0))
+    train = dataclasses.replace(
+        TRAIN, steps=40, validate_every=4, optimizer=OptimizerConfig(learning_rate=2e-2, warmup_steps=2)
+    )
+    config = dataclasses.replace(config, prm=PRMConfig(train=train, imitation=1.0, valid_fraction=0.3))
+    return other, prm.run(config, other, other / "prm")
+
+
+def test_the_prms_checkpoint_is_the_best_at_judging_not_at_imitating(guessed):
+    workdir, result = guessed
+    events = [json.loads(line) for line in (workdir / "prm" / "metrics.jsonl").read_text().splitlines()]
+    valid = [event for event in events if event["kind"] == "valid"]
+    joint, own = (min(valid, key=lambda event: event[name]) for name in ("loss", "step_loss"))
+    assert joint["step"] != own["step"], "the test could not see which of the two chooses"
+    assert (result["chosen_by"], result["best_step"]) == ("step_loss", own["step"])
+    assert result["valid_metrics"]["step_loss"] == own["step_loss"]
+    assert load_params(workdir / "prm" / "best")[1]["step"] == own["step"]
 
 
 def test_the_prm_starts_from_the_policys_trunk(trained):
