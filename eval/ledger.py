@@ -19,6 +19,7 @@ from ttcjax.data import loader
 from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
+from ttcjax.revise import verifiers
 from ttcjax.runtime import records
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
@@ -204,7 +205,11 @@ def summarise(
 
 
 def revisions(
-    config: ExperimentConfig, table: pa.Table, prompts: Mapping[str, int], trained: Mapping[str, Trained]
+    config: ExperimentConfig,
+    table: pa.Table,
+    prompts: Mapping[str, int],
+    trained: Mapping[str, Trained],
+    verifier: str,
 ) -> dict[str, dict[str, float]]:
     """Count what a question costs on average under every split of every budget.
 
@@ -217,12 +222,12 @@ def revisions(
         table: Rows of the chains stage.
         prompts: Tokens of each question's prompt.
         trained: What `models` returns.
+        verifier: Whose scores select, see `ttcjax.revise.verifiers.chosen`.
 
     Returns:
         By split `generations`, `prompt_tokens`, `policy_tokens` and `flops` as in `summarise`, `context_tokens`: those
         in view that the revision model reads, and `verifier_tokens`, those in view among them where it reads them.
     """
-    verifier = f"orm/{config.orm.variants[0]}"
     table = table.filter(pc.field("strategy") == "revise").sort_by([(k, "ascending") for k in ("question", "chain")])
     lengths = np.asarray(config.chains.lengths)
     shape = (-1, len(lengths), int(max(lengths)))
@@ -241,9 +246,9 @@ def revisions(
     prompt_Q = np.array([prompts[name] for name in names])
     if config.revision.restate:
         context_QCS = context_QCS + np.where(shown_QCS > 0, prompt_Q[:, None, None] - 1, 0)
-    seen_QCS = context_QCS if config.orm.variants[0] == "history" else np.zeros_like(context_QCS)
+    seen_QCS = context_QCS if verifier == "history" else np.zeros_like(context_QCS)
     prompt = float(prompt_Q.mean())
-    parameters = trained["revision"]["params"], trained[verifier]["params"]
+    parameters = trained["revision"]["params"], trained[verifiers.stage_of(verifier)]["params"]
 
     def of_one_chain(values_QCS: np.ndarray, s: int) -> float:
         return float(values_QCS[:, lengths >= s, :s].sum(axis=2).mean())

@@ -10,7 +10,7 @@ from etils import epath
 
 from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, STRATEGIES, make_rows
 from tests.eval.test_revisions import markov_chains
-from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, ORMConfig, RevisionConfig, to_dict
+from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, RevisionConfig, to_dict
 from ttcjax.errors import DamagedError
 from ttcjax.eval import chains, ledger
 from ttcjax.eval.rows import SCHEMA
@@ -189,12 +189,13 @@ def test_it_is_drawn_and_written():
     assert len(ledger.csv_rows(summary)) == (1 + len(STRATEGIES)) * len(BUDGETS) * 8
 
 
-@pytest.mark.parametrize(("variant", "restate"), [("history", False), ("history", True), ("no_history", True)])
+@pytest.mark.parametrize(
+    ("variant", "restate"), [("history", False), ("history", True), ("no_history", True), ("prm", True)]
+)
 def test_revisions_pay_for_what_is_in_view(variant, restate):
     """By loops over the answers of every chain: three of four answers are in view at most, read anew each time."""
     config = ExperimentConfig(
         revision=RevisionConfig(enabled=True, restate=restate),
-        orm=ORMConfig(variants=(variant,)),
         chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
     )
     rng = np.random.default_rng(0)
@@ -205,9 +206,9 @@ def test_revisions_pay_for_what_is_in_view(variant, restate):
     prompts = {f"q{q:03d}": 5 + q for q in range(4)}
     trained: dict[str, ledger.Trained] = {
         "revision": {"params": 100, "tokens_seen": 1},
-        f"orm/{variant}": {"params": 7, "tokens_seen": 1},
+        variant if variant == "prm" else f"orm/{variant}": {"params": 7, "tokens_seen": 1},
     }
-    found = ledger.revisions(config, pa.Table.from_pylist(rows, schema=chains.SCHEMA), prompts, trained)
+    found = ledger.revisions(config, pa.Table.from_pylist(rows, schema=chains.SCHEMA), prompts, trained, variant)
     at = {(row["question"], row["chain"], row["place"]): row for row in rows}
     lengths = config.chains.lengths
     for s, p in ((1, 1), (2, 1), (1, 8), (2, 4), (8, 1)):

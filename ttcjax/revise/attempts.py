@@ -1,7 +1,8 @@
 """The attempts stage: chains of the revision model on training questions, graded; what its verifier learns from.
 
 A verifier must see what it will judge: answers of the revision model, with the answers before them (Snell et al.
-2024, App. J). The questions come after those that it was trained on, so that the model has not seen their answers.
+2024, App. J). The questions come after those that it was trained on, so that the model has not seen their answers, and
+after those of the step labels, so that the PRM has not either and the two can be compared.
 """
 
 from __future__ import annotations
@@ -48,12 +49,15 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     task, splits = loader.askable(config, workdir)
     settings = config.orm
     rest_em = config.revision.rest_em
-    first = max(config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0)
+    first = max(
+        config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0, config.labels.questions
+    )
     examples: Examples = splits.train[first : first + settings.questions]
     if not len(examples):
         raise UserError(
-            f"the revision model is trained on all {len(splits.train)} training questions, and its verifier needs "
-            "others: lower --revision.trajectories.questions (and --revision.rest_em.questions)"
+            f"the revision model or the PRM is trained on all {len(splits.train)} training questions, and the verifier "
+            "of revisions needs others: lower --revision.trajectories.questions (and --revision.rest_em.questions, "
+            "--labels.questions)"
         )
     engine = load_engine(workdir, config.sampler, policy="revision", verifier=None)
     rows = sample(
