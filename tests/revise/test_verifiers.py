@@ -12,18 +12,30 @@ from hypothesis import strategies as st
 
 from tests.eval.test_revisions import row as chain_row
 from ttcjax import solve
-from ttcjax.config import ChainsConfig, ConfigError, ExperimentConfig, ORMConfig, PRMConfig, RevisionConfig, to_dict
+from ttcjax.config import (
+    ChainsConfig,
+    ConfigError,
+    DataConfig,
+    ExperimentConfig,
+    ORMConfig,
+    PRMConfig,
+    RevisionConfig,
+    to_dict,
+)
+from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import chains as chains_stage
 from ttcjax.eval.revisions import AnswerChains
 from ttcjax.revise import verifiers
 from ttcjax.revise.chain import Answer
-from ttcjax.sample.engine import Prompt, Solution
+from ttcjax.sample.engine import Engine, Prompt, Solution
 from ttcjax.testing import folders
 from ttcjax.train import choice
 from ttcjax.verify.aggregate import aggregate
 
 CONFIG = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(variants=("history", "no_history")))
+
+TASK = loader.task(DataConfig(name="gsm8k", dir="unset"))
 
 
 @settings(deadline=None, max_examples=40)
@@ -54,7 +66,7 @@ def test_of_equal_verifiers_the_first_is_best():
     assert verifiers.best({"history": 0.5, "no_history": 0.75, "prm": 0.75}) == "no_history"
 
 
-class Reader:
+class Reader(Engine):
     """An engine that knows the truth of each text and scores by the verifier's own view of it."""
 
     texts: ClassVar[dict[str, bool]] = {}
@@ -81,12 +93,6 @@ class Reader:
         return found
 
 
-class Task:
-    @staticmethod
-    def extract(text):
-        return text.split()[-1]
-
-
 @pytest.fixture
 def reader(tiny, monkeypatch):
     """Judge chains of two answers with scripted verifiers; returns a function of the aggregation."""
@@ -95,9 +101,10 @@ def reader(tiny, monkeypatch):
     rows, texts = [], {}
     for q in range(6):
         for c in range(2):
-            # The second chain begins right, the first ends right, as do none of the last question's.
-            right = [c == 1 and q < 5, c == 0 and q < 5]
-            answers = [f"{q} {c} {k} is {q if r else 90 + c}" for k, r in enumerate(right)]
+            # One chain begins right, the other ends right: the first one in two questions; in the last question none.
+            begins = (c == 0) == (q < 2)
+            right = [begins and q < 5, not begins and q < 5]
+            answers = [f"{q} {c} {k}\n#### {q if r else 90 + c}" for k, r in enumerate(right)]
             texts |= dict(zip(answers, right, strict=True))
             rows.append(
                 {
@@ -113,7 +120,7 @@ def reader(tiny, monkeypatch):
 
     def judge(**prm):
         config = dataclasses.replace(CONFIG, prm=PRMConfig(**prm))
-        return choice.judge(config, lambda name: name, tiny.policy, tiny.tokenizer, Task, rows[::-1])  # type: ignore[arg-type]
+        return choice.judge(config, lambda name: name, tiny.policy, tiny.tokenizer, TASK, rows[::-1])  # type: ignore[arg-type]
 
     return judge
 
@@ -131,7 +138,7 @@ def test_the_verifier_that_selects_best_on_held_out_chains_is_chosen(reader):
 def test_the_prm_is_judged_by_the_aggregate_of_its_steps(reader):
     """Its last steps say nothing, and then the first of equals is taken."""
     found = reader(aggregate="last")
-    assert found["accuracy"]["prm"] == found["accuracy"]["no_history"] < 5 / 6
+    assert found["accuracy"]["prm"] == found["accuracy"]["no_history"] == pytest.approx(2 / 6)
     assert found["chosen"] == "no_history"
 
 

@@ -159,6 +159,20 @@ class Reviser:
     def _scores(self, solutions: Sequence[Solution]) -> list[float]:
         return aggregate([solution.step_scores for solution in solutions], self._aggregate).tolist()
 
+    def tokens(self, chains: Chains) -> int:
+        """Return the tokens that the model reads and writes for chains of all questions.
+
+        The prompt is read once a question; what is in view of an answer, the question again where it is restated, is
+        read anew for each.
+        """
+        total = sum(len(prompt.tokens) for prompt in self.prompts)
+        for i, group in enumerate(chains):
+            for chain in group:
+                for place, answer in enumerate(chain):
+                    before = [a.text for a in chain[place - answer.shown : place]]
+                    total += len(answer.solution.tokens) + len(self._view(i, before).tokens)
+        return total
+
     def _view(self, question: int, answers: Sequence[str]) -> View:
         tokens = self.prompts[question].tokens
         room = self.engine.policy_config.max_seq_len - len(tokens) - self.engine.sampler.max_tokens
