@@ -25,5 +25,5 @@ def test_a_shard_that_is_cut_short_says_so(tmp_path):
     path = shard_path(tmp_path, 0)
     write_shard(path, [{"question": "q"}], SCHEMA, sampled=3)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(DamagedError, match="shard-00000.parquet is damaged"):
+    with pytest.raises(DamagedError, match=r"shard-00000\.parquet is damaged"):
         sampled_tokens([path])

@@ -20,6 +20,7 @@ from ttcjax.config import (
     ORMConfig,
     PRMConfig,
     RevisionConfig,
+    SamplerConfig,
     to_dict,
 )
 from ttcjax.data import loader
@@ -33,7 +34,11 @@ from ttcjax.testing import folders
 from ttcjax.train import choice
 from ttcjax.verify.aggregate import aggregate
 
-CONFIG = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(variants=("history", "no_history")))
+CONFIG = ExperimentConfig(
+    sampler=SamplerConfig(max_tokens=24),  # Leaves room for answers in view.
+    revision=RevisionConfig(enabled=True),
+    orm=ORMConfig(variants=("history", "no_history")),
+)
 
 TASK = loader.task(DataConfig(name="gsm8k", dir="unset"))
 
@@ -78,7 +83,7 @@ class Reader(Engine):
     def encode_prompt(self, question, text):
         return Prompt(question, (self.tokenizer.bos_id, *self.tokenizer.encode(text)))
 
-    def score(self, prompts, solutions, before):
+    def score(self, prompts, solutions, before=()):
         self.shown[self.verifier] = {len(view) > 0 for views in before for view in views}
         found = []
         for group in solutions:

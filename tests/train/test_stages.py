@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -266,7 +267,9 @@ def test_the_base_orm_learns_from_what_the_prm_does_unless_told_otherwise(guesse
     workdir, result = guessed
     assert result["train_solutions"] + result["valid_solutions"] == 2 * 39, "one question's labels do not fit its steps"
     train = dataclasses.replace(TRAIN, steps=4, batch_size=2)
-    for whose, same in (("prm", True), ("orm", False)):
+    whose: Literal["prm", "orm"]
+    for whose in ("prm", "orm"):
+        same = whose == "prm"
         given = dataclasses.replace(
             config,
             prm=PRMConfig(train=GUESSED, imitation=1.0, valid_fraction=0.3),
