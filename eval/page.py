@@ -396,10 +396,17 @@ def _costs(summary: Mapping[str, Any]) -> str:
         caption = "FLOPs of a question: two a parameter and token, the verifier's included"
         parts.append(_table(["N =", *budgets], lines, caption))
         lines = [
-            [_text(name), f"{model['params']:,}", f"{model['tokens']:,}", f"{model['flops']:.3g}"]
+            [
+                _text(name),
+                f"{model['params']:,}",
+                f"{model['tokens']:,}",
+                f"{model['flops']:.3g}",
+                f"{model['data_flops']:.3g}" if "data_flops" in model else "",
+            ]
             for name, model in compute["training"].items()
         ]
-        parts.append(_table(["model", "parameters", "tokens", "FLOPs"], lines, "Training: six a parameter and token"))
+        columns = ["model", "parameters", "tokens", "FLOPs", "FLOPs of sampling its data"]
+        parts.append(_table(columns, lines, "Training: six a parameter and token; sampling: two"))
     return "".join(parts)
 
 

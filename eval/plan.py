@@ -224,8 +224,8 @@ class _Costs:
     seen: Mapping[str, Mapping[Shard, _Seen]]
     scoring: float | None
     """Seconds in which the bank's samples of a question were scored."""
-    selecting: str
-    """The verifier that selects among revisions, where there are any."""
+    selecting: str | None = None
+    """The verifier that selects among revisions; `None` where there are none."""
 
     @classmethod
     def of(
@@ -248,7 +248,7 @@ class _Costs:
             token_from,
             seen,
             _scoring_seconds(config, folders["bank"], list(seen["bank"].values())),
-            verifiers.chosen(config, workdir) if config.revision.enabled else "",
+            verifiers.chosen(config, workdir) if config.revision.enabled else None,
         )
 
     def of_question(
