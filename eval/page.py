@@ -53,7 +53,7 @@ table.words b { font-weight: 400; }
 .side > div { min-width: 0; max-width: 100%; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem; }
 .yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
-.undecided { color: var(--soft); }
+.undecided, .not-applicable { color: var(--soft); }
 figure { margin: .8rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; padding: .5rem;
   border: 1px solid var(--line); }
@@ -193,7 +193,7 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
     rows = [
         [
             _text(claim["claim"]),
-            f'<span class="{_text(claim["held"])}">{_text(claim["held"])}</span>',
+            f'<span class="{_text(claim["held"].replace(" ", "-"))}">{_text(claim["held"])}</span>',
             _seen(claim),
             f"{_text(claim['paper'])}<small>{_source(claim['source'], made)}</small>",
         ]
@@ -391,10 +391,17 @@ def _costs(summary: Mapping[str, Any]) -> str:
         caption = "FLOPs of a question: two a parameter and token, the verifier's included"
         parts.append(_table(["N =", *budgets], lines, caption))
         lines = [
-            [_text(name), f"{model['params']:,}", f"{model['tokens']:,}", f"{model['flops']:.3g}"]
+            [
+                _text(name),
+                f"{model['params']:,}",
+                f"{model['tokens']:,}",
+                f"{model['flops']:.3g}",
+                f"{model['data_flops']:.3g}" if "data_flops" in model else "",
+            ]
             for name, model in compute["training"].items()
         ]
-        parts.append(_table(["model", "parameters", "tokens", "FLOPs"], lines, "Training: six a parameter and token"))
+        columns = ["model", "parameters", "tokens", "FLOPs", "FLOPs of sampling its data"]
+        parts.append(_table(columns, lines, "Training: six a parameter and token; sampling: two"))
     return "".join(parts)
 
 

@@ -20,7 +20,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ttcjax.checkpoint import Checkpoints
-from ttcjax.config import OptimizerConfig, TrainConfig, config_hash, to_dict
+from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig, config_hash, to_dict
 from ttcjax.errors import UserError
 from ttcjax.metrics import MetricWriter, progress
 from ttcjax.parallel import first_devices, make_mesh
@@ -52,9 +52,11 @@ class FitResult:
     train_loss: float
     """Mean over the last `log_every` steps or fewer."""
     valid_loss: float
-    """Lowest validation loss."""
+    """Validation loss at `best_step`."""
+    chosen_by: str
+    """The validation metric that is lowest at `best_step`: `loss`, or one of those that the loss function names."""
     best_step: int
-    """Where that was."""
+    """Where that was, first."""
     taken_step: int
     """Where the parameters in `best/` are from: `past_minimum` validations later."""
     valid_metrics: dict[str, float]
@@ -73,12 +75,19 @@ class _HostState:
     tokens_seen: int = 0
     train_loss: float = math.nan
     valid_loss: float = math.inf
+    lowest: float = math.inf
+    """Of the metric that chooses."""
     best_step: int = 0
     valid_metrics: dict[str, float] = field(default_factory=dict)
     taken_step: int = 0
     validations_since_best: int = 0
     window: dict[str, float] = field(default_factory=dict)
     """Sums since the last log line."""
+
+
+def in_training(model: ModelConfig, train: TrainConfig) -> ModelConfig:
+    """Return the model as a training run computes it: with that run's dropout, where it gives one."""
+    return model if train.dropout is None else dataclasses.replace(model, dropout=train.dropout)
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -222,6 +231,7 @@ def fit(
     *,
     name: str,
     metadata: Mapping[str, Any],
+    choose_by: str = "loss",
     mesh: Mesh | None = None,
 ) -> FitResult:
     """Train a model, or go on with a run that was stopped, and keep the parameters that validation picks.
@@ -242,10 +252,14 @@ def fit(
         folder: Holds `checkpoints/`, `best/` and `metrics.jsonl` afterwards.
         name: What is being trained, for progress lines.
         metadata: JSON-able values kept beside the best parameters, as `load_params` returns them.
+        choose_by: The validation metric that picks the parameters, by its lowest value, and that patience waits for:
+            `loss`, or one that the loss function names. A loss that is a sum of several need not be lowest where the
+            one is that matters.
         mesh: Devices, on an axis `data`; all of them by default. Those that no row is left for stay idle.
 
     Raises:
         DivergedError: A loss is not finite; the message names the last good checkpoint.
+        ValueError: The loss function has no metric `choose_by`.
         Stopped: SIGTERM came, or Ctrl-C as a KeyboardInterrupt; the state is saved, run again to go on.
         UserError: The disk is full, or the checkpoints found are all damaged or of another configuration.
     """
@@ -254,7 +268,7 @@ def fit(
     # A stop is held back until the state is saved.
     with (
         stop.guarded(),
-        _Fit(config, loss_fn, params, train, valid, epath.Path(folder), name, metadata, mesh) as run,
+        _Fit(config, loss_fn, params, train, valid, epath.Path(folder), name, metadata, choose_by, mesh) as run,
     ):
         return run.run()
 
@@ -272,9 +286,10 @@ class _Fit:
         folder: epath.Path,
         name: str,
         metadata: Mapping[str, Any],
+        choose_by: str,
         mesh: Mesh,
     ):
-        self.config, self.name, self.metadata = config, name, metadata
+        self.config, self.name, self.metadata, self.choose_by = config, name, metadata, choose_by
         self.train, self.folder = train, folder
         self.batch_sharding = NamedSharding(mesh, PartitionSpec("data"))
         self.devices = mesh.size
@@ -318,7 +333,8 @@ class _Fit:
         for free in ("log_every", "keep_checkpoints"):  # They change no parameter.
             del config[free]
         shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", self.state["params"])
-        return config_hash(config, shapes, dict(self.metadata))
+        # What chooses is part of it, so that no run goes on with another choice.
+        return config_hash(config, shapes, dict(self.metadata), self.choose_by)
 
     def _resume(self) -> None:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state)
@@ -374,6 +390,7 @@ class _Fit:
             tokens_seen=host.tokens_seen,
             train_loss=host.train_loss,
             valid_loss=host.valid_loss,
+            chosen_by=self.choose_by,
             best_step=host.best_step,
             taken_step=host.taken_step,
             valid_metrics=host.valid_metrics,
@@ -411,17 +428,21 @@ class _Fit:
         parts = [jax.device_get(self.valid_step(self.state["params"], batch)) for batch in self.valid]
         totals = {key: float(np.sum([part[key] for part in parts])) for key in parts[0]}
         means = _means(totals)
-        if not math.isfinite(means["loss"]):
-            self._diverged("validation loss", self.step)
+        if self.choose_by not in means:
+            raise ValueError(f"the loss function has no metric {self.choose_by!r} to choose by: {', '.join(means)}")
+        for metric in dict.fromkeys(("loss", self.choose_by)):
+            if not math.isfinite(means[metric]):
+                self._diverged(f"validation {metric}", self.step)
         host = self.host
-        if means["loss"] < host.valid_loss:
-            host.valid_loss, host.best_step, host.validations_since_best = means["loss"], self.step, 0
+        if means[self.choose_by] < host.lowest:
+            host.lowest, host.best_step, host.validations_since_best = means[self.choose_by], self.step, 0
+            host.valid_loss = means["loss"]
             host.valid_metrics = {key: value for key, value in means.items() if key != "loss"}
         else:
             host.validations_since_best += 1
         past, last = host.validations_since_best, self.step == self.config.steps
         if past == self.config.past_minimum or (last and past < self.config.past_minimum):
-            taken = {**self.metadata, "step": self.step, "valid_loss": means["loss"]}
+            taken = {**self.metadata, "step": self.step, "valid_loss": means["loss"], "chosen_by": self.choose_by}
             self.checkpoints.save_best(self.state["params"], taken)
             host.taken_step = self.step
         self.writer.write(self.step, "valid", means)

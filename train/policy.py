@@ -18,7 +18,7 @@ from ttcjax.model import params as model_params
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train import losses
 from ttcjax.train.batches import policy_examples, train_batches, valid_batches
-from ttcjax.train.loop import LossFn, LossSums, fit
+from ttcjax.train.loop import LossFn, LossSums, fit, in_training
 
 
 def resolve_model(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -71,7 +71,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
-        `steps`, `best_step`, `train_loss`, `valid_loss`, `valid_metrics`, `tokens_seen`, `params` (their number).
+        `FitResult.summary`: among others `steps`, `tokens_seen`, `best_step`, `valid_loss`, `chosen_by` (the metric
+        that picked the checkpoint), `valid_metrics` and `params` (their number).
     """
     # What could not be asked later is refused before anything is trained.
     loader.askable(config, workdir)
@@ -102,7 +103,7 @@ def fit_policy(
     )
     result = fit(
         train,
-        make_loss(dataclasses.replace(model, dropout=train.dropout or model.dropout)),
+        make_loss(in_training(model, train)),
         model_params.init(jax.random.key(train.seed), model),
         train_batches(train_examples, **rows, seed=train.seed),
         valid_batches(valid_examples, **rows),

@@ -3,7 +3,7 @@
 A training folder holds
 
     checkpoints/<step>/   state and host values of one step, the latest few (Orbax)
-    best/                 params and metadata.json of the lowest validation loss
+    best/                 params and metadata.json, those that validation picked
 
 A checkpoint folder gets its final name only when it is complete. Orbax notices truncated data but not changed
 bits, and reports either in many lines, so a list of sizes and checksums is kept beside the data and checked first.
@@ -255,7 +255,8 @@ def load_params(
 
     Returns:
         Nested dict of numpy arrays, which any number of devices may take; and metadata with `kind` (`policy` or
-        `prm`), `model` (a `ModelConfig` as a dict), `tokenizer` (fingerprint), `step` and `valid_loss`.
+        `prm`), `model` (a `ModelConfig` as a dict), `tokenizer` (fingerprint), `step`, `valid_loss` and
+        `chosen_by` (the metric that picked them).
 
     Raises:
         DamagedError: A file of it is gone, or its bytes were read and are not those that were written.

@@ -47,14 +47,16 @@ class TrainConfig:
     accumulate: int = 1
     """Micro-batches an optimizer step is split into; must divide `batch_size`."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    dropout: float = 0.0
+    dropout: float | None = None
+    """In place of the model's own (`ModelConfig.dropout`), 0 too; that where it is not given."""
     validate_every: int = 100
     """Steps between validations; 0: only at the end."""
     patience: int = 0
-    """Stop after this many validations without a lower loss; 0: never."""
+    """Stop after this many validations without a better one; 0: never. The best has the lowest loss, or of a verifier
+    the lowest cross-entropy of its labels, whatever imitation adds."""
     past_minimum: int = 0
-    """Take the parameters this many validations after the one of lowest loss, or the last ones where the run ends
-    before; 0 takes those of lowest loss."""
+    """Take the parameters this many validations after the best one, or the last ones where the run ends
+    before; 0 takes the best ones."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
@@ -70,7 +72,7 @@ class TrainConfig:
             self.batch_size % self.accumulate == 0,
             f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size})",
         )
-        require(0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), not {self.dropout}")
+        require(self.dropout is None or 0.0 <= self.dropout < 1.0, f"dropout must lie in [0, 1), not {self.dropout}")
         require(
             self.past_minimum >= 0 and self.patience >= 0,
             f"past_minimum and patience must not be negative, not {self.past_minimum} and {self.patience}",

@@ -201,15 +201,6 @@ def test_each_claim_stands_beside_what_the_paper_says():
     assert all("loses" in text for text in medium), "search on medium questions wins nowhere in the paper"
 
 
-def test_another_recipe_than_the_papers_is_not_judged():
-    full = paper()
-    full["revision"]["other_recipe"] = "any answers in view"
-    full["orm"]["incomparable"] = "the PRM was trained longer"
-    found = [claim for claim in claims.summarise(full) if claim["held"] == "not applicable"]
-    assert [claim["source"] for claim in found] == ["Section 6.1", "Fig. 14", "Fig. 14"]
-    assert found[0]["claim"].endswith("; any answers in view")
-
-
 def test_what_a_run_does_not_have_is_left_out():
     full = paper()
     assert claims.summarise({"comparisons": []}) == []
@@ -334,6 +325,37 @@ def test_a_difference_of_nothing_decides_nothing():
 def test_what_was_seen_in_words(unit, measure, text):
     claim = {"seen": 2.4, "low": -1.0, "high": 3.0, "unit": unit, "measure": measure, "beyond": ""}
     assert verdicts.seen(claim) == text
+
+
+def test_what_is_not_the_papers_is_not_judged():
+    """Right answers that turn wrong hang on what was in view in training; PRM against ORM on equal training."""
+    summary = paper()
+    summary["revision"]["other_recipe"] = "here right answers are in view"
+    summary["orm"]["incomparable"] = "the ORM was trained less"
+    found, before = claims.summarise(summary), claims.summarise(paper())
+    changed = {new["claim"]: (new, old) for new, old in zip(found, before, strict=True) if new != old}
+    assert {new["measure"] for new, _ in changed.values()} == {
+        *("revision.right_to_wrong", "orm.prm_minus_orm", "orm.gap_growth")
+    }
+    for text, (new, old) in changed.items():
+        reason = "here right answers are in view" if "revision" in new["measure"] else "the ORM was trained less"
+        assert text == f"{old['claim']}; {reason}"
+        assert new == old | {"claim": text, "held": "not applicable"}, "what was seen is still shown"
+    assert {held: n for held, n in verdicts.tally(found).items() if n} == {"yes": len(found) - 3, "not applicable": 3}
+    console = Console(file=io.StringIO(), width=80)
+    verdicts.render(found, console)
+    assert console.file.getvalue().count("applicable") == 3  # type: ignore[attr-defined]
+
+
+def test_verifiers_of_revisions_are_compared_whichever_selects():
+    """The same difference, written the other way round where the PRM selects."""
+    summary = paper()
+    row = next(r for r in summary["revision"]["verifier_differences"] if (r["b"], r["n"]) == ("prm", 64))
+    row |= {"a": "prm", "b": "history", "mean": -0.02, "low": -0.04, "high": -0.01}
+    [claim] = [c for c in claims.summarise(summary) if "beats the PRM of base samples" in c["claim"]]
+    assert "one chain of 64" in claim["claim"]
+    assert (claim["seen"], claim["low"], claim["high"]) == pytest.approx((2.0, 1.0, 4.0))
+    assert claim["held"] == "yes"
 
 
 def test_claims_are_printed_and_written():

@@ -22,7 +22,7 @@ import pytest
 from tests import rounding
 from tests.machine import need_devices
 from ttcjax.checkpoint import load_params
-from ttcjax.config import OptimizerConfig, TrainConfig
+from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig
 from ttcjax.errors import UserError
 from ttcjax.parallel import make_mesh
 from ttcjax.runtime.stop import Stopped
@@ -33,6 +33,7 @@ from ttcjax.train.loop import (
     FitResult,
     decay_mask,
     fit,
+    in_training,
     init_state,
     learning_rate,
     make_optimizer,
@@ -337,6 +338,88 @@ def test_parameters_are_taken_past_the_minimum(tmp_path, losses_by_validation, p
     assert (result.taken_step, metadata["step"]) == (taken, taken)
     assert round(float(params["x"])) == taken, "Adam's first steps are of the learning rate but for rounding"
     assert result.best_step == 2 * (1 + int(np.argmin(losses_by_validation)))
+
+
+class _Scripted:
+    """A run whose validation metrics are a list; every step raises `x` by 1."""
+
+    LOSS = (5.0, 4.0, 3.0, 2.0, 1.0, 0.5)
+    OWN = (0.9, 0.4, 0.6, 0.7, 0.3, 0.8)
+
+    @classmethod
+    def loss(cls, params, batch, key):
+        one = jnp.ones((), jnp.float32)
+        if key is not None:
+            return -params["x"], one, {"own": (one, one)}
+        at = jnp.round(params["x"]).astype(jnp.int32) - 1
+        joint, own = jnp.asarray(cls.LOSS)[at], jnp.asarray(cls.OWN)[at]
+        # Of another weight than the loss: what chooses is a mean too.
+        return joint, one, {"own": (3 * own, 3 * one)}
+
+    @classmethod
+    def fit(cls, folder, batches=None, choose_by="own", **changes):
+        optimizer = OptimizerConfig(learning_rate=1.0, schedule="constant", warmup_steps=0)
+        config = dataclasses.replace(
+            CONFIG, **{"optimizer": optimizer, "steps": 6, "validate_every": 1, "checkpoint_every": 1, **changes}
+        )
+        batches = batches or _train_batches(config)
+        valid = valid_batches(_examples(), batch_size=config.batch_size, seq_len=T)[:1]
+        start = {"x": jnp.zeros(())}
+        return fit(config, cls.loss, start, batches, valid, folder, name="toy", metadata={}, choose_by=choose_by)
+
+
+@pytest.mark.parametrize(
+    ("choose_by", "changes", "best", "taken", "steps"),
+    [
+        ("loss", {}, 6, 6, 6),
+        ("own", {}, 5, 5, 6),
+        ("own", {"patience": 2}, 2, 2, 4),  # The loss falls all the while.
+        ("own", {"patience": 3}, 5, 5, 6),
+        ("own", {"past_minimum": 1, "patience": 2}, 2, 3, 4),
+    ],
+)
+def test_a_named_metric_chooses_and_stops(tmp_path, choose_by, changes, best, taken, steps):
+    result = _Scripted.fit(tmp_path, choose_by=choose_by, **changes)
+    assert (result.best_step, result.taken_step, result.steps) == (best, taken, steps)
+    assert result.valid_loss == pytest.approx(_Scripted.LOSS[best - 1])
+    assert result.valid_metrics["own"] == pytest.approx(_Scripted.OWN[best - 1])
+    assert result.summary()["chosen_by"] == choose_by
+    params, metadata = load_params(tmp_path / "best")
+    assert (round(float(params["x"])), metadata["step"], metadata["chosen_by"]) == (taken, taken, choose_by)
+    assert metadata["valid_loss"] == pytest.approx(_Scripted.LOSS[taken - 1])
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_a_resumed_run_goes_on_with_what_its_metric_has_seen(tmp_path, stop):
+    def fail():
+        raise RuntimeError("broken off")
+
+    whole = _Scripted.fit(tmp_path / "whole", patience=2)
+    with pytest.raises(RuntimeError, match="broken off"):
+        _Scripted.fit(tmp_path / "cut", _Stopping(_train_batches(), stop, fail), patience=2)
+    assert _Scripted.fit(tmp_path / "cut", patience=2).summary() == whole.summary()
+    assert load_params(tmp_path / "cut" / "best")[1]["step"] == 2
+
+
+def test_a_run_does_not_go_on_with_another_choice(tmp_path):
+    _Scripted.fit(tmp_path, steps=6)
+    with pytest.raises(UserError, match="another configuration"):
+        _Scripted.fit(tmp_path, choose_by="loss", steps=6)
+
+
+def test_a_metric_that_cannot_choose_says_so(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="no metric 'accuracy' to choose by: loss, own"):
+        _Scripted.fit(tmp_path / "a", choose_by="accuracy")
+    monkeypatch.setattr(_Scripted, "OWN", (0.9, math.nan, 0.6, 0.7, 0.3, 0.8))
+    with pytest.raises(DivergedError, match="validation own is not finite at step 2"):
+        _Scripted.fit(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("own", "models", "expected"), [(None, 0.2, 0.2), (0.0, 0.2, 0.0), (0.1, 0.2, 0.1)])
+def test_a_runs_own_dropout_stands_in_place_of_the_models(own, models, expected):
+    model = ModelConfig(dropout=models, d_ff=32)
+    found = in_training(model, TrainConfig(dropout=own))
+    assert found == ModelConfig(dropout=expected, d_ff=32)
 
 
 def test_without_validation_steps_there_is_one_at_the_end(tmp_path):
