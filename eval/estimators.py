@@ -417,9 +417,14 @@ class StrategyName:
         return self.options.get("ties", "score")
 
     @property
-    def temperature(self) -> float:
-        """The option `temperature` of votes weighted by a softmax."""
-        return float(self.options.get("temperature", "1"))
+    def vote_temperature(self) -> float:
+        """The option `vote_temperature` of votes weighted by a softmax."""
+        return float(self.options.get("vote_temperature", "1"))
+
+    @property
+    def temperature(self) -> str | None:
+        """The option `temperature` of sampling as it is written, a number or `validated`; `None` for the sampler's."""
+        return self.options.get("temperature")
 
     def aggregation(self, default: str) -> str:
         """The step aggregation: the option `aggregate`, or the default."""

@@ -148,10 +148,10 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
                 kept = registry.for_budget(strategy, n).n
                 samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
-                row = chosen_rows(samples, name.rule, how, None, name.ties, name.temperature)
+                row = chosen_rows(samples, name.rule, how, None, name.ties, name.vote_temperature)
             else:
                 table, places = bank, np.arange(bank.num_rows)
-                row = chosen_rows(base, name.rule, how, n, name.ties, name.temperature)
+                row = chosen_rows(base, name.rule, how, n, name.ties, name.vote_temperature)
             values = _values(table, how, row, median_Q)
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}

@@ -91,7 +91,7 @@ def measure(
         for n in config.sweep.budgets:
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
             if name.from_bank or (not cell.num_rows and name.is_best_of_n_at(n)):
-                accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties, name.temperature)
+                accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties, name.vote_temperature)
                 continue
             if not cell.num_rows:
                 raise UserError(
@@ -99,7 +99,7 @@ def measure(
                 )
             kept = registry.for_budget(strategy, n).n
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
-            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.temperature)
+            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.vote_temperature)
             missing += [(strategy, n, *place) for place in found.missing]
     return Measured(levels, samples, others, accuracy, missing)
 
@@ -176,7 +176,7 @@ def _monte_carlo_errors(config: ExperimentConfig, samples: Samples) -> dict[str,
     return {
         strategy: {
             str(n): samples.accuracy_error(
-                name.rule, name.aggregation(config.prm.aggregate), n, name.ties, name.temperature
+                name.rule, name.aggregation(config.prm.aggregate), n, name.ties, name.vote_temperature
             )
             for n in config.sweep.budgets
         }

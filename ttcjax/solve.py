@@ -276,7 +276,7 @@ def solve(
 
     answers = [task.extract(c.text) if c.finished else None for c in candidates]
     scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
-    best = select.choose_one(answers, scores, rule, temperature=getattr(chosen, "temperature", 1.0))
+    best = select.choose_one(answers, scores, rule, temperature=getattr(chosen, "vote_temperature", 1.0))
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))

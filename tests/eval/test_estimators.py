@@ -296,8 +296,9 @@ def test_strategy_names_are_read():
     plain = StrategyName.parse("best_of_n")
     assert (plain.from_bank, plain.rule, plain.aggregation("mean"), plain.ties) == (True, "weighted", "mean", "score")
     assert StrategyName.parse("majority").rule == "majority"
-    soft = StrategyName.parse("best_of_n:select=softmax,temperature=0.5")
-    assert (soft.from_bank, soft.rule, soft.temperature, plain.temperature) == (True, "softmax", 0.5, 1.0)
+    soft = StrategyName.parse("best_of_n:select=softmax,vote_temperature=0.5,temperature=0.6")
+    assert (soft.from_bank, soft.rule, soft.vote_temperature, plain.vote_temperature) == (True, "softmax", 0.5, 1.0)
+    assert (soft.temperature, plain.temperature) == ("0.6", None)
     assert not StrategyName.parse("beam:width=sqrt").is_best_of_n_at(1)
 
 

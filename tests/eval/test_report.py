@@ -425,4 +425,5 @@ def test_labels_are_words():
         "beam, width √N",
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
-    assert figures.label("best_of_n:select=softmax,temperature=0.5") == "best-of-N softmax, temperature 0.5"
+    assert figures.label("best_of_n:select=softmax,vote_temperature=0.5") == "best-of-N softmax, vote temperature 0.5"
+    assert figures.label("beam:width=4,temperature=0.6") == "beam, width 4, temperature 0.6"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ttcjax.search.base import SearchOps
+from ttcjax.search.base import SearchOps, unless_default
 from ttcjax.search.best_of_n import BestOfN
 
 
@@ -94,17 +95,21 @@ class Beam:
     """M: next steps sampled from each kept prefix; `sqrt` is `sqrt_width(n)`."""
     max_rounds: int = 40
     """Rounds, of a step each, after which a question ends; a row that has not ended by then has no answer."""
+    temperature: float | None = None
+    """Of sampling; `None` for that of the sampler."""
 
     @property
     def name(self) -> str:
-        return f"beam:n={self.n},width={self.width}"
+        return f"beam:n={self.n},width={self.width}{unless_default(self, 'max_rounds', 'temperature')}"
 
     def cost(self) -> int:
         return self.n
 
     def resolved(self) -> Beam | BestOfN:
         width = sqrt_width(self.n) if self.width == "sqrt" else self.width
-        return BestOfN(self.n) if width == 1 or self.n < width else Beam(self.n, width, self.max_rounds)
+        if width == 1 or self.n < width:
+            return BestOfN(self.n, temperature=self.temperature)
+        return dataclasses.replace(self, width=width)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""

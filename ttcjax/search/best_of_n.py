@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from ttcjax.search.base import SearchOps
+from ttcjax.search.base import SearchOps, unless_default
 from ttcjax.tables import require
 
 
@@ -18,19 +18,23 @@ class BestOfN:
     n: int
     select: Literal["weighted", "best", "majority", "softmax"] = "weighted"
     """How the answer is chosen among the N, see `ttcjax.select.choose`."""
-    temperature: float = 1.0
-    """Of `softmax`: high ones make it `majority`, low ones `best`."""
+    vote_temperature: float = 1.0
+    """Of the votes of `softmax`: high ones make it `majority`, low ones `best`."""
+    temperature: float | None = None
+    """Of sampling; `None` for that of the sampler."""
 
     def __post_init__(self) -> None:
         require(
-            self.temperature == 1.0 or self.select == "softmax",
-            f"best_of_n takes a temperature with select=softmax only, not with select={self.select}: leave it out",
+            self.vote_temperature == 1.0 or self.select == "softmax",
+            f"best_of_n takes a vote_temperature with select=softmax only, not with select={self.select}: leave it out",
         )
 
     @property
     def name(self) -> str:
-        warmth = "" if self.temperature == 1.0 else f",temperature={self.temperature!r}"
-        return f"best_of_n:n={self.n},select={self.select}{warmth}"
+        # A softmax at a temperature of sampling is read only with that of its votes beside it.
+        both = self.select == "softmax" and self.temperature is not None
+        votes = f",vote_temperature={self.vote_temperature!r}" if both else unless_default(self, "vote_temperature")
+        return f"best_of_n:n={self.n},select={self.select}{votes}{unless_default(self, 'temperature')}"
 
     def cost(self) -> int:
         return self.n

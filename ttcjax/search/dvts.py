@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 
 from ttcjax.config import ConfigError
-from ttcjax.search.base import SearchOps
+from ttcjax.search.base import SearchOps, unless_default
 from ttcjax.search.beam import Beam, keep_best, sqrt_width, take_step
 from ttcjax.search.best_of_n import BestOfN
 
@@ -29,6 +30,8 @@ class DVTS:
     """M: rows of a subtree; `sqrt` is `sqrt_width(n)`."""
     max_rounds: int = 40
     """As in `Beam`."""
+    temperature: float | None = None
+    """As in `Beam`."""
 
     def __post_init__(self) -> None:
         width = self._width
@@ -44,15 +47,15 @@ class DVTS:
 
     @property
     def name(self) -> str:
-        return f"dvts:n={self.n},width={self.width}"
+        return f"dvts:n={self.n},width={self.width}{unless_default(self, 'max_rounds', 'temperature')}"
 
     def cost(self) -> int:
         return self.n
 
     def resolved(self) -> DVTS | Beam | BestOfN:
         if self.n <= self._width or self._width == 1:
-            return Beam(self.n, self._width, self.max_rounds).resolved()
-        return DVTS(self.n, self._width, self.max_rounds)
+            return Beam(self.n, self._width, self.max_rounds, self.temperature).resolved()
+        return dataclasses.replace(self, width=self._width)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""

@@ -74,7 +74,7 @@ def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
     if strategy.cost() <= budget:
         return strategy
     smaller = parse(text, **defaults, n=max(1, budget * budget // strategy.cost()))
-    return BestOfN(budget) if isinstance(smaller.resolved(), BestOfN) else smaller
+    return BestOfN(budget, temperature=strategy.temperature) if isinstance(smaller.resolved(), BestOfN) else smaller
 
 
 def parse(text: str, **defaults: typing.Any) -> Strategy:
@@ -85,9 +85,17 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         **defaults: Values of keys that the text leaves out, such as `n`; keys the strategy lacks are ignored.
 
     Raises:
-        ConfigError: An unknown strategy or key (the closest one is named), a key twice, or a value it may not take.
+        ConfigError: An unknown strategy or key (the closest one is named), a key twice, a value it may not take, or a
+            `temperature` of softmax votes without `vote_temperature`.
     """
     kind, _, rest = text.partition(":")
+    given = dict(part.partition("=")[::2] for part in rest.split(","))
+    if given.get("select") == "softmax" and "temperature" in given and "vote_temperature" not in given:
+        # Such a name meant the votes once; taken for the samples' it would be run as something else, silently.
+        raise ConfigError(
+            f"temperature in strategy {text!r} is that of sampling: write vote_temperature={given['temperature']} for "
+            "that of the votes, or both"
+        )
     if kind == "majority":
         if select := next((part for part in rest.split(",") if part.startswith("select=")), None):
             raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:{select}")
