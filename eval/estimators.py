@@ -17,7 +17,10 @@ from ttcjax.errors import UserError
 from ttcjax.select import Votes, group_answers
 from ttcjax.verify.aggregate import Ragged, aggregate
 
-COLUMNS = ("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth")
+COLUMNS = (
+    *("question", "level", "strategy", "n", "seed", "temperature", "sample"),
+    *("answer", "correct", "step_scores", "step_truth"),
+)
 """Columns the estimators read; the texts stay on disk."""
 SHUFFLES = (4, 256)
 """Least and most permutations of a run that are averaged."""

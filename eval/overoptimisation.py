@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ttcjax.config import ExperimentConfig
-from ttcjax.eval import figures, rows, tables
+from ttcjax.eval import figures, rows, tables, temperatures
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Bootstrap, Estimate, Samples, StrategyName, step_scores
 from ttcjax.parquet import read_shard
@@ -115,13 +115,16 @@ def chosen_rows(
     return np.where(chosen < 0, -1, row).reshape(questions, -1)
 
 
-def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dict[str, Any]:
+def summarise(
+    config: ExperimentConfig, bank: pa.Table, search: pa.Table, chosen: temperatures.Chosen | None = None
+) -> dict[str, Any]:
     """Measure the chosen solutions by strategy and budget, and the verifier by difficulty.
 
     Args:
         config: The experiment.
         bank: Rows of the bank, with `estimators.COLUMNS` and what `with_lines` adds.
         search: Rows of all search strategies, the same.
+        chosen: What won on validation, where a strategy asks for it.
 
     Returns:
         `chosen[strategy][n][measure]` for `MEASURES`, over what was chosen, with intervals (null where nothing ever
@@ -132,8 +135,17 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
-    base = Samples.from_table(bank, questions, config.sweep.samples).part(0, config.sweep.judged)
-    median_Q = _median_lines(base, bank)
+    by_temperature: dict[float, tuple[Samples, pa.Table, np.ndarray]] = {}
+    for temperature, count in temperatures.bank_samples(config, chosen).items():
+        places = np.flatnonzero(bank["temperature"].to_numpy() == temperature)
+        held = bank.take(pa.array(places))
+        by_temperature[temperature] = (
+            Samples.from_table(held, questions, count).part(0, config.sweep.judged),
+            held,
+            places,
+        )
+    base, base_rows, _ = by_temperature[config.sampler.temperature]
+    median_Q = _median_lines(base, base_rows)
     found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}}
     exploited: list[tuple[float, str, int, int]] = []
     strategy_of_row = np.array(search["strategy"].to_pylist(), object)
@@ -142,16 +154,17 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
         how = name.aggregation(config.prm.aggregate)
         parts: dict[int, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         for n in config.sweep.budgets:
+            [temperature] = temperatures.possible(config, strategy, n, chosen)
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
             cell = search.filter(pa.array(inside))
             if cell.num_rows:
-                kept = registry.for_budget(strategy, n).n
+                kept = registry.for_budget(temperatures.concrete(strategy, temperature), n).n
                 samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
                 row = chosen_rows(samples, name.rule, how, None, name.ties, name.vote_temperature)
             else:
-                table, places = bank, np.arange(bank.num_rows)
-                row = chosen_rows(base, name.rule, how, n, name.ties, name.vote_temperature)
+                samples, table, places = by_temperature[temperature]
+                row = chosen_rows(samples, name.rule, how, n, name.ties, name.vote_temperature)
             values = _values(table, how, row, median_Q)
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
@@ -172,7 +185,7 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
     exploited.sort(key=lambda item: -item[0])
     return {
         **found,
-        "auroc": _auroc_by_bin(config, base, bank),
+        "auroc": _auroc_by_bin(config, base, base_rows),
         "exploited": [{"strategy": s, "n": n, "row": row} for _, s, n, row in exploited[:EXAMPLES]],
     }
 

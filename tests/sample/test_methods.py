@@ -230,7 +230,7 @@ def test_extremes_of_settings_and_logits_draw_what_they_should(config):
 @pytest.mark.parametrize("temperature", [1e-3, 0.3, 1.0, 1.3, 2.0**101, 1e300])
 def test_a_temperature_that_a_program_is_given_is_that_of_its_settings(temperature):
     """One compiled program for all; nothing is rounded at 1, where bits are those of the softmax itself."""
-    rows = jnp.asarray(np.stack([row for row in extreme_rows().values()]))
+    rows = jnp.asarray(np.stack(list(extreme_rows().values())))
     got = np.asarray(given_factors(rows, jnp.asarray(methods.factors(temperature))))
     if temperature == 1.0:
         assert (got == np.asarray(jnp.exp(rows - rows.max(axis=-1, keepdims=True)))).all()
