@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from ttcjax.config import SweepConfig
-from ttcjax.eval import figures, optimal
+from ttcjax.eval import figures, optimal, tables
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.estimators import Bootstrap, StrategyName
+from ttcjax.eval.revisions import strategy_name
 
 NAMES = {"policy": "greedy, one answer", "larger": "greedy, larger model"}
 """How tables call the greedy answers of each model."""
@@ -159,6 +161,28 @@ def csv_rows(greedy: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
         for split, selectors in greedy["chains"]["minus"].items():
             for selector, cell in selectors.items():
                 yield row("strategy_minus_greedy", split, selector, "", cell)
+
+
+def render_chains(found: Mapping[str, Any], console: Console) -> None:
+    """Print what one chain and parallel answers of every budget gain over one greedy answer of the policy.
+
+    Args:
+        found: What `of_chains` returns, with JSON's own types.
+        console: Where to.
+    """
+    budgets = sorted(set(map(_generations, found["minus"])))
+    table = tables.table("revisions less one greedy answer of the policy: points", ["N =", *map(str, budgets)])
+    for name, split in (("one chain", lambda n: strategy_name(n, 1)), ("parallel", lambda n: strategy_name(1, n))):
+        for selector in next(iter(found["minus"].values())):
+            cells = (found["minus"][split(n)][selector] for n in budgets)
+            table.add_row(f"{name}, {selector}", *map(tables.difference_cell, cells))
+    table.add_row("greedy (%)", tables.cell(found["accuracy"]), style="dim")
+    console.print(table)
+
+
+def _generations(split: str) -> int:
+    options = StrategyName.parse(split).options
+    return int(options["s"]) * int(options["p"])
 
 
 def lines(name: str, summary: Mapping[str, Any]) -> list[tuple[int, Mapping[str, float], int | None]]:

@@ -241,6 +241,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
         revision_optimal.render(summary["revision"]["compute_optimal"], console)
+        baseline.render_chains(summary["greedy"]["chains"], console)
     if "exchange" in summary:
         exchange_report.render(summary["exchange"], console)
     if summary.get("claims"):

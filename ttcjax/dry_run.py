@@ -100,7 +100,8 @@ def _bank(config: ExperimentConfig) -> str:
     asked = f"{_times(config.data.num_test, first)} solutions"
     if others:
         most = "at most " * bool(config.sweep.validated)
-        asked += f", {most}{_times(config.data.num_test, sum(others))} at {len(others)} other temperatures"
+        plural = "s" * (len(others) > 1)
+        asked += f", {most}{_times(config.data.num_test, sum(others))} at {len(others)} other temperature{plural}"
     return asked
 
 

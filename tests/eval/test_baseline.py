@@ -166,6 +166,22 @@ def test_chains_have_the_line_of_their_own_questions():
         assert [(place, cell["mean"]) for place, cell, _ in baseline.lines(name, summary)] == [(p, 0.3) for p in panels]
 
 
+def test_revisions_are_compared_with_it_on_the_terminal():
+    names = [f"q{i}" for i in range(10)]
+    right = {name: i < 3 for i, name in enumerate(names)}
+    cells = {f"revise:s={s},p={p}": np.full(10, s / 10 + p / 100) for s, p in ((1, 1), (2, 1), (1, 2))}
+    by_budget = {1: {k: v for k, v in cells.items() if k.endswith("s=1,p=1")}, 2: dict(list(cells.items())[1:])}
+    ease = {"oracle": {name: i / 20 for i, name in enumerate(right)}}
+    found = baseline.of_chains(CONFIG.sweep, right, names, {"hierarchical": by_budget, "majority": by_budget}, ease)
+    console = Console(file=io.StringIO(), width=100)
+    baseline.render_chains(found, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for rule in ("hierarchical", "majority"):
+        assert re.search(rf"one chain, {rule} +-19\.0 +-9\.0\b", text)
+        assert re.search(rf"parallel, {rule} +-19\.0 +-18\.0\b", text)
+    assert re.search(r"greedy \(%\) +30\.0\b", text)
+
+
 def test_the_exchange_has_a_line_for_each_bin_in_the_bins_colour():
     cells = {str(i): {"mean": i / 10, "low": i / 10, "high": i / 10} for i in range(1, 6)}
     other = {key: {name: value / 2 for name, value in cell.items()} for key, cell in cells.items()}

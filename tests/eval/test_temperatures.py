@@ -20,11 +20,13 @@ from tests.eval.test_sweep_runs import (
     parts,
     scripted,
 )
-from ttcjax import parquet, stages, sweeping
+from ttcjax import inputs, parquet, stages, sweeping
 from ttcjax.config import ConfigError, ExperimentConfig, SweepConfig
+from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval import bank, choice, ledger, rows, temperatures
 from ttcjax.eval.sweep import search_cells
+from ttcjax.sample.engine import Engine
 from ttcjax.search import registry
 from ttcjax.testing import folders
 
@@ -146,7 +148,7 @@ def test_a_bank_of_two_temperatures_is_two_banks_made_apart(models, tiny, monkey
     cold_one, only_cold, _ = made("cold", cold)
     _, only_warm, _ = made("warm", warm)
     _, plain, names = made("plain")
-    _, both, all_names = made("both", cold, warm)
+    both_config, both, all_names = made("both", cold, warm)
     assert both == plain | only_cold | only_warm
     assert len(both) == 3 * len(plain) == 3 * 2 * ASKED
     assert [name for name in all_names if name.startswith("shard-")] == names, "the sampler's rows lie where they did"
@@ -154,6 +156,14 @@ def test_a_bank_of_two_temperatures_is_two_banks_made_apart(models, tiny, monkey
     _, apart, _ = made("apart", sampler=sampler)
     drawn = ("text", "tokens", "finished", "answer", "seed")
     for key, row in apart.items():
+        assert {name: row[name] for name in drawn} == {name: both[key][name] for name in drawn}
+    folder = str(pathlib.Path(both_config.workdir) / "bank")
+    monkeypatch.setattr(Engine, "sample", lambda *_, **__: pytest.fail("a finished bank is to be read"))
+    taken_config = swept(models("taken"), *both_config.sweep.strategies, budgets=(1, 2), samples=2, samples_from=folder)
+    taken = bank.run(taken_config, epath.Path(taken_config.workdir), epath.Path(taken_config.workdir) / "bank")
+    assert taken["sampled"] == 0
+    folders.complete(epath.Path(taken_config.workdir) / "bank")
+    for key, row in untimed(epath.Path(taken_config.workdir) / "bank").items():
         assert {name: row[name] for name in drawn} == {name: both[key][name] for name in drawn}
     texts = [[both[t, q, i]["text"] for _, q, i in plain] for t in (1.0, 0.6, 1.4)]
     assert texts[0] != texts[1] != texts[2]
@@ -337,8 +347,9 @@ def test_a_tuned_sweep_asks_validation_questions_and_can_be_resumed_and_shared(m
     made = files(one)
     asked = {row["question"] for name, found in made.items() if name.startswith("tune/") for row in found}
     tested = {row["question"] for name, found in made.items() if not name.startswith("tune/") for row in found}
-    assert len(asked) == 4
-    assert all("valid" in question for question in asked)
+    _, splits = loader.askable(inputs.resolved(one, epath.Path(workdir)), epath.Path(workdir))
+    assert asked == {example.id for example in splits.valid[:4]}
+    assert tested == {example.id for example in splits.test[:]}
     assert not asked & tested
     after = sweeping.plan(one)
     assert after.temperatures_known
