@@ -140,16 +140,13 @@ def _per_bin(
 
 
 def csv_rows(greedy: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield (measure, strategy or model, group, budget, mean, low, high); `group` is a level, a bin or a selector."""
+    """Yield (measure, strategy or model, group, budget, mean, low, high); `group` is a bin or a selector."""
 
     def row(measure: str, name: str, group: str, n: str, cell: Mapping[str, float]) -> tuple[Any, ...]:
         return (measure, name, group, n, cell["mean"], cell["low"], cell["high"])
 
     for model, cell in greedy["accuracy"].items():
         yield row("accuracy", model, "", "1", cell)
-    for level, models in greedy["per_level"].items():
-        for model, cell in models.items():
-            yield row("per_level", model, level, "1", cell)
     for strategy, cells in greedy["minus"].items():
         for n, cell in cells.items():
             yield row("strategy_minus_greedy", strategy, "", n, cell)

@@ -345,7 +345,7 @@ def _diagnostics(
             for name in names
         ]
         lines += [
-            [baseline.NAMES[model], *(_cell(summary["greedy"]["per_level"][level][model]) for level in levels)]
+            [baseline.NAMES[model], *(_cell(level["greedy"][model]) for level in levels.values())]
             for model in summary["greedy"]["accuracy"]
         ]
         parts.append("<h3>By level of the data set</h3>")

@@ -105,6 +105,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if trained is not None:
         summary["compute"]["greedy"] = plain(ledger.greedy(answered, prompts, trained))
     once = baseline.summarise(config.sweep, right, questions, measured.levels, measured.accuracy, ease)
+    for level, points in plain(once.pop("per_level")).items():
+        summary["per_level"][level]["greedy"] = points
     summary["greedy"] = plain(once)
     exploited = overoptimisation.summarise(config, bank, search, chosen)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
@@ -207,7 +209,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     for strategy in strategies:
         table.add_row(figures.label(strategy), *(tables.cell(level["accuracy"][strategy]) for level in levels.values()))
     for model in summary["greedy"]["accuracy"]:
-        points = (summary["greedy"]["per_level"][level][model] for level in levels)
+        points = (level["greedy"][model] for level in levels.values())
         table.add_row(baseline.NAMES[model], *map(tables.cell, points))
     console.print(table)
 

@@ -171,7 +171,7 @@ def _level_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
     for level, values in summary["per_level"].items():
         for measure, point in {"pass_at_1": values["pass_at_1"], **values["accuracy"]}.items():
             yield level, values["count"], measure, point["mean"], point["low"], point["high"]
-        for model, point in summary["greedy"]["per_level"][level].items():
+        for model, point in values["greedy"].items():
             yield level, values["count"], f"greedy:{model}", point["mean"], point["low"], point["high"]
 
 

@@ -63,7 +63,7 @@ def test_the_summary_counts_greedy_answers_and_what_strategies_gain_over_them(re
             assert cell["low"] <= cell["mean"] <= cell["high"]
     for level in range(1, 6):
         inside = [bool(i % 3) for i in range(QUESTIONS) if 1 + i * 5 // QUESTIONS == level]
-        assert found["per_level"][str(level)]["policy"]["mean"] == np.mean(inside)
+        assert summary["per_level"][str(level)]["greedy"]["policy"]["mean"] == np.mean(inside)
     right = {
         f"test-{q:03d}": [r["correct"] for r in bank if r["question"] == f"test-{q:03d}"] for q in range(QUESTIONS)
     }
