@@ -1,7 +1,8 @@
 """The bank stage: base samples of every test question with the verifier's step scores, written once.
 
 Majority, best-of-N and every other selector among independent samples are computed from it afterwards, at any
-budget up to its size.
+budget up to its size. It has samples at the sampler's temperature and at those that strategies name
+(`ttcjax.eval.temperatures`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
-from ttcjax.eval import rows
+from ttcjax.eval import choice, rows, temperatures
 from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.shards import WHOLE, Part, Shard
+from ttcjax.eval.temperatures import Chosen
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
 from ttcjax.runtime import records
@@ -31,22 +33,42 @@ SCHEMA = rows.SCHEMA
 """Columns of the shards."""
 
 
-def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
-    """Return the stage's shards, of so many test questions."""
-    sweep = config.sweep
-    answers = (("sample", sweep.samples),)
-    return shards_lib.cut(
-        questions,
-        sweep.shard_questions,
-        strategy="sample",
-        answers=answers,
-        seed=sweep.seed,
-        generations=sweep.samples,
-    )
+def shards(config: ExperimentConfig, questions: int, chosen: Chosen | None = None) -> list[Shard]:
+    """Return the stage's shards, those at the sampler's temperature first.
+
+    Args:
+        config: The experiment.
+        questions: Test questions.
+        chosen: As for `temperatures.bank_samples`.
+    """
+    return [
+        shard
+        for temperature, samples in temperatures.bank_samples(config, chosen).items()
+        for name in (_name(config, temperature),)
+        for shard in shards_lib.cut(
+            questions,
+            config.sweep.shard_questions,
+            strategy=name,
+            answers=((name, samples),),
+            seed=temperatures.stream(config, temperature),
+            generations=samples,
+            cells=(name.partition(":")[2].replace("=", "-"),),
+        )
+    ]
+
+
+def _name(config: ExperimentConfig, temperature: float) -> str:
+    own = temperature == config.sampler.temperature
+    return "sample" if own else f"sample:temperature={float(temperature)!r}"
+
+
+def _temperature(config: ExperimentConfig, shard: Shard) -> float:
+    return float(shard.strategy.partition("=")[2] or config.sampler.temperature)
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
-    """Sample and score `config.sweep.samples` solutions of every test question; finished shards are kept.
+    """Sample and score solutions of every test question at every temperature that is asked for; finished shards are
+    kept.
 
     Args:
         config: The experiment.
@@ -62,48 +84,79 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         UserError: The bank that samples are to be taken from has not got them, see `read_samples`.
     """
     task, splits = loader.askable(config, workdir)
-    examples, samples, sampled, sampling = splits.test[:], config.sweep.samples, 0, 0.0
-    every = shards(config, len(examples))
+    examples, sampled, sampling = splits.test[:], 0, 0.0
+    every = shards(config, len(examples), choice.chosen(config, workdir / "tune"))
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
-    earlier = None
-    if config.sweep.samples_from is not None and todo:
-        earlier = read_samples(
-            epath.Path(config.sweep.samples_from),
-            [e.id for e in examples],
-            samples,
-            engine,
-            content=config.sweep.samples_content,
-        )
-    whole, left = (2 * samples * sum(s.questions for s in some) for some in (mine, todo))
+    earlier: dict[str, dict[str, list[Solution]]] = {}
+    if config.sweep.samples_from is not None:
+        for shard in {shard.strategy: shard for shard in todo}.values():
+            earlier[shard.strategy] = read_samples(
+                epath.Path(config.sweep.samples_from),
+                [e.id for e in examples],
+                shard.generations,
+                engine,
+                content=config.sweep.samples_content,
+                temperature=_temperature(config, shard),
+            )
+    whole, left = (sum(2 * s.generations * s.questions for s in some) for some in (mine, todo))
     with progress(whole, "bank: solutions sampled and scored") as bar:
         bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
-            begin = time.perf_counter()
-            asked = shard.take(examples)
-            prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-            if earlier is None:
-                found = engine.sample(prompts, samples, config.sweep.seed)
-                sampling += time.perf_counter() - begin
-                sampled += sum(map(len, found))
-            else:
-                found = [earlier[e.id][:samples] for e in asked]
-                bar.update(len(asked) * samples)
-            found = engine.score(prompts, found)
-            seconds = (time.perf_counter() - begin) / max(1, len(asked) * samples)
-            table = result_rows(task, asked, found, strategy="sample", n=0, seed=config.sweep.seed, seconds=seconds)
-            for path in shard.paths(out):
-                write_shard(path, table, SCHEMA)
+            seconds = write(config, task, examples, engine, shard, out, earlier.get(shard.strategy))
+            if shard.strategy not in earlier:
+                sampled += shard.questions * shard.generations
+                sampling += seconds
     return {
         "questions": len(examples),
-        "solutions": len(examples) * samples,
+        "solutions": sum(shard.questions * shard.generations for shard in every),
         "shards": len(every),
         "sampled": sampled,
         "sampling_seconds": sampling,
         "files": shards_lib.names(every),
     }
+
+
+def write(
+    config: ExperimentConfig,
+    task: Task,
+    examples: Sequence[Example],
+    engine: Engine,
+    shard: Shard,
+    out: epath.Path,
+    earlier: Mapping[str, list[Solution]] | None = None,
+) -> float:
+    """Make one of `shards`, and return the seconds in which its solutions were sampled.
+
+    Args:
+        config: The experiment.
+        task: Of the questions.
+        examples: All of them.
+        engine: Samples and scores.
+        shard: Which of the questions, and how many samples at which temperature.
+        out: The folder.
+        earlier: By question, solutions to be scored in place of new ones.
+    """
+    begin = time.perf_counter()
+    asked = shard.take(examples)
+    prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
+    temperature = _temperature(config, shard)
+    if earlier is None:
+        found = engine.sample(prompts, shard.generations, shard.seed, temperature=temperature)
+    else:
+        found = [earlier[e.id][: shard.generations] for e in asked]
+        engine.on_batch(len(asked) * shard.generations)
+    sampling = time.perf_counter() - begin
+    found = engine.score(prompts, found)
+    seconds = (time.perf_counter() - begin) / max(1, len(asked) * shard.generations)
+    table = result_rows(
+        task, asked, found, strategy="sample", n=0, seed=shard.seed, temperature=temperature, seconds=seconds
+    )
+    for path in shard.paths(out):
+        write_shard(path, table, SCHEMA)
+    return sampling
 
 
 def solutions_of(engine: Engine, written: Sequence[Mapping[str, Any]]) -> list[Solution]:
@@ -130,9 +183,14 @@ def solutions_of(engine: Engine, written: Sequence[Mapping[str, Any]]) -> list[S
 
 
 def read_samples(
-    folder: epath.Path, questions: Sequence[str], samples: int, engine: Engine, content: str | None = None
+    folder: epath.Path,
+    questions: Sequence[str],
+    samples: int,
+    engine: Engine,
+    content: str | None = None,
+    temperature: float = 1.0,
 ) -> dict[str, list[Solution]]:
-    """Return the solutions of a finished bank, in the order they were sampled, without scores.
+    """Return the solutions of a finished bank at a temperature, in the order they were sampled, without scores.
 
     Args:
         folder: Of the bank.
@@ -140,6 +198,7 @@ def read_samples(
         samples: Of each question, the first ones.
         engine: Its tokenizer reads the texts.
         content: `sweep.samples_content` of the bank, where it is known.
+        temperature: At which they were sampled.
 
     Raises:
         UserError: A shard is missing or damaged, the bank lacks a sample that is wanted, or it is another.
@@ -147,7 +206,8 @@ def read_samples(
     record = records.read_complete(folder)
     if content is not None and (record is None or config_hash(records.hashes(record)) != content):
         raise UserError(f"the bank {folder} has changed since this run began: run the same command again")
-    table = rows.read_folder(folder, ("question", "sample", "text", "finished", "tokens", "logprob"))
+    columns = ("question", "temperature", "sample", "text", "finished", "tokens", "logprob")
+    table = temperatures.rows_at(rows.read_folder(folder, columns), temperature)
     table = table.filter(pc.field("sample") < samples).sort_by([("question", "ascending"), ("sample", "ascending")])
     found: dict[str, list[Solution]] = {question: [] for question in questions}
     written = table.to_pylist()
@@ -156,8 +216,8 @@ def read_samples(
     short = [question for question in questions if len(found[question]) < samples]
     if short:
         raise UserError(
-            f"{folder} has {len(found[short[0]])} samples of {short[0]}, and {samples} are wanted: lower "
-            "sweep.samples, or take a bank of the same questions"
+            f"{folder} has {len(found[short[0]])} samples of {short[0]} at temperature {temperature:g}, and {samples} "
+            "are wanted: lower sweep.samples, or take a bank of the same questions"
         )
     return found
 
@@ -170,6 +230,7 @@ def result_rows(
     strategy: str,
     n: int,
     seed: int,
+    temperature: float,
     seconds: float,
 ) -> list[dict[str, Any]]:
     """Return the rows of `rows.SCHEMA` for the solutions of some questions; `seconds` is a row's share."""
@@ -187,6 +248,7 @@ def result_rows(
                     "strategy": strategy,
                     "n": n,
                     "seed": seed,
+                    "temperature": float(temperature),
                     "sample": index,
                     "text": solution.text,
                     "answer": answer,

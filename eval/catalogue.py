@@ -62,7 +62,7 @@ FIGURES = (
         "weighted; lookahead does worst for what it costs. Majority is below all that ask the verifier.",
         "sweep.strategies, sweep.budgets",
         paper="3 left",
-        tables=("accuracy",),
+        tables=("accuracy", "greedy"),
     ),
     Entry(
         "by_difficulty",

@@ -56,8 +56,9 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row an answer."""
 
 
-def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list[Shard]:
     """Return the stage's shards, of so many test questions."""
+    del chosen  # Chains have the sampler's temperature.
     settings = config.chains
     return shards_lib.cut(
         min(questions, settings.questions or questions),

@@ -18,8 +18,8 @@ from ttcjax.select import Votes, asks_verifier, default_ties, group_answers
 from ttcjax.verify.aggregate import Ragged, aggregate, token_likelihood
 
 COLUMNS = (
-    *("question", "level", "strategy", "n", "seed", "sample", "answer", "correct", "step_scores", "step_truth"),
-    *("tokens", "logprob"),
+    *("question", "level", "strategy", "n", "seed", "temperature", "sample"),
+    *("answer", "correct", "step_scores", "step_truth", "tokens", "logprob"),
 )
 """Columns the estimators read; the texts stay on disk."""
 LIKELIHOOD = "likelihood"
@@ -374,9 +374,14 @@ class StrategyName:
         return self.options.get("ties", default_ties(self.rule))
 
     @property
-    def temperature(self) -> float:
-        """The option `temperature` of votes weighted by a softmax."""
-        return float(self.options.get("temperature", "1"))
+    def vote_temperature(self) -> float:
+        """The option `vote_temperature` of votes weighted by a softmax."""
+        return float(self.options.get("vote_temperature", "1"))
+
+    @property
+    def temperature(self) -> str | None:
+        """The option `temperature` of sampling as it is written, a number or `validated`; `None` for the sampler's."""
+        return self.options.get("temperature")
 
     def aggregation(self, default: str) -> str:
         """What the scores that select are: the option `aggregate` or the default, or `LIKELIHOOD` (`by=likelihood`)."""

@@ -50,7 +50,7 @@ def label(strategy: str) -> str:
         options.pop("select", None)
     else:
         kind = name.kind.replace("_", " ")
-    values = [f"{key} {'√N' if value == 'sqrt' else value}" for key, value in options.items()]
+    values = [f"{key.replace('_', ' ')} {'√N' if value == 'sqrt' else value}" for key, value in options.items()]
     return ", ".join([kind, *values])
 
 

@@ -1,6 +1,7 @@
-"""The greedy stage: the policy and the larger one answer every test question once, with the likeliest tokens.
+"""The greedy stage: the policy, and a larger one, answer every test question once, with the likeliest tokens.
 
-What test-time compute is exchanged for is a larger model that answers so (Snell et al. 2024, section 7).
+The policy's answer is the baseline of every strategy that spends more (`ttcjax.eval.baseline`); a larger model that
+answers so is what test-time compute is exchanged for (Snell et al. 2024, section 7).
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from ttcjax.parquet import is_whole, read_folder, write_shard
 from ttcjax.sample.loading import load_engine
 
 MODELS = ("policy", "larger")
-"""The stages that trained them, and the number of their shard."""
+"""The stages that trained them, and the number of their shard; the larger one where there is one."""
 
 
 SCHEMA = rows.SCHEMA
 
 
-def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
-    """Return the stage's shards, one a model, of so many test questions."""
+def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list[Shard]:
+    """Return the stage's shards, one a model of the experiment, of so many test questions."""
+    del chosen  # Its temperature is 0.
     return [
         Shard(name, answers=((name, 1),), seed=0, number=number, first=0, questions=questions, generations=1)
-        for number, name in enumerate(f"greedy:{model}" for model in MODELS)
+        for number, name in enumerate(f"greedy:{model}" for model in MODELS[: 1 + config.larger.enabled])
     ]
 
 
@@ -66,16 +68,19 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
             found = engine.sample(prompts, 1, shard.seed)
             seconds = (time.perf_counter() - begin) / len(examples)
-            table = result_rows(task, examples, found, strategy=shard.strategy, n=1, seed=shard.seed, seconds=seconds)
+            table = result_rows(
+                task, examples, found, strategy=shard.strategy, n=1, seed=shard.seed, temperature=0.0, seconds=seconds
+            )
             write_shard(path, table, SCHEMA)
     return {"questions": len(examples), "shards": len(every), "files": shards_lib.names(every)}
 
 
 def read(folder: epath.Path) -> dict[str, pa.Table]:
-    """Return the rows of each model.
+    """Return the rows of each model that has any.
 
     Raises:
         UserError: A file is missing or damaged.
     """
     table = read_folder(folder, SCHEMA, ("strategy", "question", "correct", "tokens"))
-    return {model: table.filter(pc.field("strategy") == f"greedy:{model}") for model in MODELS}
+    found = {model: table.filter(pc.field("strategy") == f"greedy:{model}") for model in MODELS}
+    return {model: rows for model, rows in found.items() if rows.num_rows}

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ttcjax import compute
 from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
 from ttcjax.data import loader
-from ttcjax.eval import figures
+from ttcjax.eval import figures, temperatures
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
 from ttcjax.revise import verifiers
@@ -150,6 +150,7 @@ def summarise(
     search: pa.Table,
     prompts: Mapping[str, int],
     trained: Mapping[str, Trained],
+    chosen: temperatures.Chosen | None = None,
 ) -> dict[str, Any]:
     """Count what a question costs on average.
 
@@ -161,10 +162,11 @@ def summarise(
 
     Args:
         config: The experiment.
-        bank: Rows of the bank, with `question` and `COLUMNS`.
+        bank: Rows of the bank, with `question`, `temperature` and `COLUMNS`.
         search: Rows of all search strategies.
         prompts: Tokens of each question's prompt.
         trained: What `models` returns.
+        chosen: What won on validation, where a strategy asks for it.
 
     Returns:
         `per_question[strategy][n]` with `generations`, `prompt_tokens`, `policy_tokens` (rollouts not included),
@@ -211,7 +213,9 @@ def summarise(
                 runs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
                 found = cost(cell, runs.aggregate([]).num_rows, n, verified=True)
             else:  # n samples of the bank: the mean of one, n times.
-                found = cost(bank, bank.num_rows / n, n, verified=name.asks_verifier)
+                [temperature] = temperatures.possible(config, strategy, n, chosen)
+                held = temperatures.rows_at(bank, temperature)
+                found = cost(held, held.num_rows / n, n, verified=name.asks_verifier)
             per_question[strategy][str(n)] = found
     return {
         "per_question": per_question,
@@ -225,6 +229,28 @@ def summarise(
             for name, model in trained.items()
         },
     }
+
+
+def greedy(
+    answered: Mapping[str, pa.Table], prompts: Mapping[str, int], trained: Mapping[str, Trained]
+) -> dict[str, dict[str, float]]:
+    """Count what one greedy answer to a question costs on average, by the model that gives it.
+
+    Args:
+        answered: What `greedy.read` returns.
+        prompts: Tokens of each question's prompt.
+        trained: What `models` returns.
+
+    Returns:
+        By model `generations`, `prompt_tokens`, `policy_tokens` and `flops` as in `summarise`; no verifier is asked.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for model, table in answered.items():
+        prompt = float(np.mean([prompts[question] for question in table["question"].to_pylist()]))
+        written = float(np.mean(table["tokens"].to_numpy()))
+        flops = compute.inference(trained[model]["params"], prompt + written)
+        found[model] = {"generations": 1, "prompt_tokens": prompt, "policy_tokens": written, "flops": flops}
+    return found
 
 
 def revisions(
@@ -331,6 +357,7 @@ def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
     by_strategy |= {
         name: [(cell["generations"], cell)] for name, cell in summary["compute"].get("revisions", {}).items()
     }
+    by_strategy |= {f"greedy:{model}": [("1", cell)] for model, cell in summary["compute"].get("greedy", {}).items()}
     return [
         (strategy, n, measure, value)
         for strategy, cells in by_strategy.items()

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ttcjax.config import ExperimentConfig
-from ttcjax.eval import figures, rows, tables
+from ttcjax.eval import figures, rows, tables, temperatures
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, step_scores
 from ttcjax.eval.intervals import Bootstrap, Estimate
@@ -141,7 +141,11 @@ def reference_lines(questions: Sequence[str], references: Mapping[str, str]) -> 
 
 
 def summarise(
-    config: ExperimentConfig, bank: pa.Table, search: pa.Table, references: Mapping[str, str] | None = None
+    config: ExperimentConfig,
+    bank: pa.Table,
+    search: pa.Table,
+    references: Mapping[str, str] | None = None,
+    chosen: temperatures.Chosen | None = None,
 ) -> dict[str, Any]:
     """Measure the chosen solutions by strategy and budget, and the verifier by difficulty.
 
@@ -150,6 +154,7 @@ def summarise(
         bank: Rows of the bank, with `estimators.COLUMNS` and what `with_lines` adds.
         search: Rows of all search strategies, the same.
         references: Texts of the reference solutions by question, where they are known.
+        chosen: What won on validation, where a strategy asks for it.
 
     Returns:
         `chosen[strategy][n][measure]` for `MEASURES` and, with references, `BEYOND`, over what was chosen, with
@@ -162,8 +167,17 @@ def summarise(
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
-    base = Samples.from_table(bank, questions, config.sweep.samples).part(0, config.sweep.judged)
-    median_Q = _median_lines(base, bank)
+    by_temperature: dict[float, tuple[Samples, pa.Table, np.ndarray]] = {}
+    for temperature, count in temperatures.bank_samples(config, chosen).items():
+        places = np.flatnonzero(bank["temperature"].to_numpy() == temperature)
+        held = bank.take(pa.array(places))
+        by_temperature[temperature] = (
+            Samples.from_table(held, questions, count).part(0, config.sweep.judged),
+            held,
+            places,
+        )
+    base, base_rows, _ = by_temperature[config.sampler.temperature]
+    median_Q = _median_lines(base, base_rows)
     known = {} if references is None else reference_lines(questions, references)
     found: dict[str, dict[str, Any]] = {"chosen": {}, "growth": {}, "growth_beyond": {}}
     ends: dict[str, dict[str, tuple[_Pair, _Pair]]] = {}
@@ -176,16 +190,17 @@ def summarise(
         judged = config.prm.aggregate if how == LIKELIHOOD else how
         parts: dict[int, dict[str, _Pair]] = {}
         for n in config.sweep.budgets:
+            [temperature] = temperatures.possible(config, strategy, n, chosen)
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
             cell = search.filter(pa.array(inside))
             if cell.num_rows:
-                kept = registry.for_budget(strategy, n).n
+                kept = registry.for_budget(temperatures.concrete(strategy, temperature), n).n
                 samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
-                row = chosen_rows(samples, name.rule, how, None, name.ties, name.temperature)
+                row = chosen_rows(samples, name.rule, how, None, name.ties, name.vote_temperature)
             else:
-                table, places = bank, np.arange(bank.num_rows)
-                row = chosen_rows(base, name.rule, how, n, name.ties, name.temperature)
+                samples, table, places = by_temperature[temperature]
+                row = chosen_rows(samples, name.rule, how, n, name.ties, name.vote_temperature)
             values = _values(table, judged, row, median_Q)
             values |= {measure: values[BEYOND[measure]] - of_Q[:, None] for measure, of_Q in known.items()}
             made = row >= 0
@@ -222,7 +237,7 @@ def summarise(
     return {
         **found,
         "references": {BEYOND[measure]: _plain(bootstrap(of_Q)) for measure, of_Q in known.items()},
-        "auroc": _auroc_by_bin(config, base, bank),
+        "auroc": _auroc_by_bin(config, base, base_rows),
         "exploited": [{"strategy": s, "n": n, "row": row} for _, s, n, row in exploited[:EXAMPLES]],
     }
 

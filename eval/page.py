@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ttcjax.eval import catalogue, claims, figures, verdicts
+from ttcjax.eval import baseline, catalogue, claims, figures, verdicts
 from ttcjax.eval.report_files import read_csv
 from ttcjax.text.shown import shown
 
@@ -142,6 +142,11 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     keys = [
         (_percent(summary["pass_at_1_interval"]["mean"]), "pass@1 of the policy", summary["pass_at_1_interval"]),
         (
+            _percent(summary["greedy"]["accuracy"]["policy"]["mean"]),
+            "one greedy answer of the policy",
+            summary["greedy"]["accuracy"]["policy"],
+        ),
+        (
             _percent(accuracy[best][largest]["mean"]),
             f"{figures.label(best)} at N = {largest}, the best there",
             accuracy[best][largest],
@@ -182,7 +187,13 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     )
     rows = [[_text(figures.label(name)), *(_cell(cell) for cell in cells.values())] for name, cells in accuracy.items()]
     rows.append(["any right (pass@N)", *(_cell(cell) for cell in summary["pass_at_k"].values())])
+    once = summary["greedy"]
+    rows += [
+        [baseline.NAMES[model], _cell(cell), *[""] * (len(budgets) - 1)] for model, cell in once["accuracy"].items()
+    ]
     table = _table(["N =", *budgets], rows, "Accuracy in % by generation budget N, 95% intervals")
+    rows = [[_text(figures.label(name)), *map(_difference, cells.values())] for name, cells in once["minus"].items()]
+    table += _table(["N =", *budgets], rows, "Less one greedy answer of the policy, in points, paired over questions")
     return f'<p>{text}</p>{lost}<ul class="keys">{items}</ul>{table}'
 
 
@@ -330,12 +341,32 @@ def _diagnostics(
             [_text(figures.label(name)), *(_cell(level["accuracy"][name]) for level in levels.values())]
             for name in names
         ]
+        lines += [
+            [baseline.NAMES[model], *(_cell(level["greedy"][model]) for level in levels.values())]
+            for model in summary["greedy"]["accuracy"]
+        ]
         parts.append("<h3>By level of the data set</h3>")
         parts.append(_table(["level", *map(_text, levels)], lines, "Accuracy in % at the largest budget"))
+    parts.append(_temperatures(summary["temperatures"].get("validation")))
     parts += [_figure(name, drawn[name], files) for name in own]
     parts.append(_examples(summary.get("over_optimisation", {}).get("examples", [])))
     parts.append(_revised(summary.get("revision", {}).get("examples", [])))
     return "".join(parts)
+
+
+def _temperatures(found: Mapping[str, Any] | None) -> str:
+    """Return accuracies on validation by temperature, and the temperature that each cell was then tested at."""
+    if found is None:
+        return ""
+    parts = []
+    for name, by_temperature in found["accuracy"].items():
+        won = found["chosen"][name]
+        rows = [[_text(t), *map(_cell, cells.values())] for t, cells in by_temperature.items()]
+        rows.append(["chosen, and used on the test questions", *(f"{t:g}" for t in won.values())])
+        caption = f"{_text(figures.label(name))}: accuracy in % on {found['questions']} validation questions"
+        parts.append(_table(["temperature, N =", *won], rows, caption))
+    link = '<a href="temperatures.csv">temperatures.csv</a>'
+    return f"<h3>Temperatures chosen on validation questions</h3>{''.join(parts)}<p>Numbers: {link}</p>"
 
 
 def _examples(found: Sequence[Mapping[str, Any]]) -> str:
@@ -388,6 +419,10 @@ def _costs(summary: Mapping[str, Any]) -> str:
             [_text(figures.label(name)), *(f"{cell['flops']:.3g}" for cell in by_budget.values())]
             for name, by_budget in cells.items()
         ]
+        lines += [
+            [baseline.NAMES[model], f"{cell['flops']:.3g}", *[""] * (len(budgets) - 1)]
+            for model, cell in compute.get("greedy", {}).items()
+        ]
         caption = "FLOPs of a question: two a parameter and token, the verifier's included"
         parts.append(_table(["N =", *budgets], lines, caption))
         lines = [
@@ -436,6 +471,10 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = 
 
 def _cell(point: Mapping[str, Any]) -> str:
     return f"{100 * point['mean']:.1f}<small>{100 * point['low']:.0f}-{100 * point['high']:.0f}</small>"
+
+
+def _difference(point: Mapping[str, Any]) -> str:
+    return f"{100 * point['mean']:+.1f}<small>{100 * point['low']:.1f} to {100 * point['high']:.1f}</small>"
 
 
 def _range(cell: Mapping[str, Any] | None) -> str:

@@ -15,9 +15,11 @@ from etils import epath
 from ttcjax import compute
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
+from ttcjax.data.task import Splits
 from ttcjax.errors import UserError
-from ttcjax.eval import bank, chains, greedy, ledger, rescore, sweep
+from ttcjax.eval import bank, chains, choice, greedy, ledger, rescore, sweep, tune
 from ttcjax.eval.shards import WHOLE, Part, Shard
+from ttcjax.eval.temperatures import Chosen
 from ttcjax.metrics import duration
 from ttcjax.parquet import read_shard, shard_path
 from ttcjax.revise import verifiers
@@ -25,7 +27,7 @@ from ttcjax.runtime import records
 from ttcjax.search import registry
 from ttcjax.train import label
 
-STAGES = {"bank": bank, "rescore": rescore, "search": sweep, "chains": chains, "greedy": greedy}
+STAGES = {"tune": tune, "bank": bank, "rescore": rescore, "search": sweep, "chains": chains, "greedy": greedy}
 """The stages that are planned, each with `SCHEMA` and `shards(config, questions)`."""
 
 BOUND = "sampler.max_tokens"
@@ -103,6 +105,8 @@ class Plan:
     """Shards of the stage that has most: of so many parts none has two of a stage."""
     from_bank: tuple[str, ...]
     """Strategies that choose among the bank's samples, at no cost."""
+    temperatures_known: bool = True
+    """Whether the temperatures to be chosen on validation are known; where not, the bank is planned at all of them."""
 
     @property
     def whole(self) -> Amount:
@@ -138,7 +142,8 @@ def make(
         UserError: The data or a model's record is missing or corrupt.
     """
     _, splits = loader.askable(config, workdir)
-    shards = {stage: STAGES[stage].shards(config, len(splits.test)) for stage in folders}
+    chosen = choice.known(config, folders.get("tune"))
+    shards = {stage: shards_of(stage, config, splits, chosen) for stage in folders}
     seen = {stage: _read_shards(stage, shards[stage], folder) for stage, folder in folders.items()}
     costs = _Costs.of(config, workdir, seen, folders)
     cells = []
@@ -163,7 +168,21 @@ def make(
                 )
             )
     names = tuple(n for n in config.sweep.strategies if n.partition(":")[0] in registry.FROM_SAMPLES)
-    return Plan(tuple(cells), part, max(map(len, shards.values())), names)
+    return Plan(tuple(cells), part, max(map(len, shards.values())), names, chosen is not None)
+
+
+def shards_of(stage: str, config: ExperimentConfig, splits: Splits, chosen: Chosen | None) -> list[Shard]:
+    """Return the shards of a stage of `STAGES`.
+
+    Args:
+        stage: Its name.
+        config: The experiment.
+        splits: Its questions.
+        chosen: What won on validation; `None` where that is not known yet, and the shards of the bank are then all
+            that it may come to need.
+    """
+    asked = min(config.sweep.tune_questions, len(splits.valid)) if stage == "tune" else len(splits.test)
+    return STAGES[stage].shards(config, asked, chosen)
 
 
 @dataclass(frozen=True)
@@ -222,6 +241,8 @@ class _Costs:
     """Tokens of a generation."""
     token_from: str
     seen: Mapping[str, Mapping[Shard, _Seen]]
+    base: list[_Seen]
+    """Shards of the bank at the sampler's temperature."""
     scoring: float | None
     """Seconds in which the bank's samples of a question were scored."""
     selecting: str | None = None
@@ -239,7 +260,8 @@ class _Costs:
         if trained is None:
             raise UserError(f"the records of policy and prm in {workdir} do not say how large the models are")
         prompts = ledger.prompt_tokens(config, workdir)
-        token, token_from = _tokens_of_generation(config, workdir, list(seen["bank"].values()))
+        base = [found for shard, found in seen["bank"].items() if shard.strategy == "sample"]
+        token, token_from = _tokens_of_generation(config, workdir, base)
         return cls(
             config,
             {name: model["params"] for name, model in trained.items()},
@@ -247,7 +269,8 @@ class _Costs:
             token,
             token_from,
             seen,
-            _scoring_seconds(config, folders["bank"], list(seen["bank"].values())),
+            base,
+            _scoring_seconds(config, folders["bank"], base),
             verifiers.chosen(config, workdir) if config.revision.enabled else None,
         )
 
@@ -289,9 +312,13 @@ class _Costs:
             return self.prompt + _mean(own, "tokens"), self.prompt + _mean(own, "verifier_tokens")
         return self.prompt + generations * self.token, self.prompt + generations * (self.token + 1)
 
+    def _tune(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        of_samples = answers[0][0].partition(":")[0] == "sample"
+        return (self._bank if of_samples else self._search)(own, answers, generations)
+
     def _rescore(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
         # What the bank's verifier read is read once more.
-        _, read = self._bank(list(self.seen["bank"].values()), answers, self.config.sweep.samples)
+        _, read = self._bank(self.base, answers, self.config.sweep.samples)
         return 0.0, read
 
     def _greedy(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
@@ -386,6 +413,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "left": dataclasses.asdict(plan.left),
         "known_seconds_left": plan.known_seconds,
         "time_unknown": list(plan.unknown),
+        "temperatures_known": plan.temperatures_known,
     }
 
 
@@ -437,6 +465,8 @@ def _notes(plan: Plan, probe: str) -> list[str]:
     else:
         whose = "" if plan.part == WHOLE else f" for part {plan.part}"
         notes.append(f"time: about {duration(plan.known_seconds)}{whose} in one process like those so far")
+    if not plan.temperatures_known:
+        notes.append("the bank at all of sweep.temperatures: tune tells which are needed, at most these")
     if any(cell.seconds_from == _LIKE for cell in left):
         notes.append("~ time from other budgets of the search")
     return notes

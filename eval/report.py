@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from etils import epath
 from rich.console import Console
 from rich.text import Text
@@ -16,8 +17,10 @@ from rich.text import Text
 from ttcjax.config import ExperimentConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.eval import (
+    baseline,
     budget,
     chains,
+    choice,
     claims,
     exchange_report,
     figures,
@@ -35,6 +38,7 @@ from ttcjax.eval import (
     rows,
     sweep,
     tables,
+    temperatures,
     verdicts,
     weak,
 )
@@ -63,8 +67,8 @@ logger = logging.getLogger(__name__)
 def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
     """Write the report of an experiment.
 
-    Reads `bank/`, `search/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what the
-    config turns on: `rescore/`, `trajectories/`, `chains/`, `greedy/`. Writes tables (CSV), figures (PNG and SVG) and
+    Reads `bank/`, `search/`, `greedy/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what
+    the config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV), figures (PNG and SVG) and
     the page with all of them (`index.html`) under `out`, and `summary.json` under `workdir`.
 
     Args:
@@ -87,22 +91,37 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if searches:
         search = overoptimisation.with_lines(rows.read_folder(workdir / "search", columns), workdir / "search")
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
-    measured = measure(config, bank, search)
-    summary = summarise(config, bank, measured, threshold=threshold, threshold_source=source)
+    chosen = choice.chosen(config, workdir / "tune")
+    base = temperatures.rows_at(bank, config.sampler.temperature)
+    measured = measure(config, bank, search, chosen=chosen)
+    summary = summarise(config, base, measured, threshold=threshold, threshold_source=source)
     ease = measured.ease(config.prm.aggregate)
     trained, prompts, references = ledger.models(workdir), {}, None
     if trained is not None:
         prompts = ledger.prompt_tokens(config, workdir)
         references = {example.id: example.solution for example in loader.load(config.data, workdir / "data")[1].test}
-        summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained))
-    exploited = overoptimisation.summarise(config, bank, search, references)
+        summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained, chosen))
+    answered = greedy.read(workdir / "greedy")
+    right = baseline.right_answers(answered)
+    questions = measured.samples.questions
+    lost = [*measured.missing, *baseline.missing(right, questions)]
+    summary["missing"] = len(lost)
+    if trained is not None:
+        summary["compute"]["greedy"] = plain(ledger.greedy(answered, prompts, trained))
+    once = baseline.summarise(config.sweep, right, questions, measured.levels, measured.accuracy, ease)
+    for level, points in plain(once.pop("per_level")).items():
+        summary["per_level"][level]["greedy"] = points
+    summary["greedy"] = plain(once)
+    exploited = overoptimisation.summarise(config, bank, search, references, chosen)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
     summary["over_optimisation"] = plain(exploited)
     if config.orm.base:
-        rescored = rescore.with_scores(bank, workdir / "rescore")
+        rescored = rescore.with_scores(base, workdir / "rescore")
         incomparable = outcome.comparable(records.of_stages(workdir))
-        summary["orm"] = plain(outcome.summarise(config, bank, rescored, incomparable))
+        summary["orm"] = plain(outcome.summarise(config, base, rescored, incomparable))
+    if config.sweep.validated:
+        summary["temperatures"]["validation"] = plain(choice.summarise(config, workdir / "tune"))
     splits = None
     if config.revision.enabled:
         answers = chains.read(workdir / "chains")
@@ -112,21 +131,22 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         found |= {"rest_em": config.revision.rest_em.chains > 0}
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
         found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
+        by_selector = {rule: splits.by_ratio(rule) for rule in revisions.SELECTORS}
+        once = baseline.of_chains(config.sweep, right["policy"], splits.chains.questions, by_selector, ease)
+        summary["greedy"]["chains"] = plain(once)
         found |= {"selection": made["orm"]["result"][verifiers.SELECTION]}
         summary["revision"] = plain(found | {"trajectories": made["trajectories"]["result"]})
         summary["accuracy"] |= plain(accuracy)
         if trained is not None:
             summary["compute"]["revisions"] = plain(ledger.revisions(config, answers, prompts, trained, verifier))
     if config.larger.enabled and trained is not None:
-        found = _exchange(config, workdir, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
+        found = _exchange(config, answered, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
         summary["exchange"] = plain(found)
     summary["claims"] = claims.summarise(summary)
-    if measured.missing:
-        logger.warning(
-            "%d results are missing and count as wrong: see missing.csv of the report", len(measured.missing)
-        )
+    if lost:
+        logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(lost))
 
-    files.table("missing", "strategy budget question seed sample", measured.missing)
+    files.table("missing", "strategy budget question seed sample", lost)
     files.table("unreadable", "strategy budget question seed sample why", unreadable(bank, search))
     report_files.write_tables(summary, files)
     report_files.draw(summary, files)
@@ -139,7 +159,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
 
 def _exchange(
     config: ExperimentConfig,
-    workdir: epath.Path,
+    answered: Mapping[str, pa.Table],
     costs: dict[str, Any],
     measured: Measured,
     splits: revisions.Splits | None,
@@ -159,12 +179,8 @@ def _exchange(
         models = ("policy", "revision", verifiers.stage_of(splits.verifier))
         sources["revisions"] = Source(splits.chains.questions, ratios, flops, models)
         sources["both"] = exchange_report.joined(sources["search"], sources["revisions"])
-    tables = greedy.read(workdir / "greedy")
-    right = {
-        model: dict(zip(table["question"].to_pylist(), table["correct"].to_pylist(), strict=True))
-        for model, table in tables.items()
-    }
-    tokens = np.mean([prompts[q] for q in ease]) + np.mean(tables["larger"]["tokens"].to_numpy())
+    tokens = np.mean([prompts[q] for q in ease]) + np.mean(answered["larger"]["tokens"].to_numpy())
+    right = baseline.right_answers(answered)
     return exchange_report.summarise(config.sweep, sources, ease, right, trained, float(tokens))
 
 
@@ -177,21 +193,24 @@ def render(summary: dict[str, Any], console: Console) -> None:
     )
     for strategy in strategies:
         table.add_row(figures.label(strategy), *map(tables.cell, summary["accuracy"][strategy].values()))
-    for baseline, points in figures.with_baselines(summary).items():
-        if baseline not in strategies:
-            table.add_row(figures.label(baseline), *map(tables.cell, points.values()))
+    for alone, points in figures.with_baselines(summary).items():
+        if alone not in strategies:
+            table.add_row(figures.label(alone), *map(tables.cell, points.values()))
     table.add_row("any right (pass@N)", *map(tables.cell, summary["pass_at_k"].values()), style="dim")
+    for model, point in summary["greedy"]["accuracy"].items():
+        table.add_row(baseline.NAMES[model], tables.cell(point))
     console.print(table)
 
-    if summary["comparisons"]:
-        table = tables.table("paired differences in points, 95% intervals", ["N =", *budgets])
-        for a, b in dict.fromkeys((c["a"], c["b"]) for c in summary["comparisons"]):
-            cells = [c for c in summary["comparisons"] if (c["a"], c["b"]) == (a, b)]
-            table.add_row(
-                f"{figures.label(a)}\n- {figures.label(b)}",
-                *(tables.difference_cell({**cell, "mean": cell["difference"]}) for cell in cells),
-            )
-        console.print(table)
+    table = tables.table("paired differences in points, 95% intervals", ["N =", *budgets])
+    for a, b in dict.fromkeys((c["a"], c["b"]) for c in summary["comparisons"]):
+        cells = [c for c in summary["comparisons"] if (c["a"], c["b"]) == (a, b)]
+        table.add_row(
+            f"{figures.label(a)}\n- {figures.label(b)}",
+            *(tables.difference_cell({**cell, "mean": cell["difference"]}) for cell in cells),
+        )
+    for strategy, cells in summary["greedy"]["minus"].items():
+        table.add_row(f"{figures.label(strategy)}\n- greedy", *map(tables.difference_cell, cells.values()))
+    console.print(table)
 
     levels = summary["per_level"]
     table = tables.table(f"accuracy in % by level at N = {budgets[-1]}", ["level", *levels])
@@ -199,6 +218,9 @@ def render(summary: dict[str, Any], console: Console) -> None:
     table.add_row("pass@1", *(tables.cell(level["pass_at_1"]) for level in levels.values()))
     for strategy in strategies:
         table.add_row(figures.label(strategy), *(tables.cell(level["accuracy"][strategy]) for level in levels.values()))
+    for model in summary["greedy"]["accuracy"]:
+        points = (level["greedy"][model] for level in levels.values())
+        table.add_row(baseline.NAMES[model], *map(tables.cell, points))
     console.print(table)
 
     prm = summary["prm"]
@@ -218,6 +240,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         lines.append(Text.assemble(missing, ": report/missing.csv"))
     for line in lines:
         console.print(line, soft_wrap=True)
+    if "validation" in summary["temperatures"]:
+        choice.render(summary["temperatures"]["validation"], console)
     if "compute_optimal" in summary:
         optimal.render(summary, console)
         budget.render(summary["budget"], console)
@@ -229,6 +253,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
         revision_optimal.render(summary["revision"]["compute_optimal"], console)
+        baseline.render_chains(summary["greedy"]["chains"], console)
     if "exchange" in summary:
         exchange_report.render(summary["exchange"], console)
     if summary.get("claims"):

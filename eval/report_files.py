@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import matplotlib as mpl
 from etils import epath
 from matplotlib.figure import Figure
 
 from ttcjax.eval import (
+    baseline,
     budget,
+    choice,
     exchange_report,
     figures,
     ledger,
@@ -67,6 +70,18 @@ class Files:
         self.figures[name] = figures.save(drawn, self._out, name)
 
 
+class _WithBaseline:
+    """`Files` for figures, which get the line of the greedy answer where they show accuracies."""
+
+    def __init__(self, files: Files, summary: dict[str, Any]):
+        self._files, self._summary = files, summary
+
+    def figure(self, name: str, drawn: Figure) -> None:
+        with mpl.rc_context(figures.STYLE):
+            baseline.draw(name, drawn, self._summary)
+        self._files.figure(name, drawn)
+
+
 def _csv_cell(value: Any) -> Any:
     """Return what a cell holds: numbers as they are, text as it is shown, after an apostrophe where it is a formula."""
     if not isinstance(value, str):
@@ -87,7 +102,11 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
     """Write every table that a summary has numbers for."""
     estimate = "mean low high"
     files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
+    files.table("greedy", f"measure name group budget {estimate}", baseline.csv_rows(summary["greedy"]))
     files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))
+    if "validation" in summary["temperatures"]:
+        found = choice.csv_rows(summary["temperatures"]["validation"])
+        files.table("temperatures", f"strategy temperature chosen budget {estimate}", found)
     files.table("claims", " ".join(verdicts.COLUMNS), verdicts.csv_rows(summary["claims"]))
     files.table("aggregation", f"selector budget {estimate}", _aggregation_rows(summary))
     files.table("weak_verifiers", f"verifier measure budget {estimate}", weak.csv_rows(summary["weak_verifiers"]))
@@ -115,8 +134,9 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
         files.table("exchange", header, exchange_report.csv_rows(summary["exchange"]))
 
 
-def draw(summary: dict[str, Any], files: Files) -> None:
-    """Draw every figure that a summary has numbers for."""
+def draw(summary: dict[str, Any], out: Files) -> None:
+    """Draw every figure that a summary has numbers for, the greedy answer's line in those of accuracies."""
+    files = _WithBaseline(out, summary)
     files.figure("accuracy_vs_budget", figures.accuracy_vs_budget(summary))
     files.figure("aggregation", figures.aggregation(summary))
     files.figure("quality", figures.quality(summary))
@@ -143,12 +163,16 @@ def _accuracy_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
     for strategy, points in figures.with_baselines(summary).items():
         for n, point in points.items():
             yield strategy, n, point["mean"], point["low"], point["high"], summary["questions"]
+    for model, point in summary["greedy"]["accuracy"].items():
+        yield f"greedy:{model}", 1, point["mean"], point["low"], point["high"], summary["questions"]
 
 
 def _level_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:
     for level, values in summary["per_level"].items():
         for measure, point in {"pass_at_1": values["pass_at_1"], **values["accuracy"]}.items():
             yield level, values["count"], measure, point["mean"], point["low"], point["high"]
+        for model, point in values["greedy"].items():
+            yield level, values["count"], f"greedy:{model}", point["mean"], point["low"], point["high"]
 
 
 def _aggregation_rows(summary: dict[str, Any]) -> Iterable[Sequence[Any]]:

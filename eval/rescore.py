@@ -1,6 +1,7 @@
 """The rescore stage: the bank's samples judged by the outcome-reward model of the policy's samples.
 
-Nothing is sampled again: what was written down is read by another verifier.
+Those at the sampler's temperature are, on which verifiers are compared. Nothing is sampled again: what was written down
+is read by another verifier.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from etils import epath
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
-from ttcjax.eval import rows
+from ttcjax.eval import rows, temperatures
 from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.bank import solutions_of
 from ttcjax.eval.shards import WHOLE, Part, Shard
@@ -34,8 +35,9 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row a sample of the bank."""
 
 
-def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
+def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list[Shard]:
     """Return the stage's shards, of so many test questions."""
+    del chosen  # Verifiers are compared on samples at the sampler's temperature.
     sweep = config.sweep
     return shards_lib.cut(
         questions,
@@ -61,8 +63,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     """
     task, splits = loader.askable(config, workdir)
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
-    columns = ("question", "seed", "sample", "text", "finished", "tokens", "logprob")
-    bank = rows.read_folder(workdir / "bank", columns).to_pylist()
+    columns = ("question", "seed", "temperature", "sample", "text", "finished", "tokens", "logprob")
+    table = rows.read_folder(workdir / "bank", columns)
+    bank = temperatures.rows_at(table, config.sampler.temperature).to_pylist()
     samples = config.sweep.samples
     every = shards(config, len(prompts))
     mine = part.of(every)

@@ -18,6 +18,7 @@ SCHEMA = pa.schema(
         pa.field("strategy", pa.string(), nullable=False, metadata={"about": "`sample` in the bank"}),
         pa.field("n", pa.int32(), nullable=False, metadata={"about": "generation budget; 0 in the bank"}),
         pa.field("seed", pa.int32(), nullable=False),
+        pa.field("temperature", pa.float64(), nullable=False, metadata={"about": "of sampling; 0 is greedy"}),
         pa.field("sample", pa.int32(), nullable=False, metadata={"about": "index within question and seed"}),
         pa.field("text", pa.string(), nullable=False, metadata={"about": "the solution"}),
         pa.field("answer", pa.string(), metadata={"about": "canonical final answer; null if unparsable"}),

@@ -15,7 +15,7 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import budget, figures, optimal, paired, weak
+from ttcjax.eval import budget, figures, optimal, paired, temperatures, weak
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
 from ttcjax.eval.intervals import Bootstrap
@@ -36,10 +36,12 @@ class Measured:
 
     Attributes:
         levels: Of each question, `[Q]`.
-        samples: Of the bank, those that judge, with the ids of all questions.
-        others: Of the bank, those that tell difficulty: the rest, or the same where there is none.
+        samples: Of the bank at the sampler's temperature, those that judge, with the ids of all questions.
+        others: Of the same, those that tell difficulty: the rest, or the same where there is none.
         accuracy: Each question's chance of a right answer `[Q]`, by strategy and budget.
         missing: (strategy, budget, question, seed, sample) of every result that should exist and does not.
+        temperatures: At which each strategy samples, by strategy and budget.
+        at: Of the bank, those that judge, by temperature.
     """
 
     levels: np.ndarray
@@ -47,6 +49,8 @@ class Measured:
     others: Samples
     accuracy: dict[str, dict[int, np.ndarray]]
     missing: list[tuple[Any, ...]]
+    temperatures: dict[str, dict[int, float]]
+    at: dict[float, Samples]
 
     def ease(self, how: str) -> dict[str, dict[str, float]]:
         """Return how easy each question is: `oracle`, the share of right samples, and `predicted`, without labels, the
@@ -66,6 +70,7 @@ def measure(
     bank: pa.Table,
     search: pa.Table,
     grade_equal: Callable[[str, str], bool] | None = None,
+    chosen: temperatures.Chosen | None = None,
 ) -> Measured:
     """Select answers by every strategy at every budget.
 
@@ -74,35 +79,46 @@ def measure(
         bank: Rows of the sample bank, with the columns the estimators read.
         search: Rows of all search strategies and budgets.
         grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
+        chosen: What won on validation, where a strategy asks for it.
 
     Raises:
         UserError: Results are missing as a whole or of another config.
     """
     questions, levels = _questions(config, bank, search)
-    everything = Samples.from_table(bank, questions, config.sweep.samples, grade_equal=grade_equal)
-    missing: list[tuple[Any, ...]] = [("sample", 0, *place) for place in everything.missing]
+    held = {
+        temperature: Samples.from_table(temperatures.rows_at(bank, temperature), questions, count, 1, grade_equal)
+        for temperature, count in temperatures.bank_samples(config, chosen).items()
+    }
+    missing: list[tuple[Any, ...]] = [("sample", 0, *place) for some in held.values() for place in some.missing]
     judged = config.sweep.judged
-    samples = everything.part(0, judged)
+    everything = held[config.sampler.temperature]
+    at = {temperature: some.part(0, judged) for temperature, some in held.items()}
+    samples = at[config.sampler.temperature]
     others = everything.part(judged, config.sweep.samples) if judged < config.sweep.samples else samples
     accuracy: dict[str, dict[int, np.ndarray]] = {}
+    sampled_at: dict[str, dict[int, float]] = {}
     for strategy in config.sweep.strategies:
         name = StrategyName.parse(strategy)
         how = name.aggregation(config.prm.aggregate)
         accuracy[strategy] = {}
+        sampled_at[strategy] = {}
         for n in config.sweep.budgets:
+            [temperature] = temperatures.possible(config, strategy, n, chosen)
+            sampled_at[strategy][n] = temperature
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
             if name.from_bank or (not cell.num_rows and name.is_best_of_n_at(n)):
-                accuracy[strategy][n] = samples.accuracy(name.rule, how, n, name.ties, name.temperature)
+                some = at[temperature]
+                accuracy[strategy][n] = some.accuracy(name.rule, how, n, name.ties, name.vote_temperature)
                 continue
             if not cell.num_rows:
                 raise UserError(
                     f"the search folder has no rows of {strategy} at budget {n}: move it away and run again"
                 )
-            kept = registry.for_budget(strategy, n).n
+            kept = registry.for_budget(temperatures.concrete(strategy, temperature), n).n
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
-            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.temperature)
+            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.vote_temperature)
             missing += [(strategy, n, *place) for place in found.missing]
-    return Measured(levels, samples, others, accuracy, missing)
+    return Measured(levels, samples, others, accuracy, missing, sampled_at, at)
 
 
 def summarise(
@@ -117,7 +133,7 @@ def summarise(
 
     Args:
         config: The experiment.
-        bank: Rows of the sample bank, with the columns the estimators read.
+        bank: Rows of the sample bank at the sampler's temperature, with the columns the estimators read.
         measured: What `measure` returns.
         threshold: Steps that score below it are called wrong.
         threshold_source: Where it comes from; goes into the summary.
@@ -150,11 +166,12 @@ def summarise(
         ),
         "pass_at_k": {str(n): interval(pass_at_k(samples.correct[:, 0], n)) for n in config.sweep.budgets},
         "unparsable": 1 - (samples.groups >= 0).mean(),
+        "temperatures": {"sampler": config.sampler.temperature, "strategies": measured.temperatures},
         "accuracy": {
             strategy: {str(n): interval(values) for n, values in by_budget.items()}
             for strategy, by_budget in accuracy.items()
         },
-        "monte_carlo_error": _monte_carlo_errors(config, samples),
+        "monte_carlo_error": _monte_carlo_errors(config, measured),
         "comparisons": [
             {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high, "se": found.se}
             for a, b in _pairs(config.sweep.strategies)
@@ -174,13 +191,13 @@ def summarise(
     return plain(summary)
 
 
-def _monte_carlo_errors(config: ExperimentConfig, samples: Samples) -> dict[str, dict[str, float]]:
+def _monte_carlo_errors(config: ExperimentConfig, measured: Measured) -> dict[str, dict[str, float]]:
     """Return for strategies of the bank what averaging over some subsets, not over all, leaves open of an accuracy."""
     names = {strategy: StrategyName.parse(strategy) for strategy in config.sweep.strategies}
     return {
         strategy: {
-            str(n): samples.accuracy_error(
-                name.rule, name.aggregation(config.prm.aggregate), n, name.ties, name.temperature
+            str(n): measured.at[measured.temperatures[strategy][n]].accuracy_error(
+                name.rule, name.aggregation(config.prm.aggregate), n, name.ties, name.vote_temperature
             )
             for n in config.sweep.budgets
         }

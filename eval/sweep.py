@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
-from ttcjax.eval import rows
+from ttcjax.data.task import Example, Task
+from ttcjax.eval import choice, rows, temperatures
 from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.bank import result_rows
-from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.shards import WHOLE, Part, Shard
+from ttcjax.eval.temperatures import Chosen
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
+from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.base import Strategy
@@ -26,29 +30,42 @@ SCHEMA = rows.SCHEMA
 """Columns of the shards."""
 
 
-def search_cells(config: ExperimentConfig) -> dict[Strategy, list[tuple[str, int]]]:
+def search_cells(config: ExperimentConfig, chosen: Chosen | None = None) -> dict[Strategy, list[tuple[str, int]]]:
     """Return the searches to run, each with the (strategy name, budget) pairs that it answers.
 
     Majority and best-of-N come from the bank, and so do searches at budgets below their width. Different names that
     mean the same search at a budget, such as `beam:width=4` and `beam:width=sqrt` at 16, share one run.
+
+    Args:
+        config: The experiment.
+        chosen: What won on validation. Where that is not known yet, searches are counted at the first of the
+            temperatures, as all cost about the same.
     """
     cells: dict[Strategy, list[tuple[str, int]]] = {}
     for name in config.sweep.strategies:
         for budget in config.sweep.budgets:
-            strategy = registry.for_budget(name, budget, max_rounds=config.sweep.max_rounds)
-            parsed = StrategyName.parse(name)
-            if parsed.from_bank or parsed.is_best_of_n_at(budget):
+            if temperatures.from_bank(name, budget):
                 continue
-            cells.setdefault(strategy.resolved(), []).append((name, budget))
+            temperature = temperatures.possible(config, name, budget, chosen)[0]
+            text = temperatures.concrete(name, temperature)
+            strategy = registry.for_budget(text, budget, max_rounds=config.sweep.max_rounds).resolved()
+            if temperature == config.sampler.temperature:  # However it is written, it is one search.
+                strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
+            cells.setdefault(strategy, []).append((name, budget))
     return cells
 
 
-def shards(config: ExperimentConfig, questions: int) -> list[Shard]:
-    """Return the stage's shards, cell by cell and seed by seed, of so many test questions."""
+def by_answers(config: ExperimentConfig, chosen: Chosen | None = None) -> dict[tuple[tuple[str, int], ...], Strategy]:
+    """Return the search behind the `answers` of each of `shards`."""
+    return {tuple(answers): strategy for strategy, answers in search_cells(config, chosen).items()}
+
+
+def shards(config: ExperimentConfig, questions: int, chosen: Chosen | None = None) -> list[Shard]:
+    """Return the stage's shards, cell by cell and seed by seed, of so many test questions; see `search_cells`."""
     sweep = config.sweep
     return [
         shard
-        for strategy, answers in search_cells(config).items()
+        for strategy, answers in search_cells(config, chosen).items()
         for seed in range(sweep.seed + 1, sweep.seed + 1 + sweep.seeds)
         for shard in shards_lib.cut(
             questions,
@@ -77,9 +94,10 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     """
     task, splits = loader.askable(config, workdir)
     examples = splits.test[:]
-    cells = {tuple(answers): strategy for strategy, answers in search_cells(config).items()}
+    chosen = choice.chosen(config, workdir / "tune")
+    cells = by_answers(config, chosen)
     seconds: dict[str, float] = {}
-    every = shards(config, len(examples))
+    every = shards(config, len(examples), chosen)
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
@@ -88,16 +106,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
-            strategy, asked = cells[shard.answers], shard.take(examples)
-            begin = time.perf_counter()
-            prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-            found = search(engine, strategy, prompts, shard.seed)
-            spent = time.perf_counter() - begin
-            seconds[strategy.name] = seconds.get(strategy.name, 0.0) + spent / len(examples)
-            share = spent / (len(asked) * strategy.n)
-            for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
-                table = result_rows(task, asked, found, strategy=name, n=n, seed=shard.seed, seconds=share)
-                write_shard(path, table, SCHEMA)
+            name = cells[shard.answers].name
+            spent = write(config, task, examples, engine, shard, out, chosen)
+            seconds[name] = seconds.get(name, 0.0) + spent / len(examples)
     files = shards_lib.names(every)
     return {
         "questions": len(examples),
@@ -107,6 +118,41 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         "seconds_per_question": seconds,
         "files": files,
     }
+
+
+def write(
+    config: ExperimentConfig,
+    task: Task,
+    examples: Sequence[Example],
+    engine: Engine,
+    shard: Shard,
+    out: epath.Path,
+    chosen: Chosen | None = None,
+) -> float:
+    """Make one of `shards`, and return the seconds that it took.
+
+    Args:
+        config: The experiment.
+        task: Of the questions.
+        examples: All of them.
+        engine: Samples and scores.
+        shard: Which of the questions, by which search.
+        out: The folder.
+        chosen: What the shards were made with.
+    """
+    strategy, asked = by_answers(config, chosen)[shard.answers], shard.take(examples)
+    begin = time.perf_counter()
+    prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
+    found = search(engine, strategy, prompts, shard.seed)
+    spent = time.perf_counter() - begin
+    share = spent / (len(asked) * strategy.n)
+    temperature = engine.sampler.temperature if strategy.temperature is None else strategy.temperature
+    for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
+        table = result_rows(
+            task, asked, found, strategy=name, n=n, seed=shard.seed, temperature=temperature, seconds=share
+        )
+        write_shard(path, table, SCHEMA)
+    return spent
 
 
 def cell_name(strategy: str) -> str:

@@ -410,13 +410,15 @@ BASE = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(bas
 
 def changed(**changes) -> set[str]:
     other = dataclasses.replace(BASE, **changes)
-    return {s.name for s in stages.STAGES if stages.fingerprint(s, BASE) != stages.fingerprint(s, other)}
+    wanted = [s for s in stages.STAGES if s.wanted(other)]
+    return {s.name for s in wanted if stages.fingerprint(s, BASE) != stages.fingerprint(s, other)}
 
 
 ALL = [
     *("data", "policy", "labels", "prm", "trajectories", "revision"),
     *("attempts", "orm", "base_orm", "larger", "bank", "rescore", "search", "chains", "greedy", "report"),
 ]
+"""Of `BASE`, which chooses no temperature: what the stage `tune` reruns stands in `test_temperatures`."""
 SMALLER = [name for name in ALL if name != "larger"]
 JUDGED = {"bank", "rescore", "search", "chains", "report"}
 REVISED = {"revision", "attempts", "orm", "chains", "report"}
@@ -424,7 +426,7 @@ REVISED = {"revision", "attempts", "orm", "chains", "report"}
 
 def test_stages_are_in_the_order_of_what_they_read():
     names = [stage.name for stage in stages.STAGES]
-    assert names == ALL
+    assert [name for name in names if name != "tune"] == ALL
     for number, stage in enumerate(stages.STAGES):
         assert set(stage.needs) <= set(names[:number]), stage.name
 
@@ -471,7 +473,7 @@ def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
 def test_stages_that_are_off_are_neither_run_nor_read():
     off, other = ExperimentConfig(), ExperimentConfig(revision=RevisionConfig(max_seq_len=512))
     assert {s.name for s in stages.STAGES if not s.wanted(off)} == {
-        *("trajectories", "base_orm", "rescore", "larger", "greedy"),
+        *("trajectories", "base_orm", "rescore", "larger", "tune"),
         *(REVISED - {"report"}),
     }
     for stage in stages.STAGES:
@@ -479,9 +481,36 @@ def test_stages_that_are_off_are_neither_run_nor_read():
             assert stages.fingerprint(stage, off) == stages.fingerprint(stage, other)
 
 
+def test_a_dry_run_counts_what_temperatures_take(tmp_path):
+    """By hand: 3 candidates, 30 validation questions; majority and beams of width 4 at 1, 4 and 16 generations."""
+    names = (
+        "majority",
+        "majority:temperature=validated",
+        "beam:width=4,temperature=validated",
+        "majority:temperature=2",
+    )
+    sweep = SweepConfig(
+        strategies=names, temperatures=(0.5, 1.0, 1.5), tune_questions=30, samples=40, budgets=(1, 4, 16), seeds=2
+    )
+    config = ExperimentConfig(workdir=str(tmp_path), sweep=sweep)
+    found = {one.stage: one.work for one in dry_run.plan(config)}
+    # 16 samples at each candidate; at each a search of 4 and one of 16 beams, twice.
+    assert found["tune"] == "30 x 48 = 1,440 solutions, 6 searches of 30 questions, 120 generations each in all"
+    # 20 of 40 samples judge, and so many may be needed at 0.5 and 1.5, and are at 2.
+    assert found["bank"] == "250 x 40 = 10,000 solutions, at most 250 x 60 = 15,000 at 3 other temperatures"
+    assert found["search"] == "2 searches of 250 questions, 40 generations each in all"
+    assert found["greedy"] == "250 x 1 = 250 answers"
+    plain = dataclasses.replace(config, sweep=SweepConfig(strategies=("majority", "majority:temperature=2")))
+    found = {one.stage: one.work for one in dry_run.plan(plain)}
+    assert "tune" not in found
+    assert found["bank"] == "250 x 64 = 16,000 solutions, 250 x 64 = 16,000 at 1 other temperature"
+
+
 def test_a_stage_that_is_off_is_said_so(tmp_path):
     with pytest.raises(UserError, match=r"turn it on with --revision\.enabled True"):
         pipeline.run(ExperimentConfig(workdir=str(tmp_path)), only="revision")
+    with pytest.raises(UserError, match=r"turn it on with --sweep\.temperatures \(its help says how\)"):
+        pipeline.run(ExperimentConfig(workdir=str(tmp_path)), only="tune")
 
 
 def test_the_workdir_changes_no_fingerprint():

@@ -50,8 +50,21 @@ def workdir(tmp_path, tiny, monkeypatch):
     return epath.Path(tmp_path)
 
 
-def ask(workdir, question, **options):
-    return solve.solve(question, workdir, "best_of_n:n=4", **options)
+def ask(workdir, question, strategy="best_of_n:n=4", **options):
+    return solve.solve(question, workdir, strategy, **options)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["majority:n=4", "beam:n=4,width=2", "best_of_n:n=4,select=softmax,vote_temperature=2"]
+)
+def test_a_strategy_may_name_its_temperature(workdir, strategy):
+    sampler = SamplerConfig(max_tokens=24, max_step_tokens=6, verifier_chunk=4, prompt_bucket=64, temperature=0.6)
+    cold = ask(workdir, QUESTION, sampler=sampler, strategy=strategy)
+    own = ask(workdir, QUESTION, strategy=f"{strategy},temperature=0.6")
+    assert (own.answer, own.votes, own.steps) == (cold.answer, cold.votes, cold.steps)
+    assert own.steps != ask(workdir, QUESTION, strategy=strategy).steps
+    with pytest.raises(ConfigError, match=r"temperature in strategy .* must be a number above 0"):
+        ask(workdir, QUESTION, strategy=f"{strategy},temperature=validated")
 
 
 def test_selectors_choose_as_their_names_say(workdir, monkeypatch):

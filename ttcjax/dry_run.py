@@ -93,6 +93,32 @@ def _search(config: ExperimentConfig) -> str:
     return f"{len(cells)} searches of {config.data.num_test:,} questions, {generations:,} generations each in all"
 
 
+def _bank(config: ExperimentConfig) -> str:
+    from ttcjax.eval.temperatures import bank_samples  # imports pyarrow
+
+    first, *others = bank_samples(config, None).values()
+    asked = f"{_times(config.data.num_test, first)} solutions"
+    if others:
+        most = "at most " * bool(config.sweep.validated)
+        plural = "s" * (len(others) > 1)
+        asked += f", {most}{_times(config.data.num_test, sum(others))} at {len(others)} other temperature{plural}"
+    return asked
+
+
+def _tune(config: ExperimentConfig) -> str:
+    from ttcjax.eval import choice, sweep, temperatures  # imports jax
+
+    questions = min(config.sweep.tune_questions, config.data.num_valid)
+    trial = choice.on_validation(config, questions)
+    samples = sum(temperatures.bank_samples(trial, None).values())
+    cells = sweep.search_cells(trial)
+    searched = sum(strategy.cost() for strategy in cells) * config.sweep.seeds
+    return (
+        f"{_times(questions, samples)} solutions, {len(cells)} searches of {questions:,} questions, {searched:,} "
+        "generations each in all"
+    )
+
+
 def _times(*numbers: int) -> str:
     product = 1
     for number in numbers:
@@ -113,12 +139,13 @@ _WORK: dict[str, Callable[[ExperimentConfig], str]] = {
     "orm": lambda c: _training(c.orm.train, len(c.orm.variants)),
     "base_orm": lambda c: _training(c.base_orm.train),
     "larger": lambda c: _training(c.policy),
-    "bank": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",
+    "tune": _tune,
+    "bank": _bank,
     "rescore": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",
     "search": _search,
     "chains": lambda c: (
         f"{_times(min(c.chains.questions or c.data.num_test, c.data.num_test), sum(c.chains.lengths))} answers"
     ),
-    "greedy": lambda c: f"{_times(c.data.num_test, 2)} answers",
+    "greedy": lambda c: f"{_times(c.data.num_test, 1 + c.larger.enabled)} answers",
 }
 """How much each stage is to do, from the settings alone."""

@@ -73,7 +73,7 @@ def wanted_stages(config: ExperimentConfig, only: str | None = None) -> list[Sta
         return [stage for stage in stages_lib.STAGES if stage.wanted(config)]
     stage = stages_lib.get_stage(only)
     if not stage.wanted(config):
-        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stage.switch} True")
+        raise UserError(f"stage {only!r} is off in this config: turn it on with --{stage.turned_on_by}")
     return [stage]
 
 
@@ -90,7 +90,7 @@ def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
     from ttcjax import inputs  # imports pyarrow, which reading this module does not need
     from ttcjax.search import registry  # imports jax
 
-    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets)
+    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets, config.sampler.temperature)
     workdir = resolve_workdir(config.workdir)
     config = dataclasses.replace(config, workdir=os.fspath(workdir))
     return inputs.resolved(config, workdir), workdir

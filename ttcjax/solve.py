@@ -293,9 +293,8 @@ def solve(
         )
     else:
         scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
-    best = select.choose_one(
-        answers, scores, rule, ties=getattr(chosen, "ties", None), temperature=getattr(chosen, "temperature", 1.0)
-    )
+    temperature = getattr(chosen, "vote_temperature", 1.0)
+    best = select.choose_one(answers, scores, rule, ties=getattr(chosen, "ties", None), temperature=temperature)
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +51,35 @@ class Stage:
     """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
     version: int = 1
     """Part of its fingerprint: raise it when the same settings come to mean other results of this stage."""
+    derived: Callable[[ExperimentConfig], dict[str, Any]] | None = None
+    """What else of the config decides its results, where that is less than a whole setting."""
 
     def wanted(self, config: ExperimentConfig) -> bool:
         """Return whether an experiment has this stage."""
         return self.switch is None or bool(_lookup(config_lib.to_dict(config), self.switch))
+
+    @property
+    def turned_on_by(self) -> str | None:
+        """The setting that turns it on, with a value that does; `None` for a stage of every experiment."""
+        if self.switch is None:
+            return None
+        on = isinstance(_lookup(config_lib.to_dict(ExperimentConfig()), self.switch), bool)
+        return f"{self.switch} True" if on else f"{self.switch} (its help says how)"
+
+
+def _validated(config: ExperimentConfig) -> dict[str, Any]:
+    return {"strategies whose temperature is validated": list(config.sweep.validated)}
+
+
+def _bank_temperatures(config: ExperimentConfig) -> dict[str, Any]:
+    """Return how many samples a bank holds at which other temperatures, as far as strategies name them."""
+    if not any("temperature=" in name for name in config.sweep.strategies):
+        return {}
+    from ttcjax.eval import temperatures  # imports pyarrow, which reading this module does not need
+
+    found = temperatures.bank_samples(config, None)
+    found.pop(config.sampler.temperature)
+    return {"samples at other temperatures": {repr(t): n for t, n in found.items()}} if found else {}
 
 
 STAGES = (
@@ -178,11 +204,32 @@ STAGES = (
         switch="larger.enabled",
     ),
     Stage(
+        "tune",
+        "ttcjax.eval.tune",
+        "try strategies at several temperatures on validation questions",
+        ("data", "policy", "prm"),
+        (
+            "sampler",
+            "prm.aggregate",
+            "sweep.budgets",
+            "sweep.temperatures",
+            "sweep.tune_questions",
+            "sweep.seeds",
+            "sweep.max_rounds",
+            "sweep.seed",
+            "sweep.shard_questions",
+        ),
+        switch="sweep.temperatures",
+        derived=_validated,
+    ),
+    Stage(
         "bank",
         "ttcjax.eval.bank",
         "sample and score solutions of the test questions",
-        ("data", "policy", "prm"),
+        ("data", "policy", "prm", "tune"),
         ("sampler", "sweep.samples", "sweep.samples_content", "sweep.seed", "sweep.shard_questions"),
+        version=2,
+        derived=_bank_temperatures,
     ),
     Stage(
         "rescore",
@@ -196,7 +243,7 @@ STAGES = (
         "search",
         "ttcjax.eval.sweep",
         "run every search strategy at every budget",
-        ("data", "policy", "prm"),
+        ("data", "policy", "prm", "tune"),
         (
             "sampler",
             "prm.aggregate",
@@ -207,6 +254,7 @@ STAGES = (
             "sweep.seed",
             "sweep.shard_questions",
         ),
+        version=2,
     ),
     Stage(
         "chains",
@@ -219,16 +267,16 @@ STAGES = (
     Stage(
         "greedy",
         "ttcjax.eval.greedy",
-        "answer the test questions once with the policy and with the larger one",
+        "answer the test questions once with the likeliest tokens",
         ("data", "policy", "larger"),
         ("sampler",),
-        switch="larger.enabled",
+        version=2,
     ),
     Stage(
         "report",
         "ttcjax.eval.report",
         "compute accuracies and intervals, draw the figures, write summary.json",
-        ("data", "policy", "labels", "prm", "trajectories", "bank", "rescore", "search", "chains", "greedy"),
+        ("data", "policy", "labels", "prm", "trajectories", "tune", "bank", "rescore", "search", "chains", "greedy"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in config_lib.UNHASHED),
         ("../summary.json",),
         version=3,
@@ -263,6 +311,8 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
             if stage.name != "report":
                 settings = {path: _without_speed_only(value, path) for path, value in settings.items()}
             needs = {need.name: of(need) for need in needs_of(stage, config)}
+            if stage.derived is not None:
+                settings |= stage.derived(config)
             content = {"schema": SCHEMA, "stage": stage.name, "settings": settings, "needs": needs}
             if stage.version > 1:  # Folders made before stages had versions stay good.
                 content["version"] = stage.version

@@ -19,8 +19,8 @@ from ttcjax import stages as stages_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
+from ttcjax.eval import choice, shards
 from ttcjax.eval import plan as plans
-from ttcjax.eval import shards
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.files import is_remote, is_there
 from ttcjax.metrics import duration
@@ -30,7 +30,7 @@ from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("bank", "rescore", "search", "chains", "greedy")
+NAMES = ("tune", "bank", "rescore", "search", "chains", "greedy")
 """The stages of an evaluation that sample or score, in order; the report follows."""
 
 
@@ -174,7 +174,9 @@ def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epat
 
 def _shards(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> list[Shard]:
     _, splits = loader.askable(config, workdir)
-    return plans.STAGES[stage.name].shards(config, len(splits.test))
+    tune = stages_lib.get_stage("tune")
+    folder = _folder(tune, config, workdir) if tune.wanted(config) else None
+    return plans.shards_of(stage.name, config, splits, choice.known(config, folder))
 
 
 def _tell(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Part) -> None:

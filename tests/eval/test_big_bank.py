@@ -101,6 +101,7 @@ def write_bank(folder, rng):
             found += [
                 {
                     **common,
+                    "temperature": 1.0,
                     "sample": i,
                     "text": text[begins[i] : begins[i] + sizes[i]],
                     "answer": ("7" if right[i] else f"{wrong[i]}/{q}") if readable[i] else None,

@@ -319,8 +319,9 @@ def test_strategy_names_are_read():
     vote, asking = StrategyName.parse("majority"), StrategyName.parse("majority:ties=verifier")
     assert (vote.rule, vote.ties, asking.rule, asking.ties) == ("majority", "first", "majority", "verifier")
     assert (vote.asks_verifier, asking.asks_verifier) == (False, True)
-    soft = StrategyName.parse("best_of_n:select=softmax,temperature=0.5")
-    assert (soft.from_bank, soft.rule, soft.temperature, plain.temperature) == (True, "softmax", 0.5, 1.0)
+    soft = StrategyName.parse("best_of_n:select=softmax,vote_temperature=0.5,temperature=0.6")
+    assert (soft.from_bank, soft.rule, soft.vote_temperature, plain.vote_temperature) == (True, "softmax", 0.5, 1.0)
+    assert (soft.temperature, plain.temperature) == ("0.6", None)
     assert not StrategyName.parse("beam:width=sqrt").is_best_of_n_at(1)
 
 

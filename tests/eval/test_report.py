@@ -18,7 +18,7 @@ from rich.console import Console
 from ttcjax import compute, parquet
 from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SweepConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import catalogue, figures, ledger, overoptimisation, report, rows, tables, weak
+from ttcjax.eval import catalogue, figures, greedy, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
 from ttcjax.eval.sweep import cell_name
 from ttcjax.select import choose_one
@@ -45,6 +45,7 @@ def make_row(rng, q, strategy, n, seed, sample):
         "strategy": strategy,
         "n": n,
         "seed": seed,
+        "temperature": 1.0,
         "sample": sample,
         "text": "...",
         "answer": "7" if right else rng.choice(["8", "9", None]),
@@ -82,6 +83,17 @@ def write(workdir, bank, search):
     for (strategy, n), found in search.items():
         parquet.write_shard(parquet.shard_path(workdir / "search", 0, f"{cell_name(strategy)}_{n}"), found, rows.SCHEMA)
     folders.complete(workdir / "search")
+    parquet.write_shard(parquet.shard_path(workdir / "greedy", 0), greedy_rows(bank), rows.SCHEMA)
+    folders.complete(workdir / "greedy")
+
+
+def greedy_rows(bank, model="policy"):
+    """One answer to each question of the bank, right where the question's number is no multiple of 3."""
+    first = {row["question"]: row for row in bank}
+    return [
+        row | {"strategy": f"greedy:{model}", "n": 1, "seed": 0, "sample": 0, "correct": bool(i % 3)}
+        for i, row in enumerate(first.values())
+    ]
 
 
 @pytest.fixture
@@ -246,11 +258,8 @@ def test_differences_behind_claims_are_those_of_the_means(workdir):
 
 def test_the_exchange_is_fed_with_what_was_measured(workdir):
     """A larger model that is right where its number is even, and answers in 10 tokens after prompts of 5."""
-    one = [row for row in make_rows()[0] if row["sample"] == 0]
-    one = [row | {"strategy": "greedy:policy"} for row in one]
-    larger = [row | {"correct": i % 2 == 0, "strategy": "greedy:larger"} for i, row in enumerate(one)]
-    for number, found in enumerate((one, larger)):
-        parquet.write_shard(parquet.shard_path(workdir / "greedy", number), found, rows.SCHEMA)
+    larger = [row | {"correct": i % 2 == 0} for i, row in enumerate(greedy_rows(make_rows()[0], "larger"))]
+    parquet.write_shard(parquet.shard_path(workdir / "greedy", 1), larger, rows.SCHEMA)
     folders.complete(workdir / "greedy")
     bank, search = (rows.read_folder(workdir / name) for name in ("bank", "search"))
     measured = summary_lib.measure(CONFIG, bank, search)
@@ -260,7 +269,7 @@ def test_the_exchange_is_fed_with_what_was_measured(workdir):
         name: {"params": size, "tokens_seen": 1000} for name, size in (("policy", 10), ("prm", 10), ("larger", 140))
     }
     costs = ledger.summarise(CONFIG, bank, search, prompts, trained)
-    found = report._exchange(CONFIG, workdir, costs, measured, None, ease, prompts, trained)
+    found = report._exchange(CONFIG, greedy.read(workdir / "greedy"), costs, measured, None, ease, prompts, trained)
     assert list(found["sources"]) == ["search"], "without revisions there is nothing to join"
     assert found["size_ratio"] == 14
     assert found["greedy"]["larger"]["mean"] == 0.5
@@ -288,7 +297,7 @@ def test_a_second_run_differs_in_its_times_only(workdir):
     second = run(workdir)
     assert without_times(first) == without_times(second)
     assert files == files_without_times(workdir)
-    assert set(first["seconds"]) == {"bank", "search", "report"}
+    assert set(first["seconds"]) == {"bank", "search", "greedy", "report"}
     assert first["peak_rss_bytes"] > 1 << 20
 
 
@@ -300,11 +309,11 @@ def test_files_can_be_opened(workdir):
     for name in ("accuracy_vs_budget.svg", "quality.svg"):
         assert xml.etree.ElementTree.fromstring((out / name).read_bytes()).tag.endswith("svg")
     lines = list(csv.DictReader(io.StringIO((out / "accuracy.csv").read_text())))
-    assert [line["strategy"] for line in lines[:: len(BUDGETS)]] == [*STRATEGIES, figures.ALONE]
-    assert len(lines) == (len(STRATEGIES) + 1) * len(BUDGETS)
+    assert [line["strategy"] for line in lines[: -1 : len(BUDGETS)]] == [*STRATEGIES, figures.ALONE]
+    assert len(lines) == (len(STRATEGIES) + 1) * len(BUDGETS) + 1
     assert float(lines[0]["mean"]) == summary["accuracy"]["majority"]["1"]["mean"]
     levels = list(csv.DictReader(io.StringIO((out / "per_level.csv").read_text())))
-    assert len(levels) == 5 * (1 + len(STRATEGIES))
+    assert len(levels) == 5 * (2 + len(STRATEGIES))
     assert (out / "missing.csv").read_text() == "strategy,budget,question,seed,sample\n"
 
 
@@ -375,6 +384,7 @@ def test_times_are_those_of_the_current_stages(workdir):
         "bank": 5.0,
         "policy": 10.0,
         "search": 1.0,
+        "greedy": 1.0,
     }
     assert (summary["compile_seconds"], summary["peak_rss_bytes"]) == (5.5, 1 << 50)
 
@@ -490,4 +500,5 @@ def test_labels_are_words():
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
     assert figures.label(figures.ALONE) == "best-of-N weighted, by likelihood"
-    assert figures.label("best_of_n:select=softmax,temperature=0.5") == "best-of-N softmax, temperature 0.5"
+    assert figures.label("best_of_n:select=softmax,vote_temperature=0.5") == "best-of-N softmax, vote temperature 0.5"
+    assert figures.label("beam:width=4,temperature=0.6") == "beam, width 4, temperature 0.6"

@@ -15,6 +15,7 @@ ROW = {
     "strategy": "sample",
     "n": 0,
     "seed": 2,
+    "temperature": 1.0,
     "sample": 0,
     "text": "1 + 6 = 7\nAnswer: 7",
     "answer": "7",

@@ -29,7 +29,7 @@ from ttcjax.config import (
 )
 from ttcjax.data import loader
 from ttcjax.errors import UserError
-from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep
+from ttcjax.eval import bank, chains, greedy, ledger, plan, rescore, rows, sweep, tune
 from ttcjax.eval.shards import WHOLE, Part
 from ttcjax.parquet import shard_path, write_shard
 from ttcjax.runtime import locks, records
@@ -41,7 +41,7 @@ from ttcjax.train import label
 QUESTIONS, LIMIT = 12, 192
 PARAMS = {"policy": 1000, "prm": 700, "revision": 1100, "orm/history": 900, "orm/no_history": 500, "base_orm": 800}
 PARAMS |= {"larger": 14_000}
-MADE = ("bank", "rescore", "search", "chains")
+MADE = ("bank", "rescore", "search", "chains", "greedy")
 """What a sweep of `CONFIG` makes; it has no larger model."""
 CONFIG = ExperimentConfig(
     data=DataConfig(name="gsm8k", dir="unset", num_train=20, num_valid=5, num_test=QUESTIONS),
@@ -134,7 +134,7 @@ def scripted(tiny, monkeypatch):
     def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
         return ScriptedEngine(tiny.tokenizer, sampler, verifier)
 
-    for module in (bank, rescore, sweep, chains, greedy):
+    for module in (bank, rescore, sweep, chains, greedy, tune):
         monkeypatch.setattr(module, "load_engine", load_engine)
     monkeypatch.setattr(sweep, "search", scripted_search)
 
@@ -214,12 +214,12 @@ def test_every_shard_is_listed_with_its_hash(whole):
 
 def test_parts_find_what_one_process_finds(models, whole):
     _, expected = whole
-    assert len(expected) == 3 + 3 + 5 * 2 * 3 + 2, (
-        "shards of bank, rescore, five names and budgets with two seeds, chains"
+    assert len(expected) == 3 + 3 + 5 * 2 * 3 + 2 + 1, (
+        "shards of bank, rescore, five names and budgets with two seeds, chains, greedy"
     )
     config = models("parts")
     first = parts(config, 3, order=(2, 3, 1))
-    assert [list(records) for records in first] == [[], [], ["bank", "search", "chains"]]
+    assert [list(records) for records in first] == [[], [], ["bank", "search", "chains", "greedy"]]
     assert sweeping.waits_for(config) == ["rescore (2 of 3 shards missing)"], "only the last part saw a complete bank"
     again = parts(config, 3)
     assert [set(records) for records in again][-1] == {*MADE, "report"}
@@ -235,7 +235,7 @@ def test_greedy_answers_are_part_of_a_sweep(models):
     for cell, model in zip(planned, greedy.MODELS, strict=True):
         assert cell.whole.policy_flops == pytest.approx(2 * PARAMS[model] * cell.whole.policy_tokens)
         assert (cell.whole.generations, cell.whole.verifier_tokens) == (QUESTIONS, 0)
-    assert list(sweeping.run(one)) == [*sweeping.NAMES, "report"]
+    assert list(sweeping.run(one)) == [*MADE, "report"]
     parts(two, 2)
     assert "report" in parts(two, 2)[-1]
     assert files(two) == files(one)
@@ -315,7 +315,7 @@ def test_samples_that_are_not_there_are_said_so(models):
     bank.run(one, epath.Path(one.workdir), folder)
     folders.complete(folder)
     other = models("other", sweep=dataclasses.replace(one.sweep, samples_from=str(folder), samples=5))
-    with pytest.raises(UserError, match=r"has 4 samples of gsm8k-test-00001, and 5 are wanted: lower sweep\.samples"):
+    with pytest.raises(UserError, match=r"has 4 samples of gsm8k-test-00001 at temperature 1, and 5 are wanted: lower"):
         bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")
 
 
@@ -324,14 +324,14 @@ def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog)
     with caplog.at_level(logging.INFO, "ttcjax.sweeping"):
         sweeping.run(config)
     told = [line for line in caplog.messages if line.startswith("sweep: ")]
-    assert [line.split()[1] for line in told] == ["bank", "rescore", "search", "chains"]
+    assert [line.split()[1] for line in told] == ["bank", "rescore", "search", "chains", "greedy"]
     # 4 samples of 12 questions; with two seeds, searches of 1, 2, 2 and 4 generations; 8 answers in chains of 10.
     assert told[0] == (
-        "sweep: bank is next, 3 of 3 shards missing; in all 32 shards, 344 generations; time not known yet"
+        "sweep: bank is next, 3 of 3 shards missing; in all 33 shards, 356 generations; time not known yet"
     )
-    assert "in all 29 shards, 296 generations; about" in told[1]
-    assert told[1].endswith("left without search, chains")
-    assert told[3].startswith("sweep: chains is next, 2 of 2 shards missing; in all 2 shards, 80 generations;")
+    assert "in all 30 shards, 308 generations; about" in told[1]
+    assert told[1].endswith("left without search, chains, greedy")
+    assert told[3].startswith("sweep: chains is next, 2 of 2 shards missing; in all 3 shards, 92 generations;")
     caplog.clear()
     with caplog.at_level(logging.INFO, "ttcjax.sweeping"):
         sweeping.run(config)
@@ -362,7 +362,7 @@ def test_what_parts_measured_is_added_up(models, whole):
         assert record is not None
         assert alone is not None
         shares = records.parts(epath.Path(config.workdir) / name)
-        assert len(shares) == 2
+        assert len(shares) == (1 if name == "greedy" else 2), "greedy answers are one shard a model"
         assert record["seconds"] == pytest.approx(sum(share["seconds"] for share in shares))
         timing = ("sampling_seconds", "seconds_per_question")
         kept = [{k: v for k, v in r["result"].items() if k not in timing} for r in (record, alone)]
@@ -450,7 +450,7 @@ def test_before_anything_is_sampled_tokens_are_bounded_by_the_limit(models, tiny
     config = models("new")
     found = sweeping.plan(config)
     assert all(cell.tokens_from == plan.BOUND for cell in found.cells)
-    assert found.unknown == ("bank", "rescore", "search", "chains")
+    assert found.unknown == MADE
     assert found.left == found.whole
     assert found.left.seconds is None
     texts = [f"What is {i} plus 4?\n" for i in range(QUESTIONS)]
@@ -462,7 +462,10 @@ def test_before_anything_is_sampled_tokens_are_bounded_by_the_limit(models, tiny
     assert cell.whole.verifier_flops == pytest.approx(2 * 700 * cell.whole.verifier_tokens)
     text = "\n".join(plan.lines(found, sweeping.probe(found, "x.py")))
     assert "an upper bound" in text
-    assert "not known yet for bank, rescore, search, chains; `ttcjax sweep x.py --part 1/24` runs one shard" in text
+    assert (
+        "not known yet for bank, rescore, search, chains, greedy; `ttcjax sweep x.py --part 1/24` runs one shard"
+        in text
+    )
 
 
 def test_labels_say_how_long_solutions_are_before_the_bank_is_there(models, tiny):

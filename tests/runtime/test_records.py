@@ -136,7 +136,11 @@ def test_no_two_cells_of_a_search_share_a_file():
 
     names = [
         *("beam:width=4", "beam:width=sqrt", "lookahead:width=4,k=1", "dvts:width=4", "best_of_n:select=best"),
-        *("best_of_n:select=softmax,temperature=0.5", "best_of_n:select=softmax,temperature=0.25", "majority"),
+        *(
+            "best_of_n:select=softmax,vote_temperature=0.5",
+            "best_of_n:select=softmax,vote_temperature=0.25",
+            "majority",
+        ),
     ]
     cells = [cell_name(name) for name in names]
     assert len(set(cells)) == len(cells)

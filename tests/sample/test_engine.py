@@ -157,6 +157,16 @@ def test_a_call_may_have_its_own_temperature(tiny, engine, prompts):
     ]
 
 
+def test_no_program_is_compiled_for_a_temperature(tiny, prompts):
+    engine = tiny.engine()
+    at_one = engine.sample(prompts, 2, SEED)
+    compiled = len(engine.compilations)
+    cold = engine.sample(prompts, 2, SEED, temperature=0.6)
+    assert len(engine.compilations) == compiled, "sampling was compiled anew for a temperature"
+    assert_same(tiny, cold, tiny.engine(temperature=0.6).sample(prompts, 2, SEED))
+    assert [s.tokens for s in flat(cold)] != [s.tokens for s in flat(at_one)]
+
+
 def test_logprob_is_the_sum_over_the_full_pass(tiny, prompts, samples):
     rows = [row[0] for row in samples]
     found = full_pass(

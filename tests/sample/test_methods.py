@@ -227,6 +227,26 @@ def test_extremes_of_settings_and_logits_draw_what_they_should(config):
             assert (row[drawn] == row.max()).all(), f"{name}: a tiny temperature is no longer greedy"
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 0.3, 1.0, 1.3, 2.0**101, 1e300])
+def test_a_temperature_that_a_program_is_given_is_that_of_its_settings(temperature):
+    """One compiled program for all; nothing is rounded at 1, where bits are those of the softmax itself."""
+    rows = jnp.asarray(np.stack(list(extreme_rows().values())))
+    got = np.asarray(given_factors(rows, jnp.asarray(methods.factors(temperature))))
+    if temperature == 1.0:
+        assert (got == np.asarray(jnp.exp(rows - rows.max(axis=-1, keepdims=True)))).all()
+    exact = np.exp(
+        (np.asarray(rows, np.float64) - np.asarray(rows.max(axis=-1, keepdims=True), np.float64)) / temperature
+    )
+    # Differences are rounded once, products twice: of an exponent x, x times three roundings and one of the result.
+    exponent = np.abs(np.log(np.maximum(exact, 1e-300)))
+    np.testing.assert_allclose(got, exact, rtol=0, atol=float((exact * (4 * exponent + 8)).max()) * 2.0**-23 + 1e-37)
+
+
+@jax.jit
+def given_factors(logits, factors):
+    return methods.filtered_probabilities(logits, SamplerConfig(temperature=123.0), factors)
+
+
 @pytest.mark.parametrize("size", [1, 3, 128, 129])
 def test_ids_lie_in_vocabularies_of_every_size(size):
     logits = np.stack([np.full(size, x, np.float32) for x in (0.0, np.nan, np.inf, -np.inf)])

@@ -1,5 +1,7 @@
 """Strategies in text, what they cost and what they come to."""
 
+import dataclasses
+
 import pytest
 
 from ttcjax.config import ConfigError
@@ -13,14 +15,55 @@ from ttcjax.search.lookahead import Lookahead
 @pytest.mark.parametrize(
     "strategy",
     [
-        *(BestOfN(4), BestOfN(2, select="majority"), BestOfN(2, "softmax", 0.25), Beam(16, 4), Beam(8, "sqrt")),
-        *(BestOfN(2, "majority", ties="verifier"), BestOfN(2, by="likelihood"), BestOfN(2, "best", by="likelihood")),
+        *(
+            BestOfN(4),
+            BestOfN(2, select="majority"),
+            BestOfN(2, "softmax", 0.25),
+            BestOfN(3, "softmax", temperature=0.6),
+            BestOfN(2, "best", temperature=0.3),
+        ),
+        *(
+            BestOfN(2, "majority", ties="verifier"),
+            BestOfN(2, by="likelihood"),
+            BestOfN(2, "best", by="likelihood", temperature=0.5),
+        ),
+        *(
+            BestOfN(2, "softmax", 0.25, 1e-3),
+            Beam(16, 4, temperature=0.7),
+            Beam(16, "sqrt", 7, "compete", 1.5),
+            Beam(16, 4),
+            Beam(8, "sqrt"),
+        ),
+        *(Lookahead(8, 4, 2, 9, temperature=0.1), DVTS(8, 4, temperature=1.0), DVTS(8, "sqrt", 3, "compete", 0.7)),
         *(Lookahead(16, 4, k=3), Lookahead(8, "sqrt"), Lookahead(4, 2, k=0), DVTS(16, 4), DVTS(8, "sqrt")),
         *(Beam(16, 4, ended="compete"), Lookahead(16, 4, 3, ended="compete"), DVTS(16, 4, ended="compete")),
     ],
 )
 def test_names_round_trip(strategy):
+    """Every setting stands in the name, none is lost on the way through a config or a file."""
     assert registry.parse(strategy.name) == strategy
+
+
+@pytest.mark.parametrize("kind", ["best_of_n", "beam", "lookahead", "dvts"])
+def test_names_tell_apart_what_differs_in_any_field(kind):
+    """Whatever field comes to be: two strategies that differ in it have different names."""
+    base = registry.STRATEGIES[kind](n=8)
+    other = {"n": 16, "width": 2, "k": 3, "max_rounds": 5, "temperature": 0.6, "select": "best"}
+    for field in dataclasses.fields(base):
+        start = BestOfN(8, "softmax") if field.name == "vote_temperature" else base
+        changed = dataclasses.replace(start, **{field.name: other.get(field.name, 0.25)})
+        assert changed.name != start.name, field.name
+        assert registry.parse(changed.name) == changed
+
+
+def test_what_a_search_comes_to_keeps_its_temperature():
+    for strategy in (Beam(2, 4, temperature=0.6), DVTS(2, 4, temperature=0.6), Lookahead(2, 4, 3, temperature=0.6)):
+        assert strategy.resolved() == BestOfN(2, temperature=0.6)
+    assert Beam(16, "sqrt", 7, 0.6).resolved() == Beam(16, 4, 7, 0.6)
+    assert DVTS(16, "sqrt", 7, 0.6).resolved() == DVTS(16, 4, 7, 0.6)
+    assert DVTS(4, 4, 7, 0.6).resolved() == Lookahead(4, 4, 0, 7, 0.6).resolved() == Beam(4, 4, 7, 0.6)
+    assert Lookahead(16, "sqrt", 2, 7, 0.6).resolved() == Lookahead(16, 4, 2, 7, 0.6)
+    assert registry.for_budget("lookahead:width=4,k=3,temperature=0.6", 15) == BestOfN(15, temperature=0.6)
 
 
 def test_names_take_defaults():
@@ -84,9 +127,11 @@ def test_special_cases_are_what_they_come_to():
         ("beam:n=4,width=cube", "'sqrt'"),
         ("beam:n=4,ended=drop", "must be 'stay' or 'compete', not 'drop'"),
         ("best_of_n:n=4,select=worst", "'weighted'"),
-        ("best_of_n:n=4,select=softmax,temperature=0", "temperature in strategy .* must be a number above 0"),
-        ("best_of_n:n=4,select=softmax,temperature=nan", "a number above 0"),
-        ("best_of_n:n=4,temperature=2", "with select=softmax only, not with select=weighted"),
+        ("best_of_n:n=4,select=softmax,vote_temperature=0", "vote_temperature in strategy .* must be a number above 0"),
+        ("beam:n=4,temperature=0", "temperature in strategy .* must be a number above 0"),
+        ("best_of_n:n=4,select=softmax,temperature=0.5", "write vote_temperature=0.5 for that of the votes, or both"),
+        ("best_of_n:n=4,select=softmax,vote_temperature=nan", "a number above 0"),
+        ("best_of_n:n=4,vote_temperature=2", "with select=softmax only, not with select=weighted"),
         ("best_of_n:n=4,ties=verifier", "with select=majority only, not with select=weighted"),
         ("majority:n=4,by=likelihood", "select=weighted or select=best only, not with select=majority"),
         ("majority:n=4,ties=score", "must be 'first' or 'verifier', not 'score'"),
@@ -117,7 +162,14 @@ def test_a_rollout_cannot_go_back():
 )
 def test_a_sweep_refuses_what_it_could_not_run(name, hint):
     registry.check_for_sweep(["majority", "best_of_n:select=weighted", "beam:width=4", "lookahead:width=sqrt,k=1"])
-    registry.check_for_sweep(["best_of_n:select=softmax,temperature=0.5", "majority", "majority:ties=verifier"])
+    registry.check_for_sweep(
+        [
+            "best_of_n:select=softmax,vote_temperature=0.5",
+            "majority",
+            "majority:ties=verifier",
+            "majority:temperature=0.5",
+        ]
+    )
     with pytest.raises(ConfigError, match="same strategy"):
         registry.check_for_sweep(["majority", "majority:ties=first"])
     with pytest.raises(ConfigError, match=hint):

@@ -193,3 +193,15 @@ def test_what_cannot_be_searched_is_refused(tiny, engine, prompts):
         search(engine, BEAM, [engine.encode_prompt("long", "7" * 80)], SEED)
     with pytest.raises(UserError, match="needs a verifier"):
         search(Engine(tiny.policy, tiny.tokenizer, SamplerConfig()), BEAM, prompts, SEED)
+
+
+def test_a_search_draws_at_its_own_temperature_and_no_program_is_compiled_for_it(tiny, prompts):
+    """`temperature=0.6` on an engine of 1 is what an engine of 0.6 does; one program of a strategy serves all."""
+    engine, cold = tiny.engine(), tiny.engine(temperature=0.6)
+    for strategy in (*EACH, BestOfN(4)):
+        at_one = search(engine, strategy, prompts, SEED)
+        compiled = len(engine.compilations)
+        found = search(engine, dataclasses.replace(strategy, temperature=0.6), prompts, SEED)
+        assert len(engine.compilations) == compiled, f"{strategy.name} was compiled anew for a temperature"
+        assert_same(tiny, found, search(cold, strategy, prompts, SEED))
+        assert [s.tokens for s in found[0]] != [s.tokens for s in at_one[0]]

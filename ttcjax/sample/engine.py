@@ -20,7 +20,7 @@ from ttcjax.config import SamplerConfig
 from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
-from ttcjax.sample import memory, programs, shapes
+from ttcjax.sample import memory, methods, programs, shapes
 from ttcjax.sample.checks import check_tokenizer, not_finite
 from ttcjax.sample.compiled import Compilation, Program, title
 from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution, pad
@@ -132,12 +132,10 @@ class Engine:
         requests, owner = self._split(prompts, n, first_sample, plans)
         for members, batch in self.batches(requests, questions):
             most = max(requests[i].count for i in members if i is not None)
-            plan = dataclasses.replace(plans[batch.prefix.shape[1]], n=most)
-            if temperature is not None:
-                plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
+            plan, factors = self.at_temperature(dataclasses.replace(plans[batch.prefix.shape[1]], n=most), temperature)
             run = functools.partial(programs.sample, plan=plan)
-            program = self.program(("sample", plan), run, split=(False, True, False))
-            out = program(self.policy, batch, np.uint32(seed))
+            program = self.program(("sample", plan), run, split=(False, True, False, False))
+            out = program(self.policy, batch, np.uint32(seed), factors)
             # The parts of a question stand in the order of their samples, within a batch and over batches.
             cut = self.solutions(out, plan.n, members, [request.prompt.id for request in requests])
             for i, solutions in sorted(cut, key=lambda pair: pair[0]):
@@ -198,8 +196,7 @@ class Engine:
         for plan, batch, tokens, held in self._packed(
             limited, [[row.tokens for row in rows] for rows in begun], most, _BEGUN_SLOTS, _BEGUN_ROWS
         ):
-            if temperature is not None:
-                plan = dataclasses.replace(plan, sampler=dataclasses.replace(plan.sampler, temperature=temperature))
+            plan, factors = self.at_temperature(plan, temperature)
             length, sample, round_ = (np.zeros(tokens.shape[:2], kind) for kind in (np.int32, np.uint32, np.int32))
             for q, i, piece in held:
                 for k, r in enumerate(piece):
@@ -207,9 +204,9 @@ class Engine:
                     length[q, k], sample[q, k], round_[q, k] = 1 + len(row.tokens), row.sample, row.round
             length = np.maximum(length, 1)
             run = functools.partial(programs.resume, plan=plan)
-            program = self.program(("resume", plan), run, split=(False, True, True, True, True, True, False))
+            program = self.program(("resume", plan), run, split=(False, *[True] * 5, False, False))
             rows = (x.reshape(-1, *x.shape[2:]) for x in (tokens, length, sample, round_))
-            out = program(self.policy, batch, *rows, np.uint32(seed))
+            out = program(self.policy, batch, *rows, np.uint32(seed), factors)
             prompt_at: list[int | None] = [None] * len(length)
             for q, i, _ in held:
                 prompt_at[q] = i
@@ -486,6 +483,13 @@ class Engine:
             max_steps=slots,
             prefill=chosen.prefill,
         )
+
+    def at_temperature(self, plan: programs.Plan, temperature: float | None) -> tuple[programs.Plan, np.ndarray]:
+        """Return the plan of a program that serves all temperatures above 0, and the factors of one (the sampler's by
+        default) to call it with; at 0 its own plan, and factors that are not looked at."""
+        chosen = self.sampler.temperature if temperature is None else temperature
+        sampler = dataclasses.replace(plan.sampler, temperature=1.0 if chosen > 0 else 0.0)
+        return dataclasses.replace(plan, sampler=sampler), methods.factors(chosen)
 
     def program(self, key: Any, fn: Callable[..., Any], split: tuple[bool, ...]) -> Callable[..., Any]:
         """Return `fn` compiled data-parallel; `split` says which arguments are cut by question, others are copied."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ttcjax.config import SamplerConfig
 
@@ -13,24 +14,35 @@ _LEAST, _FAR, _MOST = 2.0**-126, 2.0**100, 2.0**126
 """Numbers from the least to the most have an inverse in float32, and neither is rounded to 0."""
 
 
-def filtered_probabilities(logits_BV: jax.Array, config: SamplerConfig) -> jax.Array:
+def factors(temperature: float) -> np.ndarray:
+    """Return what makes logits of temperature 1 those of another, `[2]` float32, for `filtered_probabilities`.
+
+    The first multiplies logits, the second their differences to the greatest. Both have a value in float32 at every
+    temperature above 0; at 1 both are 1, so that nothing is rounded.
+    """
+    far = temperature > _FAR
+    rest = min(temperature / _FAR, _MOST) if far else max(temperature, _LEAST)
+    return np.array([1 / _FAR if far else 1.0, 1 / rest], np.float32)
+
+
+def filtered_probabilities(
+    logits_BV: jax.Array, config: SamplerConfig, factors_2: jax.Array | None = None
+) -> jax.Array:
     """Return the distribution tokens are drawn from, not normalised: zero outside top-k and top-p.
 
     Top-k comes first, then top-p over what it left, both after the temperature. Top-k keeps exactly k tokens; top-p
     keeps the smallest set that holds at least `top_p`. Both go by falling logits, of equal ones by rising ids.
+
+    Args:
+        logits_BV: Float32 logits.
+        config: Top-k, top-p, and the temperature where `factors_2` is not given.
+        factors_2: What `factors` returns; traced, so that one program serves every temperature.
     """
     order_BV = _ordered(logits_BV)
-    temperature = max(config.temperature, _LEAST)
-    if temperature > _FAR:
-        # In two steps, which the compiler shall not make one: the whole has no inverse in float32.
-        logits_BV = jax.lax.optimization_barrier(logits_BV / _FAR)
-        temperature = min(temperature / _FAR, _MOST)
-    if temperature < 1:
-        # The greatest is subtracted first: only differences to it may become infinite.
-        probabilities = jnp.exp((logits_BV - logits_BV.max(axis=-1, keepdims=True)) / temperature)
-    else:
-        scaled = logits_BV / temperature
-        probabilities = jnp.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    near, inverse = jnp.asarray(factors(config.temperature)) if factors_2 is None else factors_2
+    scaled_BV = logits_BV * near
+    # The greatest is subtracted first: only differences to it may become infinite, those of tokens of no chance.
+    probabilities = jnp.exp((scaled_BV - scaled_BV.max(axis=-1, keepdims=True)) * inverse)
     if 0 < config.top_k < logits_BV.shape[-1]:
         count = lambda kept: kept.sum(axis=-1, dtype=jnp.int32)  # noqa: E731
         probabilities = jnp.where(_first(order_BV, count, jnp.int32(config.top_k)), probabilities, 0.0)
@@ -115,7 +127,9 @@ def _invert(probabilities_BV: jax.Array, uniform_B: jax.Array) -> jax.Array:
     return jnp.minimum(block_B1[:, 0] * _BLOCK + offset_B, V - 1).astype(jnp.int32)
 
 
-def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tuple[jax.Array, jax.Array]:
+def draw(
+    logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig, factors_2: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Draw a token a row.
 
     One uniform number a row inverts the cumulative distribution: a row's token depends on its own key and
@@ -125,6 +139,7 @@ def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tupl
         logits_BV: Float32 logits.
         keys_B: A key a row.
         config: Temperature (0 is greedy), top-k and top-p.
+        factors_2: As in `filtered_probabilities`, where the temperature is another than 0.
 
     Returns:
         Tokens `[B]` and their log-probabilities `[B]` under the model itself, that is at temperature 1 and unfiltered;
@@ -134,7 +149,7 @@ def draw(logits_BV: jax.Array, keys_B: jax.Array, config: SamplerConfig) -> tupl
         token_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
     else:
         uniform_B = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys_B)
-        token_B = _invert(filtered_probabilities(logits_BV, config), uniform_B)
+        token_B = _invert(filtered_probabilities(logits_BV, config, factors_2), uniform_B)
     chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
     sound_B = jnp.isfinite(logits_BV.max(axis=-1))
     return token_B, jnp.where(sound_B, chosen_B - jax.nn.logsumexp(logits_BV, axis=-1), jnp.nan)

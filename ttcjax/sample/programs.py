@@ -57,6 +57,7 @@ class Plan:
 
     policy: ModelConfig
     sampler: SamplerConfig
+    """Its temperature counts where a program is given no `methods.factors`, and tells by 0 that nothing is drawn."""
     stops: sampling.Stops
     n: int
     """Most samples of a question; results stand n apart."""
@@ -138,8 +139,18 @@ def _by_groups(fn: Callable[..., Any], plan: Plan, prompts: Prompts, *rows: jax.
     return cache.by_parts(lambda held: fn(held[0], *held[1:]), (prompts, *rows), plan.groups, used)
 
 
-def sample(params: Params, prompts: Prompts, seed: jax.Array, *, plan: Plan) -> Sampled:
-    """Sample the solutions of each prompt to their ends; row `q * n + i` is the `i`th of prompt `q`."""
+def sample(
+    params: Params, prompts: Prompts, seed: jax.Array, factors_2: jax.Array | None = None, *, plan: Plan
+) -> Sampled:
+    """Sample the solutions of each prompt to their ends; row `q * n + i` is the `i`th of prompt `q`.
+
+    Args:
+        params: Policy parameters.
+        prompts: The prompts.
+        seed: Root of all random numbers.
+        factors_2: Of the temperature, see `methods.factors`; by default the plan's.
+        plan: Shapes and limits.
+    """
     Q = prompts.last.shape[0]
     prefixes = prefill(params, prompts, plan.policy, plan)
     at_once = plan.groups >= Q and plan.group_rows >= plan.n
@@ -164,6 +175,7 @@ def sample(params: Params, prompts: Prompts, seed: jax.Array, *, plan: Plan) -> 
             plan.stops,
             max_new=plan.slots - 1 if at_once else _REFILL_EVERY,
             one_step=False,
+            factors_2=factors_2,
         )
         return line, rows, prefix, queue.harvest(out, result(rows), line.request_B, rows.done)
 
@@ -182,6 +194,7 @@ def resume(
     sample_B: jax.Array,
     round_B: jax.Array,
     seed: jax.Array,
+    factors_2: jax.Array | None = None,
     *,
     plan: Plan,
 ) -> Sampled:
@@ -195,6 +208,7 @@ def resume(
         sample_B: uint32: the sample's part of random keys.
         round_B: int32: folded into the keys after that.
         seed: Root of all random numbers.
+        factors_2: As in `sample`.
         plan: Its slots hold old and new tokens.
     """
     C = tokens_BC.shape[1]
@@ -222,6 +236,7 @@ def resume(
             plan.stops,
             max_new=plan.slots - 1,
             one_step=False,
+            factors_2=factors_2,
         )
         return result(rows)
 

@@ -129,6 +129,7 @@ def decode(
     *,
     max_new: int,
     one_step: bool,
+    factors_2: jax.Array | None = None,
 ) -> Rows:
     """Sample every row that is not done: to its end, or, with `one_step`, to the end of its next step.
 
@@ -143,6 +144,7 @@ def decode(
         stops: End mark and step ends.
         max_new: Most tokens added to a row; with `one_step` a step of that length is cut there.
         one_step: Stop each row at its next step end.
+        factors_2: Of the temperature, in place of the sampler's; see `methods.factors`.
     """
     B, S = rows.tokens.shape
     keys_B = jax.vmap(jax.random.fold_in)(rows.keys, round_B)
@@ -158,7 +160,7 @@ def decode(
         hidden, suffix = cache.extend(params, last_B[:, None], rows.length - 1, prefix, rows.cache, model)
         logits_BV = heads.logits(params, hidden[:, 0], model)
         token_keys = jax.vmap(jax.random.fold_in)(keys_B, rows.length)
-        token_B, logprob_B = methods.draw(logits_BV, token_keys, sampler)
+        token_B, logprob_B = methods.draw(logits_BV, token_keys, sampler, factors_2)
         slot_B = jnp.where(active_B, rows.length, S)
         end_B = active_B & is_step_end(token_B, stops)
         finished_B = active_B & (token_B == stops.eos)

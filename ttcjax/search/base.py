@@ -7,6 +7,7 @@ so the same strategy runs on a network or on a script (`ttcjax.testing.ScriptedO
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -84,6 +85,11 @@ class Strategy(Protocol):
         """Rows a question needs."""
         ...
 
+    @property
+    def temperature(self) -> float | None:
+        """Of sampling, above 0; `None` for that of the engine's sampler. A compiled program serves all of them."""
+        ...
+
     def cost(self) -> int:
         """Generations a question, as Snell et al. 2024 count them (section 5.2)."""
         ...
@@ -110,3 +116,16 @@ class Strategy(Protocol):
             The state and the step scores after the round.
         """
         ...
+
+
+def unless_default(strategy: Any, *names: str) -> str:
+    """Return those of a strategy's settings that are not at their defaults, as its name has them after the others.
+
+    Args:
+        strategy: A dataclass.
+        names: Of numbers and words among its fields.
+    """
+    fields = [field for field in dataclasses.fields(strategy) if field.name in names]
+    given = [(field.name, getattr(strategy, field.name)) for field in fields]
+    defaults = {field.name: field.default for field in fields}
+    return "".join(f",{name}={value}" for name, value in given if value != defaults[name])

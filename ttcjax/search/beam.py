@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -9,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ttcjax.search.base import SearchOps
+from ttcjax.search.base import SearchOps, unless_default
 from ttcjax.search.best_of_n import BestOfN
 
 Ended: TypeAlias = Literal["stay", "compete"]
@@ -92,11 +93,6 @@ def keep_best(
     return ops.fork(state, parents), step_scores[parents]
 
 
-def ended_in_name(ended: Ended) -> str:
-    """Return what a strategy's name says of ended rows: nothing where they stay."""
-    return "" if ended == "stay" else f",ended={ended}"
-
-
 @dataclass(frozen=True)
 class Beam:
     """Keep the best N / M prefixes by the verifier's latest step score, sample M next steps of each, repeat.
@@ -117,17 +113,21 @@ class Beam:
     ended: Ended = "stay"
     """Whether rows that have ended `stay` whatever they score, or `compete` with all others, by the score they ended
     with, and are dropped where they are not among the best N / M; one cut off at its length limit has ended too."""
+    temperature: float | None = None
+    """Of sampling; `None` for that of the sampler."""
 
     @property
     def name(self) -> str:
-        return f"beam:n={self.n},width={self.width}{ended_in_name(self.ended)}"
+        return f"beam:n={self.n},width={self.width}{unless_default(self, 'max_rounds', 'ended', 'temperature')}"
 
     def cost(self) -> int:
         return self.n
 
     def resolved(self) -> Beam | BestOfN:
         width = sqrt_width(self.n) if self.width == "sqrt" else self.width
-        return BestOfN(self.n) if width == 1 or self.n < width else Beam(self.n, width, self.max_rounds, self.ended)
+        if width == 1 or self.n < width:
+            return BestOfN(self.n, temperature=self.temperature)
+        return dataclasses.replace(self, width=width)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""

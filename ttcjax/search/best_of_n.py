@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from ttcjax.search.base import SearchOps
+from ttcjax.search.base import SearchOps, unless_default
 from ttcjax.tables import require
 
 
@@ -18,8 +18,10 @@ class BestOfN:
     n: int
     select: Literal["weighted", "best", "majority", "softmax"] = "weighted"
     """How the answer is chosen among the N, see `ttcjax.select.choose`."""
-    temperature: float = 1.0
-    """Of `softmax`: high ones make it `majority`, low ones `best`."""
+    vote_temperature: float = 1.0
+    """Of the votes of `softmax`: high ones make it `majority`, low ones `best`."""
+    temperature: float | None = None
+    """Of sampling; `None` for that of the sampler."""
     ties: Literal["first", "verifier"] = "first"
     """Of `majority`: the earliest sample decides, or the verifier."""
     by: Literal["verifier", "likelihood"] = "verifier"
@@ -36,16 +38,16 @@ class BestOfN:
             f"best_of_n takes ties with select=majority only, not with select={self.select}: leave it out",
         )
         require(
-            self.temperature == 1.0 or self.select == "softmax",
-            f"best_of_n takes a temperature with select=softmax only, not with select={self.select}: leave it out",
+            self.vote_temperature == 1.0 or self.select == "softmax",
+            f"best_of_n takes a vote_temperature with select=softmax only, not with select={self.select}: leave it out",
         )
 
     @property
     def name(self) -> str:
-        warmth = "" if self.temperature == 1.0 else f",temperature={self.temperature!r}"
-        ties = "" if self.ties == "first" else f",ties={self.ties}"
-        by = "" if self.by == "verifier" else f",by={self.by}"
-        return f"best_of_n:n={self.n},select={self.select}{warmth}{ties}{by}"
+        # A softmax at a temperature of sampling is read only with that of its votes beside it.
+        both = self.select == "softmax" and self.temperature is not None
+        votes = f",vote_temperature={self.vote_temperature!r}" if both else unless_default(self, "vote_temperature")
+        return f"best_of_n:n={self.n},select={self.select}{votes}{unless_default(self, 'temperature', 'ties', 'by')}"
 
     def cost(self) -> int:
         return self.n

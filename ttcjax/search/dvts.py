@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 
 from ttcjax.config import ConfigError
-from ttcjax.search.base import SearchOps
-from ttcjax.search.beam import Beam, Ended, ended_in_name, keep_best, sqrt_width, take_step
+from ttcjax.search.base import SearchOps, unless_default
+from ttcjax.search.beam import Beam, Ended, keep_best, sqrt_width, take_step
 from ttcjax.search.best_of_n import BestOfN
 
 
@@ -31,6 +32,8 @@ class DVTS:
     """As in `Beam`."""
     ended: Ended = "stay"
     """As in `Beam`; rows compete within their subtree, of which one, the best, is kept."""
+    temperature: float | None = None
+    """As in `Beam`."""
 
     def __post_init__(self) -> None:
         width = self._width
@@ -46,15 +49,15 @@ class DVTS:
 
     @property
     def name(self) -> str:
-        return f"dvts:n={self.n},width={self.width}{ended_in_name(self.ended)}"
+        return f"dvts:n={self.n},width={self.width}{unless_default(self, 'max_rounds', 'ended', 'temperature')}"
 
     def cost(self) -> int:
         return self.n
 
     def resolved(self) -> DVTS | Beam | BestOfN:
         if self.n <= self._width or self._width == 1:
-            return Beam(self.n, self._width, self.max_rounds, self.ended).resolved()
-        return DVTS(self.n, self._width, self.max_rounds, self.ended)
+            return Beam(self.n, self._width, self.max_rounds, self.ended, self.temperature).resolved()
+        return dataclasses.replace(self, width=self._width)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""

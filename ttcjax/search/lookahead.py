@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax
 
 from ttcjax.config import ConfigError
-from ttcjax.search.base import SearchOps
-from ttcjax.search.beam import Beam, Ended, ended_in_name, keep_best, take_step
+from ttcjax.search.base import SearchOps, unless_default
+from ttcjax.search.beam import Beam, Ended, keep_best, take_step
 from ttcjax.search.best_of_n import BestOfN
 
 
@@ -34,6 +35,8 @@ class Lookahead:
     """As in `Beam`."""
     ended: Ended = "stay"
     """As in `Beam`; they compete with what rollouts of the others score."""
+    temperature: float | None = None
+    """As in `Beam`; rollouts are greedy."""
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -41,7 +44,8 @@ class Lookahead:
 
     @property
     def name(self) -> str:
-        return f"lookahead:n={self.n},width={self.width},k={self.k}{ended_in_name(self.ended)}"
+        rest = unless_default(self, "max_rounds", "ended", "temperature")
+        return f"lookahead:n={self.n},width={self.width},k={self.k}{rest}"
 
     def cost(self) -> int:
         """Return n (k + 1), or n where it comes to best-of-N, which rolls nothing out."""
@@ -49,10 +53,10 @@ class Lookahead:
 
     def resolved(self) -> Lookahead | Beam | BestOfN:
         """Return the search with its width as a number; the beam search for k = 0, and best-of-N where that is."""
-        beam = Beam(self.n, self.width, self.max_rounds, self.ended).resolved()
+        beam = Beam(self.n, self.width, self.max_rounds, self.ended, self.temperature).resolved()
         if isinstance(beam, BestOfN) or self.k == 0:
             return beam
-        return Lookahead(self.n, beam.width, self.k, self.max_rounds, self.ended)
+        return dataclasses.replace(self, width=beam.width)
 
     def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
         """Run one round; the strategy must be `resolved`."""

@@ -27,8 +27,25 @@ _MOST = 65536
 """Largest number in a strategy; far above what anyone runs, and far below what overflows."""
 
 
-def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,)) -> None:
+_VALIDATED = "temperature=validated"
+
+
+def at_temperature(text: str, temperature: float) -> str:
+    """Return a strategy's name with a temperature of sampling in the place of its own, or after all else."""
+    kind, _, rest = text.partition(":")
+    given = f"temperature={float(temperature)!r}"
+    parts = list(filter(None, rest.split(",")))
+    kept = [given if part.startswith("temperature=") else part for part in parts]
+    return f"{kind}:{','.join(kept if given in kept else [*kept, given])}"
+
+
+def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,), temperature: float | None = None) -> None:
     """Say no, before anything is computed, to a strategy that a sweep could not run.
+
+    Args:
+        names: The strategies; `temperature=validated` stands for one that is chosen later.
+        budgets: Generations.
+        temperature: The sampler's, which a strategy has that names none.
 
     Raises:
         ConfigError: A name cannot be read, fixes the budget `n`, which the sweep varies, cannot have one of the
@@ -37,23 +54,32 @@ def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,)) -> None
     budgets = tuple(budgets)
     names = list(names)
     require_list(names, "sweep.strategies")
-    seen: dict[Strategy | str, str] = {}
+    seen: dict[tuple[Strategy | str, bool], str] = {}
     for name in names:
         if any(part.startswith("n=") for part in name.partition(":")[2].split(",")):
             raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
+        concrete = at_temperature(name, 1.0) if _is_validated(name) else name
         for n in budgets:
-            for_budget(name, n)
+            for_budget(concrete, n)
         # Other budgets may make one strategy of two, such as `beam:width=sqrt` at 16 of `beam:width=4`.
-        same = seen.setdefault(_meaning(name), name)
+        same = seen.setdefault(_meaning(concrete, _is_validated(name), temperature), name)
         require(same == name, f"sweep.strategies: {name!r} and {same!r} are the same strategy: leave one out")
 
 
-def _meaning(name: str) -> Strategy | str:
-    """Return the strategy of a name, at a budget that most widths divide; the name where none can be had there."""
+def _is_validated(name: str) -> bool:
+    return _VALIDATED in name.partition(":")[2].split(",")
+
+
+def _meaning(name: str, validated: bool, temperature: float | None) -> tuple[Strategy | str, bool]:
+    """Return the strategy of a name, at a budget that most widths divide, or the name where none can be had there;
+    and whether its temperature is to be chosen."""
     try:
-        return parse(name, n=55440)
+        found = parse(name, n=55440)
     except ConfigError:
-        return name
+        return name, validated
+    if found.temperature is None:
+        found = dataclasses.replace(found, temperature=temperature)  # type: ignore[type-var]
+    return found, validated
 
 
 def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
@@ -74,7 +100,7 @@ def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
     if strategy.cost() <= budget:
         return strategy
     smaller = parse(text, **defaults, n=max(1, budget * budget // strategy.cost()))
-    return BestOfN(budget) if isinstance(smaller.resolved(), BestOfN) else smaller
+    return BestOfN(budget, temperature=strategy.temperature) if isinstance(smaller.resolved(), BestOfN) else smaller
 
 
 def parse(text: str, **defaults: typing.Any) -> Strategy:
@@ -85,9 +111,17 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         **defaults: Values of keys that the text leaves out, such as `n`; keys the strategy lacks are ignored.
 
     Raises:
-        ConfigError: An unknown strategy or key (the closest one is named), a key twice, or a value it may not take.
+        ConfigError: An unknown strategy or key (the closest one is named), a key twice, a value it may not take, or a
+            `temperature` of softmax votes without `vote_temperature`.
     """
     kind, _, rest = text.partition(":")
+    given = {part.partition("=")[0]: part.partition("=")[2] for part in rest.split(",")}
+    if given.get("select") == "softmax" and "temperature" in given and "vote_temperature" not in given:
+        # Such a name meant the votes once; taken for the samples' it would be run as something else, silently.
+        raise ConfigError(
+            f"temperature in strategy {text!r} is that of sampling: write vote_temperature={given['temperature']} for "
+            "that of the votes, or both"
+        )
     if kind == "majority":
         if select := next((part for part in rest.split(",") if part.startswith("select=")), None):
             raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:{select}")

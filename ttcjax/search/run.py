@@ -44,6 +44,8 @@ class EngineOps:
     policy_prefix: cache.PrefixCache
     verifier_prefix: cache.PrefixCache
     plan: programs.Plan
+    factors_2: jax.Array | None = None
+    """Of the temperature; see `methods.factors`."""
 
     @property
     def questions(self) -> int:
@@ -75,6 +77,7 @@ class EngineOps:
             self.plan.stops,
             max_new=sampler.max_step_tokens if one_step else self.plan.slots - 1,
             one_step=one_step,
+            factors_2=self.factors_2,
         )
 
     @property
@@ -158,11 +161,15 @@ def _program(
     verifier: Params,
     prompts: programs.Prompts,
     seed: jax.Array,
+    factors_2: jax.Array | None = None,
     *,
     plan: programs.Plan,
     strategy: Strategy,
 ) -> Found:
-    """Run a strategy for every prompt; a group of rows whose question has ended goes on with the next one."""
+    """Run a strategy for every prompt; a group of rows whose question has ended goes on with the next one.
+
+    The temperature is not the strategy's but what `factors_2` says (see `methods.factors`), by default the plan's.
+    """
     assert plan.verifier is not None
     assert plan.group_rows == plan.n, "the rows of a question depend on each other"
     Q = prompts.last.shape[0]
@@ -189,7 +196,7 @@ def _program(
         step_scores = jnp.where(fresh_B[:, None], 0.0, step_scores)
         round_G = jnp.where(fresh_B.reshape((plan.groups, plan.n))[:, 0], 0, round_G)
 
-        ops = EngineOps(policy, verifier, policy_prefix, verifier_prefix, plan)
+        ops = EngineOps(policy, verifier, policy_prefix, verifier_prefix, plan, factors_2)
         state, step_scores = strategy.round(ops, state, step_scores, round_G)
         round_G = round_G + 1
         over_B = jnp.repeat(round_G >= strategy.max_rounds, plan.n)
@@ -231,6 +238,9 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     engine.require_verifier()
     engine.check_lengths(prompts, engine.sampler.max_tokens)
     strategy = strategy.resolved()
+    temperature = strategy.temperature
+    # The program is the same at every temperature.
+    strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
     n, slots = strategy.n, engine.sampler.max_tokens + 1
     found: list[list[Solution]] = [[] for _ in prompts]
     requests = [Request(prompt, 0, n) for prompt in prompts]
@@ -241,10 +251,10 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
         fit = engine.fit(length, n, slots, forks=True, read_together=chunk)
         plans[length], most[length] = engine.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
     for members, batch in engine.batches(requests, most):
-        plan = plans[batch.prefix.shape[1]]
+        plan, factors = engine.at_temperature(plans[batch.prefix.shape[1]], temperature)
         run = functools.partial(_program, plan=plan, strategy=strategy)
-        program = engine.program(("search", strategy, plan), run, split=(False, False, True, False))
-        out = program(engine.policy, engine.verifier, batch, np.uint32(seed))
+        program = engine.program(("search", strategy, plan), run, split=(False, False, True, False, False))
+        out = program(engine.policy, engine.verifier, batch, np.uint32(seed), factors)
         scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.verified, out.ahead))
         places = {member: q for q, member in enumerate(members)}
         for i, solutions in engine.solutions(out.rows, n, members, [prompt.id for prompt in prompts]):
