@@ -9,9 +9,11 @@ a seed's evaluation.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import re
+import time
 from typing import Any
 
 from etils import epath
@@ -245,5 +247,20 @@ def _require_same_questions(runs: list[Run]) -> None:
 
 
 def _report(root: epath.Path, runs: list[Run]) -> dict[str, Any]:
+    """Write the report over all seeds, unless it is there for what they have found, and return it."""
+    from ttcjax.eval import study_report  # imports matplotlib
+
     found = {run.number: records.read_complete(run.workdir / "report") for run in runs}
-    return {"seeds": {str(number): record["result"] for number, record in found.items() if record is not None}}
+    made_of = {number: records.hashes(record) for number, record in found.items() if record is not None}
+    fingerprint = config_lib.config_hash([study_report.VERSION, {str(n): hashes for n, hashes in made_of.items()}])
+    record = records.read_complete(root / "report")
+    if record is not None and record["fingerprint"] == fingerprint and not records.faults(root / "report", record):
+        logger.info("study: the report over %d seeds is complete", len(runs))
+        return json.loads((root / study_report.SUMMARY).read_text())
+    logger.info("study: the report over %d seeds", len(runs))
+    began = time.time()
+    summary = study_report.run(runs[0].config, {run.number: run.workdir for run in runs}, root)
+    files = records.identities(root / "report", summary.pop("files"))
+    made = {"complete": True, "fingerprint": fingerprint, "seeds": len(runs), "files": files}
+    records.write(root / "report", {**made, "attempts": 1, "started": began, "seconds": time.time() - began})
+    return summary
