@@ -6,13 +6,14 @@ and judged on the other, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ttcjax.config import SweepConfig
 from ttcjax.errors import UserError
+from ttcjax.eval.intervals import Bootstrap, Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,24 +24,79 @@ class Choice:
         accuracy: Of each question under the strategies chosen for it, `[Q]`, averaged over the repeats.
         chosen: Place of the strategy, `[repeats, Q]`.
         shares: How often each strategy is chosen in a bin, `[bins, S]`; bins in rising order.
+        bins_Q: The bin of each question.
+        bins: The numbers of bins, `[bins]`, rising.
+        bootstrap: The resamples of the questions.
+        drawn: Questions of each bin in each resample, `[bins, 1 + R]`; in the first place all as they are.
+        right: Sum of their accuracies under what was chosen anew in that resample, `[bins, 1 + R]`.
+
+    `drawn` and `right` are for `means`.
     """
 
     accuracy: np.ndarray
     chosen: np.ndarray
     shares: np.ndarray
+    bins_Q: np.ndarray
+    bins: np.ndarray
+    bootstrap: Bootstrap
+    drawn: np.ndarray
+    right: np.ndarray
+
+    def means(self, bins: Collection[int] | None = None) -> np.ndarray:
+        """Return the mean accuracy over the questions of some bins in each resample, `[1 + R]`; of all by default.
+
+        Not a number where a resample has no question of them.
+        """
+        kept = np.ones(len(self.bins), bool) if bins is None else np.isin(self.bins, list(bins))
+        with np.errstate(invalid="ignore"):
+            found = self.right[kept].sum(axis=0) / self.drawn[kept].sum(axis=0)
+        # Resamples differ as data sets would, around a mean of their own: what was seen is their centre here.
+        found[1:] += found[0] - np.nanmean(found[1:])
+        return found
+
+    def estimate(self, bins: Collection[int] | None = None) -> Estimate:
+        """Return the accuracy in some bins, all by default, with an interval that chooses anew."""
+        return self.bootstrap(self.accuracy, self.inside(bins), means_R=self.means(bins))
+
+    def less(self, other: np.ndarray | Choice, bins: Collection[int] | None = None) -> Estimate:
+        """Return the accuracy less another of the same questions, with an interval that chooses anew.
+
+        Args:
+            other: Each question's accuracy `[Q]`, or what was chosen in other bins from the same resamples.
+            bins: Those of this choice whose questions count; all by default, and always against another choice.
+        """
+        inside_Q = self.inside(bins)
+        if isinstance(other, Choice):
+            values_Q, means_R = other.accuracy, other.means()
+        else:
+            values_Q, means_R = other, self.bootstrap.means(other, inside_Q)
+        return self.bootstrap.difference(self.accuracy - values_Q, inside_Q, means_R=self.means(bins) - means_R)
+
+    def inside(self, bins: Collection[int] | None = None) -> np.ndarray | None:
+        """Return which questions stand in some bins, `[Q]`; `None` for all."""
+        return None if bins is None else np.isin(self.bins_Q, list(bins))
 
 
 def compute_optimal(
-    accuracy_SQ: np.ndarray, bins_Q: np.ndarray, *, folds: int = 2, repeats: int = 1, seed: int = 0
+    accuracy_SQ: np.ndarray,
+    bins_Q: np.ndarray,
+    bootstrap: Bootstrap,
+    *,
+    folds: int = 2,
+    repeats: int = 1,
+    seed: int = 0,
 ) -> Choice:
     """Choose the best strategy of each difficulty bin, on other questions than those it is judged on.
 
-    Every bin is cut at random into folds of a size or one apart. A question gets the strategy with the highest mean
-    accuracy over the questions of its bin in all other folds; of equals the first.
+    Every bin is cut at random into folds of a size or one apart. A question gets the strategy that is likely best for
+    its bin by the questions of all other folds, see `likely_differences`; of equals the first. The same is done anew in
+    every resample of the questions, within the same folds: copies of a question never stand on both sides, and an
+    interval of what was chosen knows that another choice might have been made.
 
     Args:
         accuracy_SQ: Each question's chance of a right answer under each strategy, all at one budget.
         bins_Q: The bin of each question.
+        bootstrap: Resamples of the questions.
         folds: Their number; the paper has 2.
         repeats: Other cuts, averaged, so that the result depends less on one of them.
         seed: Decides the cuts.
@@ -50,24 +106,94 @@ def compute_optimal(
     """
     if folds < 2:
         raise UserError("a strategy is chosen on one fold and judged on another: take at least 2 folds")
-    names = np.unique(bins_Q)
-    smallest = min(int((bins_Q == name).sum()) for name in names)
+    names, bin_Q = np.unique(bins_Q, return_inverse=True)
+    smallest = int(np.bincount(bin_Q).min())
     if smallest < folds:
         raise UserError(f"a bin of {smallest} questions cannot be cut into {folds} folds: take more questions")
     strategies, questions = accuracy_SQ.shape
+    centre_Q = accuracy_SQ.mean(axis=0)
+    # What is summed over the questions of a cell: their number, accuracies, and differences from the mean strategy.
+    columns_QC = np.concatenate(
+        [np.ones((1, questions)), accuracy_SQ, accuracy_SQ - centre_Q, (accuracy_SQ - centre_Q) ** 2]
+    ).T
     rng = np.random.default_rng(seed)
     chosen = np.zeros((repeats, questions), np.int64)
+    resamples = len(bootstrap.counts)
+    drawn, right = np.zeros((len(names), resamples)), np.zeros((len(names), resamples))
     for repeat in range(repeats):
-        for train, judged in cuts(bins_Q, folds, rng):
-            chosen[repeat, judged] = np.argmax(accuracy_SQ[:, train].mean(axis=1))
+        cells = list(_cells(bin_Q, folds, rng))
+        sums = [bootstrap.counts[:, cell] @ columns_QC[cell] for cell in cells]
+        count_BFR, *rest = np.split(
+            np.stack(sums).reshape(len(names), folds, resamples, -1), [1, 1 + strategies, 1 + 2 * strategies], axis=3
+        )
+        right_BFRS, differs_BFRS, squares_BFRS = rest
+        if not repeat:
+            drawn = count_BFR[..., 0].sum(axis=1)
+        for fold in range(folds):
+            others = (np.delete(x, fold, axis=1).sum(axis=1) for x in (count_BFR[..., 0], differs_BFRS, squares_BFRS))
+            best_BR = np.argmax(likely_differences(*others), axis=2)
+            right += np.take_along_axis(right_BFRS[:, fold], best_BR[..., None], axis=2)[..., 0] / repeats
+            for b in range(len(names)):
+                chosen[repeat, cells[b * folds + fold]] = best_BR[b, 0]
     taken = np.take_along_axis(accuracy_SQ, chosen, axis=0)
     shares = np.array(
-        [
-            np.bincount(chosen[:, bins_Q == name].ravel(), minlength=strategies) / chosen[:, bins_Q == name].size
-            for name in names
-        ]
+        [np.bincount(chosen[:, bin_Q == b].ravel(), minlength=strategies) for b in range(len(names))], np.float64
     )
-    return Choice(taken.mean(axis=0), chosen, shares)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return Choice(taken.mean(axis=0), chosen, shares, bins_Q, names, bootstrap, drawn, right)
+
+
+def likely_differences(count_BR: np.ndarray, sum_BRS: np.ndarray, squares_BRS: np.ndarray) -> np.ndarray:
+    """Return how much better each strategy likely is than their mean in each bin, `[B, R, S]`.
+
+    With few questions a bin, the strategy with the highest mean there is the one that was lucky there. So what a bin
+    says is drawn towards what all say, and what all say towards no difference, each by as much as chance explains of
+    it (the empirical Bayes estimate of normal means; Efron and Morris 1973). Where chance explains all, there is no
+    difference.
+
+    Args:
+        count_BR: Questions of each bin, in each resample.
+        sum_BRS: Sum over them of each strategy's accuracy less the mean over the strategies.
+        squares_BRS: Sum of the squares of the same.
+    """
+    all_R = np.maximum(count_BR.sum(axis=0), 1.0)
+    mean_RS, chance_R = _mean_and_chance(all_R, sum_BRS.sum(axis=0), squares_BRS.sum(axis=0))
+    mean_BRS, chance_BR = _mean_and_chance(count_BR, sum_BRS, squares_BRS)
+    differs_BRS = np.where(count_BR[..., None] > 0, mean_BRS - mean_RS, 0.0)
+    known_BR = np.isfinite(chance_BR)
+    # A bin is part of all, so that its difference from all has so much less of chance.
+    chance_BR = np.where(known_BR, chance_BR, 0.0) * (1 - count_BR / all_R)
+    found_BR = np.where(known_BR, (differs_BRS**2).sum(axis=2), 0.0)
+    # How far bins truly differ is one number of them all; those with fewer questions are drawn more.
+    true_R = np.maximum((found_BR - chance_BR).sum(axis=0), 0.0) / np.maximum(known_BR.sum(axis=0), 1)
+    weight_BR = np.where(known_BR & (true_R > 0), true_R / np.maximum(true_R + chance_BR, 1e-300), 0.0)
+    found_R = (mean_RS**2).sum(axis=1)
+    weight_R = np.where(found_R > chance_R, 1 - chance_R / np.maximum(found_R, 1e-300), 0.0)
+    return weight_R[:, None] * mean_RS + weight_BR[..., None] * differs_BRS
+
+
+def _mean_and_chance(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of strategies `[..., S]`, and the sum over them of their squared standard errors `[...]`.
+
+    The latter is infinite where a single question tells no spread.
+    """
+    n = np.maximum(count, 1.0)
+    mean = total / n[..., None]
+    spread = np.maximum(squares / n[..., None] - mean**2, 0.0).sum(axis=-1)
+    return mean, np.where(n > 1, spread / np.maximum(n - 1, 1.0), np.inf)
+
+
+def _cells(bin_Q: np.ndarray, folds: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Cut every bin at random into folds, and yield the questions of each, by bin and fold.
+
+    Sizes are the same or one apart.
+    """
+    for number in range(int(bin_Q.max()) + 1):
+        inside = rng.permutation(np.flatnonzero(bin_Q == number))
+        fold = np.arange(len(inside)) * folds // len(inside)
+        for k in range(folds):
+            # Sorted, as the order of a sum must not decide between equals.
+            yield np.sort(inside[fold == k])
 
 
 def cuts(bins_Q: np.ndarray, folds: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -78,17 +204,24 @@ def cuts(bins_Q: np.ndarray, folds: int, rng: np.random.Generator) -> Iterator[t
         folds: Their number; sizes are the same or one apart.
         rng: Decides the cuts.
     """
-    for name in np.unique(bins_Q):
-        inside = rng.permutation(np.flatnonzero(bins_Q == name))
-        fold = np.arange(len(inside)) * folds // len(inside)
-        for number in range(folds):
-            # Sorted, as the order of a sum must not decide between equals.
-            yield np.sort(inside[fold != number]), inside[fold == number]
+    _, bin_Q = np.unique(bins_Q, return_inverse=True)
+    cells = list(_cells(bin_Q, folds, rng))
+    for i, judged in enumerate(cells):
+        first = i - i % folds
+        others = [cells[j] for j in range(first, first + folds) if j != i]
+        yield np.sort(np.concatenate(others)), judged
 
 
-def choose(settings: SweepConfig, accuracy_SQ: np.ndarray, bins_Q: np.ndarray) -> Choice:
+def choose(settings: SweepConfig, accuracy_SQ: np.ndarray, bins_Q: np.ndarray, bootstrap: Bootstrap) -> Choice:
     """Return `compute_optimal` with the folds, their repeats and the seed of an experiment."""
-    return compute_optimal(accuracy_SQ, bins_Q, folds=settings.folds, repeats=settings.fold_repeats, seed=settings.seed)
+    return compute_optimal(
+        accuracy_SQ,
+        bins_Q,
+        bootstrap,
+        folds=settings.folds,
+        repeats=settings.fold_repeats,
+        seed=settings.seed,
+    )
 
 
 def regret(accuracy_SQ: np.ndarray, chosen_Q: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from ttcjax.config import SweepConfig
-from ttcjax.eval import difficulty, figures, tables
+from ttcjax.eval import difficulty, figures, optimal, tables
 from ttcjax.eval.allocate import (
+    Choice,
     accuracy_at,
     choose,
     curve_gains,
@@ -27,7 +28,8 @@ from ttcjax.eval.allocate import (
     share_out,
     softmax_weights,
 )
-from ttcjax.eval.estimators import Bootstrap, Samples, StrategyName
+from ttcjax.eval.estimators import Samples, StrategyName
+from ttcjax.eval.intervals import Bootstrap
 
 BINS = 5
 SAMPLES = (4, 16, 64)
@@ -150,17 +152,13 @@ def summarise(
         "predicted": others.scores(how).reshape(questions, -1),
     }
     ease = {notion: values.mean(axis=1) for notion, values in per_sample.items()}
-    strategies = list(accuracy)
+    strategies = list(optimal.verified(accuracy))
     budgets = list(next(iter(accuracy.values())))
     steps = grid(size, budgets)
     weighted_GQ = np.stack([samples.accuracy("weighted", how, n) for n in steps])
 
-    def chosen(bins_Q: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        found = choose(settings, np.stack([accuracy[name][n] for name in strategies]), bins_Q)
-        return found.accuracy, found.chosen
-
-    def interval(values_Q: np.ndarray) -> dict[str, float]:
-        return dataclasses.asdict(bootstrap(values_Q))
+    def chosen(bins_Q: np.ndarray, n: int) -> Choice:
+        return choose(settings, np.stack([accuracy[name][n] for name in strategies]), bins_Q, bootstrap)
 
     quantiles = {notion: difficulty.quantile_bins(values, BINS) for notion, values in ease.items()}
     absolute = {notion: difficulty.threshold_bins(values) for notion, values in ease.items()}
@@ -174,14 +172,14 @@ def summarise(
         "allocation": _allocation(size, settings, ease, quantiles, steps, weighted_GQ, bootstrap, budgets),
     }
     for notion, values in per_sample.items():
-        known = {n: chosen(quantiles[notion], n)[0] for n in budgets}
-        by_threshold = {n: chosen(difficulty.merge_small(absolute[notion], settings.folds), n)[0] for n in budgets}
+        known = {n: chosen(quantiles[notion], n) for n in budgets}
+        by_threshold = {n: chosen(difficulty.merge_small(absolute[notion], settings.folds), n) for n in budgets}
         found["thresholds"][notion] = {
             "counts": {
                 str(number): int((absolute[notion] == number).sum()) for number in range(1, len(difficulty.EDGES) + 2)
             },
-            "accuracy": {str(n): interval(by_threshold[n]) for n in budgets},
-            "minus_quantiles": {str(n): interval(by_threshold[n] - known[n]) for n in budgets},
+            "accuracy": {str(n): dataclasses.asdict(by_threshold[n].estimate()) for n in budgets},
+            "minus_quantiles": {str(n): dataclasses.asdict(by_threshold[n].less(known[n])) for n in budgets},
         }
         found["estimated"][notion] = {}
         for m in (m for m in SAMPLES if m <= values.shape[1]):
@@ -193,15 +191,16 @@ def summarise(
                 "agreement": difficulty.agreement(quantiles[notion], bins_Q, ease[notion], posterior.mean),
             }
             for n in budgets:
-                got, places = chosen(bins_Q, n)
+                got = chosen(bins_Q, n)
                 row = {
-                    "accuracy": interval(got),
-                    "minus_all": interval(got - known[n]),
+                    "accuracy": dataclasses.asdict(got.estimate()),
+                    "minus_all": dataclasses.asdict(got.less(known[n])),
                     "cost": n + m,
-                    "cost_reused": mean_cost(strategies, places, n, m),
+                    "cost_reused": mean_cost(strategies, got.chosen, n, m),
                 }
                 if n + m <= size:
-                    row["minus_same_cost"] = interval(got - accuracy_at(steps, weighted_GQ, np.full(questions, n + m)))
+                    same_Q = accuracy_at(steps, weighted_GQ, np.full(questions, n + m))
+                    row["minus_same_cost"] = dataclasses.asdict(got.less(same_Q))
                 for measure, cell in row.items():
                     cells.setdefault(measure, {})[str(n)] = cell
             found["estimated"][notion][str(m)] = cells
@@ -350,10 +349,8 @@ def csv_rows(summary: dict[str, Any]) -> list[tuple[Any, ...]]:
             for measure in ("accuracy", "minus_all", "minus_same_cost"):
                 for n, cell in cells.get(measure, {}).items():
                     add("estimated", notion, m, measure, n, cells["cost"][n], cell)
-            rows += [
-                ("estimated", notion, m, "accuracy_reused", n, cost, *cells["accuracy"][n].values())
-                for n, cost in cells["cost_reused"].items()
-            ]
+            for n, cost in cells["cost_reused"].items():
+                add("estimated", notion, m, "accuracy_reused", n, cost, cells["accuracy"][n])
             rows += [
                 ("estimated", notion, m, measure, "", "", value, "", "")
                 for measure, value in cells["agreement"].items()

@@ -65,12 +65,12 @@ def ratio_of_budget(size_ratio: float, budget: float, convention: Convention = "
 
 
 def at_budget(curve: Mapping[int, np.ndarray], budget: float) -> np.ndarray:
-    """Return the smaller model's accuracies `[Q]` at any budget from the least measured one on.
+    """Return the smaller model's accuracies, a question or a resample, at any budget from the least measured one on.
 
     Linear in the logarithm between measured budgets. Above the largest one its own: a budget is an upper limit.
 
     Args:
-        curve: Accuracies by budget; budgets positive and rising.
+        curve: Accuracies, an array at each budget; budgets positive and rising.
         budget: Where to look.
 
     Raises:

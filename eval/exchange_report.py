@@ -1,13 +1,14 @@
 """The exchange of test-time compute for a larger model, by difficulty (Snell et al. 2024, section 7, Figs. 1 and 9).
 
 The smaller model answers with the strategies chosen for each difficulty bin, the larger one once, greedily, and both
-take the same FLOPs in sum. A budget is an upper limit: where the smaller model is due more generations than were
-measured, it is judged by the largest measured budget.
+take the same FLOPs in sum. A budget is an upper limit: the smaller model may spend less, as chosen on other questions,
+and where it is due more generations than were measured, it is judged by what the measured budgets have.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,9 @@ from rich.console import Console
 from ttcjax import compute
 from ttcjax.config import SweepConfig
 from ttcjax.eval import exchange, figures, optimal, tables
+from ttcjax.eval.allocate import Choice
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.eval.ledger import Trained
 from ttcjax.text.terminal import Shown
 
@@ -124,7 +126,8 @@ def _of_source(
 ) -> dict[str, Any]:
     bins_Q = quantile_bins(np.array([ease[q] for q in source.questions]), optimal.BINS)
     larger_Q = np.array([larger[q] for q in source.questions], np.float64)
-    curve = {n: c.accuracy for n, c in optimal.choices(settings, source.candidates, bins_Q).items()}
+    bootstrap = Bootstrap(len(source.questions), settings.bootstrap, settings.seed)
+    curve = optimal.choices(settings, up_to(source.candidates), bins_Q, bootstrap)
     found: dict[str, Any] = {
         "questions": len(source.questions),
         "larger": {},
@@ -134,58 +137,83 @@ def _of_source(
         "grid": {},
     }
     for number in range(1, optimal.BINS + 1):
-        inside = bins_Q == number
-        bootstrap = Bootstrap(int(inside.sum()), settings.bootstrap, settings.seed)
-        found["larger"][str(number)] = dataclasses.asdict(bootstrap(larger_Q[inside]))
-        found["curve"][str(number)] = {str(n): dataclasses.asdict(bootstrap(v[inside])) for n, v in curve.items()}
+        found["larger"][str(number)] = dataclasses.asdict(bootstrap(larger_Q, bins_Q == number))
+        found["curve"][str(number)] = {
+            str(n): dataclasses.asdict(choice.estimate([number])) for n, choice in curve.items()
+        }
     for name, bins in GROUPS.items():
-        inside = np.isin(bins_Q, bins)
-        bootstrap = Bootstrap(int(inside.sum()), settings.bootstrap, settings.seed)
-        here = {n: values[inside] for n, values in curve.items()}
+        small_R = {n: choice.means(bins) for n, choice in curve.items()}
+        larger_R = bootstrap.means(larger_Q, np.isin(bins_Q, bins))
         found["break_even"][name] = {
-            convention: _break_even(here, larger_Q[inside], size_ratio, convention)
+            convention: _break_even(small_R, float(larger_R[0]), size_ratio, convention)
             for convention in exchange.CONVENTIONS
         }
-        found["bars"][name] = [
-            _compared(bootstrap, here, larger_Q[inside], size_ratio, r, convention)
-            for convention, marked in MARKED.items()
-            for r in marked
-        ]
-        found["grid"][name] = [_compared(bootstrap, here, larger_Q[inside], size_ratio, r, "v1") for r in _GRID]
+        compared = functools.partial(_compared, curve, larger_Q, bins, size_ratio)
+        found["bars"][name] = [compared(r, convention) for convention, marked in MARKED.items() for r in marked]
+        found["grid"][name] = [compared(r, "v1") for r in _GRID]
     return found
 
 
+def up_to(candidates: Mapping[int, Mapping[str, np.ndarray]]) -> dict[int, dict[str, np.ndarray]]:
+    """Return what a budget may be spent on, by budget: each strategy with that many generations or fewer.
+
+    Larger budgets come first, so that they are taken where less is not shown to be better.
+
+    Args:
+        candidates: Each question's accuracy `[Q]`, by budget and strategy.
+    """
+    return {
+        n: {
+            f"{name} at {m}": values
+            for m in sorted((m for m in candidates if m <= n), reverse=True)
+            for name, values in candidates[m].items()
+        }
+        for n in candidates
+    }
+
+
 def _compared(
-    bootstrap: Bootstrap,
-    curve: Mapping[int, np.ndarray],
+    curve: Mapping[int, Choice],
     larger_Q: np.ndarray,
+    bins: Sequence[int],
     size_ratio: float,
     r: float,
     convention: exchange.Convention,
 ) -> dict[str, Any]:
     kappa = exchange.kappa(size_ratio, r, convention)
-    small_Q = exchange.at_budget(curve, kappa)
-    relative = bootstrap.ratio(small_Q - larger_Q, larger_Q)
+    first = next(iter(curve.values()))
+    inside_Q = first.inside(bins)
+    larger_R = first.bootstrap.means(larger_Q, inside_Q)
+    small_R = exchange.at_budget({n: choice.means(bins) for n, choice in curve.items()}, kappa)
+    small_Q = exchange.at_budget({n: choice.accuracy for n, choice in curve.items()}, kappa)
+    difference = first.bootstrap.difference(small_Q - larger_Q, inside_Q, means_R=small_R - larger_R)
+    relative = None
+    if larger_R[0] > 0:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio_R = np.where(larger_R > 0, (small_R - larger_R) / larger_R, np.nan)
+        relative = first.bootstrap.of(ratio_R)
+        if not difference.se:
+            low, high = difference.low / larger_R[0], difference.high / larger_R[0]
+            relative = dataclasses.replace(relative, low=float(low), high=float(high))
     return {
         "convention": convention,
         "r": r,
         "kappa": kappa,
         "spent": min(kappa, max(curve)),
         "relative": None if relative is None else dataclasses.asdict(relative),
-        "difference": dataclasses.asdict(bootstrap.paired(small_Q, larger_Q)),
+        "difference": dataclasses.asdict(difference),
     }
 
 
 def _break_even(
-    curve: Mapping[int, np.ndarray], larger_Q: np.ndarray, size_ratio: float, convention: exchange.Convention
+    small_R: Mapping[int, np.ndarray], larger: float, size_ratio: float, convention: exchange.Convention
 ) -> dict[str, Any]:
     """Return up to which R the smaller model is as good: `wins` is `always`, `below` (that `r`) or `never`.
 
     `never` is said of the budgets that were measured.
     """
-    r = exchange.break_even(
-        list(curve), [float(v.mean()) for v in curve.values()], float(larger_Q.mean()), size_ratio, convention
-    )
+    means = [float(values_R[0]) for values_R in small_R.values()]
+    r = exchange.break_even(list(small_R), means, larger, size_ratio, convention)
     wins = "never" if r is None else "always" if math.isinf(r) else "below"
     return {"wins": wins, "r": r if wins == "below" else None}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -15,8 +15,10 @@ from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
 from ttcjax.eval.allocate import Choice, choose, regret
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.estimators import StrategyName
+from ttcjax.eval.intervals import Bootstrap
 
+_V = TypeVar("_V")
 BINS = 5
 CHOSEN = "chosen"
 """Stands among the strategies of a bin for what is chosen there."""
@@ -48,45 +50,52 @@ def budget_for(budgets: Sequence[int], curve_BR: np.ndarray, target_R: np.ndarra
 
 
 def compute_saved(
-    baseline: Mapping[int, np.ndarray], n: int, chosen_Q: np.ndarray, bootstrap: Bootstrap
+    baseline: Mapping[int, np.ndarray], n: int, chosen_R: np.ndarray, bootstrap: Bootstrap
 ) -> dict[str, float | bool]:
     """Return how many times n generations the baseline needs to be as accurate as what was chosen at n.
 
     Args:
         baseline: Each question's accuracy `[Q]`, by budget.
         n: Generations of what was chosen.
-        chosen_Q: Each question's accuracy.
-        bootstrap: Resamples questions, the same for both.
+        chosen_R: Mean accuracy of what was chosen in each resample, `[1 + R]`.
+        bootstrap: The resamples.
 
     Returns:
-        `times`, `low`, `high`, and `reached`: whether the baseline gets there within its largest budget. Where it does
-        not, that budget stands for what it needs, so that the ratio is a lower bound; so it is in resamples.
+        `times`, `low`, `high`, and `reached` and `high_reached`: whether the baseline gets there within its largest
+        budget, and whether it does at the upper end. Where it does not, that budget stands for what it needs, so that
+        the number is a lower bound.
     """
     budgets = list(baseline)
     largest = float(budgets[-1])
-    curve = np.array([[values.mean()] for values in baseline.values()])
-    times = budget_for(budgets, curve, np.array([chosen_Q.mean()]))[0]
-    resampled = np.stack([bootstrap.means(values) for values in baseline.values()])
-    low, high = bootstrap.quantiles(budget_for(budgets, resampled, bootstrap.means(chosen_Q)))
+    curve_BR = np.stack([bootstrap.means(values) for values in baseline.values()])
+    needed_R = budget_for(budgets, curve_BR, chosen_R)
+    low, high = bootstrap.quantiles(needed_R)
     return {
-        "times": min(times, largest) / n,
+        "times": min(float(needed_R[0]), largest) / n,
         "low": min(low, largest) / n,
         "high": min(high, largest) / n,
-        "reached": bool(np.isfinite(times)),
+        "reached": bool(np.isfinite(needed_R[0])),
+        "high_reached": bool(np.isfinite(high)),
     }
 
 
 def choices(
-    settings: SweepConfig, candidates: Mapping[int, Mapping[str, np.ndarray]], bins_Q: np.ndarray
+    settings: SweepConfig,
+    candidates: Mapping[int, Mapping[str, np.ndarray]],
+    bins_Q: np.ndarray,
+    bootstrap: Bootstrap,
 ) -> dict[int, Choice]:
     """Choose a strategy for each bin at every budget, on one fold for the other.
 
     Args:
         settings: `folds`, `fold_repeats` and `seed` are used.
-        candidates: Each question's accuracy `[Q]`, by budget and strategy.
+        candidates: Each question's accuracy `[Q]`, by budget and strategy; of equals the first is chosen.
         bins_Q: The bin of each question.
+        bootstrap: Resamples of the questions, in each of which the choice is made anew.
     """
-    return {n: choose(settings, np.stack(list(accuracy.values())), bins_Q) for n, accuracy in candidates.items()}
+    return {
+        n: choose(settings, np.stack(list(accuracy.values())), bins_Q, bootstrap) for n, accuracy in candidates.items()
+    }
 
 
 def by_budget(accuracy: Mapping[str, Mapping[int, np.ndarray]]) -> dict[int, dict[str, np.ndarray]]:
@@ -110,38 +119,41 @@ def summarise(
         baseline: The strategy that saved compute is counted against, where it is among them.
 
     Returns:
-        For each notion `accuracy[n]`, `regret[n]`, `shares[n][bin][strategy]` (how often each is chosen) and
-        `minus_best[n]` (less one strategy for all bins, the best of the other folds, paired), with intervals, and
-        `compute_saved[n]`, see `compute_saved`; `agreement`, the share of questions that both notions put into the
-        same bin; and `per_bin[notion][bin][strategy][n]`, `chosen` among the strategies.
+        Chosen are strategies that a verifier selects in, as in the paper; where there is none, others. For each notion
+        `accuracy[n]`, `regret[n]`, `shares[n][bin][strategy]` (how often each is chosen) and `minus_best[n]` (less one
+        strategy for all bins, the best of the other folds, paired), with intervals, and `compute_saved[n]`, see
+        `compute_saved`; `agreement`, the share of questions that both notions put into the same bin; and
+        `per_bin[notion][bin][strategy][n]`, `chosen` among the strategies.
     """
-    strategies = list(accuracy)
+    offered = verified(accuracy)
+    strategies = list(offered)
     questions = len(next(iter(ease.values())))
     bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
     bins = {name: quantile_bins(values, BINS) for name, values in ease.items()}
-    candidates = by_budget(accuracy)
+    candidates = by_budget(offered)
     found: dict[str, Any] = {}
     per_bin: dict[str, Any] = {}
-    singles = choices(settings, candidates, np.ones(questions, np.int64))
+    singles = choices(settings, candidates, np.ones(questions, np.int64), bootstrap)
     for name, bins_Q in bins.items():
         cells: dict[str, Any] = {"accuracy": {}, "regret": {}, "minus_best": {}, "shares": {}}
-        chosen = choices(settings, candidates, bins_Q)
+        chosen = choices(settings, candidates, bins_Q, bootstrap)
         for n, choice in chosen.items():
-            accuracy_SQ = np.stack([accuracy[strategy][n] for strategy in strategies])
-            single = singles[n].accuracy
-            cells["accuracy"][str(n)] = dataclasses.asdict(bootstrap(choice.accuracy))
-            cells["regret"][str(n)] = dataclasses.asdict(bootstrap(regret(accuracy_SQ, choice.accuracy)))
-            cells["minus_best"][str(n)] = dataclasses.asdict(bootstrap.paired(choice.accuracy, single))
+            accuracy_SQ = np.stack(list(candidates[n].values()))
+            best_R = bootstrap.means(accuracy_SQ.max(axis=0))
+            cells["accuracy"][str(n)] = dataclasses.asdict(choice.estimate())
+            cells["regret"][str(n)] = dataclasses.asdict(
+                bootstrap(regret(accuracy_SQ, choice.accuracy), means_R=best_R - choice.means())
+            )
+            cells["minus_best"][str(n)] = dataclasses.asdict(choice.less(singles[n]))
             if baseline in accuracy:
-                saved = compute_saved(accuracy[baseline], n, choice.accuracy, bootstrap)
+                saved = compute_saved(accuracy[baseline], n, choice.means(), bootstrap)
                 cells.setdefault("compute_saved", {})[str(n)] = saved
             cells["shares"][str(n)] = {
                 str(number + 1): dict(zip(strategies, row, strict=True)) for number, row in enumerate(choice.shares)
             }
         found[name] = cells
-        curves = {**accuracy, CHOSEN: {n: choice.accuracy for n, choice in chosen.items()}}
         per_bin[name] = {
-            str(number): _curves_within(settings, curves, bins_Q == number) for number in range(1, BINS + 1)
+            str(number): _curves_within(bootstrap, accuracy, chosen, bins_Q, number) for number in range(1, BINS + 1)
         }
     first, *others = bins.values()
     if others:
@@ -149,13 +161,25 @@ def summarise(
     return {**found, "per_bin": per_bin}
 
 
+def verified(accuracy: Mapping[str, _V]) -> dict[str, _V]:
+    """Return what belongs to strategies that a verifier selects in; where there is none, all."""
+    found = {name: values for name, values in accuracy.items() if StrategyName.parse(name).rule != "majority"}
+    return found or dict(accuracy)
+
+
 def _curves_within(
-    settings: SweepConfig, curves: Mapping[str, Mapping[int, np.ndarray]], inside_Q: np.ndarray
+    bootstrap: Bootstrap,
+    accuracy: Mapping[str, Mapping[int, np.ndarray]],
+    chosen: Mapping[int, Choice],
+    bins_Q: np.ndarray,
+    number: int,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    bootstrap = Bootstrap(int(inside_Q.sum()), settings.bootstrap, settings.seed)
     return {
-        strategy: {str(n): dataclasses.asdict(bootstrap(values[inside_Q])) for n, values in by_budget.items()}
-        for strategy, by_budget in curves.items()
+        **{
+            strategy: {str(n): dataclasses.asdict(bootstrap(values, bins_Q == number)) for n, values in cells.items()}
+            for strategy, cells in accuracy.items()
+        },
+        CHOSEN: {str(n): dataclasses.asdict(choice.estimate([number])) for n, choice in chosen.items()},
     }
 
 

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.estimators import Bootstrap, Samples, step_scores
+from ttcjax.eval.estimators import Samples, step_scores
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.metrics import auroc
 

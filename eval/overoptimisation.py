@@ -22,7 +22,8 @@ from rich.text import Text
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, rows, tables
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap, Estimate, Samples, StrategyName, step_scores
+from ttcjax.eval.estimators import Samples, StrategyName, step_scores
+from ttcjax.eval.intervals import Bootstrap, Estimate
 from ttcjax.parquet import read_shard
 from ttcjax.runtime import records
 from ttcjax.search import registry
@@ -44,6 +45,7 @@ MEASURES = {
     "gap": "score minus share right (points)",
 }
 """What is measured of the chosen solutions, all as shares."""
+_SHARES = ("repeated", "short", "right")
 _BATCH = 10_000
 
 
@@ -162,7 +164,10 @@ def summarise(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> dic
                     if wrong.flat[at]:
                         exploited.append((float(scores.flat[at]), strategy, n, int(places[row.flat[at]])))
         found["chosen"][strategy] = {
-            str(n): {measure: _plain(bootstrap.ratio(*pair)) for measure, pair in cells.items()}
+            str(n): {
+                measure: _plain((bootstrap.rate if measure in _SHARES else bootstrap.ratio)(*pair))
+                for measure, pair in cells.items()
+            }
             for n, cells in parts.items()
         }
         first, last = parts[min(parts)], parts[max(parts)]
@@ -232,10 +237,7 @@ def _ratio_difference(
     """Return one ratio of sums less another, over the same resamples; `None` where either divides by 0."""
     if not a[1].sum() or not b[1].sum():
         return None
-    (top_a, under_a), (top_b, under_b) = ([bootstrap.means(values) for values in pair] for pair in (a, b))
-    known = (under_a > 0) & (under_b > 0)
-    low, high = bootstrap.quantiles(top_a[known] / under_a[known] - top_b[known] / under_b[known])
-    return Estimate(float(a[0].sum() / a[1].sum() - b[0].sum() / b[1].sum()), low, high)
+    return bootstrap.of(bootstrap.ratios(*a) - bootstrap.ratios(*b))
 
 
 def _auroc_by_bin(config: ExperimentConfig, samples: Samples, bank: pa.Table) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def _auroc_by_bin(config: ExperimentConfig, samples: Samples, bank: pa.Table) ->
 
 
 def _plain(estimate: Estimate | None) -> dict[str, float | None]:
-    return dict.fromkeys(("mean", "low", "high")) if estimate is None else dataclasses.asdict(estimate)
+    return dict.fromkeys(("mean", "low", "high", "se")) if estimate is None else dataclasses.asdict(estimate)
 
 
 def figure(summary: dict[str, Any]) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ttcjax.config import SweepConfig
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.intervals import Bootstrap
 
 AGGREGATION_PAIRS = (("last", "min"), ("min", "product"), ("last", "mean"))
 GROUPS = {"1-2": (1, 2), "3-4": (3, 4), "5": (5,)}

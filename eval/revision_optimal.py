@@ -14,7 +14,7 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, optimal, tables
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.eval.revisions import SELECTORS, Splits, strategy_name
 
 _NAMES = {"hierarchical": "the verifier", "majority": "majority"}
@@ -39,18 +39,15 @@ def summarise(settings: SweepConfig, splits: Splits, ease: Mapping[str, Mapping[
     for rule in SELECTORS:
         candidates = splits.by_ratio(rule)
         parallel = {n: cells[strategy_name(1, n)] for n, cells in candidates.items()}
-        chosen = {name: optimal.choices(settings, candidates, bins_Q) for name, bins_Q in bins.items()}
+        chosen = {name: optimal.choices(settings, candidates, bins_Q, bootstrap) for name, bins_Q in bins.items()}
         found[rule] = {
             "parallel": {str(n): dataclasses.asdict(bootstrap(values)) for n, values in parallel.items()},
             "chosen": {
                 name: {
-                    "accuracy": {str(n): dataclasses.asdict(bootstrap(c.accuracy)) for n, c in by_budget.items()},
-                    "minus_parallel": {
-                        str(n): dataclasses.asdict(bootstrap.paired(c.accuracy, parallel[n]))
-                        for n, c in by_budget.items()
-                    },
+                    "accuracy": {str(n): dataclasses.asdict(c.estimate()) for n, c in by_budget.items()},
+                    "minus_parallel": {str(n): dataclasses.asdict(c.less(parallel[n])) for n, c in by_budget.items()},
                     "compute_saved": {
-                        str(n): optimal.compute_saved(parallel, n, c.accuracy, bootstrap) for n, c in by_budget.items()
+                        str(n): optimal.compute_saved(parallel, n, c.means(), bootstrap) for n, c in by_budget.items()
                     },
                 }
                 for name, by_budget in chosen.items()

@@ -21,7 +21,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval.allocate import choose
 from ttcjax.eval.chains import VERIFIERS
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap, Estimate
+from ttcjax.eval.intervals import Bootstrap, Estimate
 from ttcjax.revise.strategies import Refine
 from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
 
@@ -316,7 +316,7 @@ def summarise(
 
 def _flips(bootstrap: Bootstrap, counts: np.ndarray, before: int) -> Estimate | None:
     """Return how often the next answer is the other way round, of those that were right (1) or wrong (0)."""
-    return bootstrap.ratio(counts[:, before, 1 - before], counts[:, before].sum(axis=1))
+    return bootstrap.rate(counts[:, before, 1 - before], counts[:, before].sum(axis=1))
 
 
 def _best(config: ExperimentConfig, bootstrap: Bootstrap, values: dict[tuple[int, int], np.ndarray]) -> dict[str, Any]:
@@ -326,14 +326,9 @@ def _best(config: ExperimentConfig, bootstrap: Bootstrap, values: dict[tuple[int
     """
     s, p = max(values, key=lambda pair: values[pair].mean())
     everything = np.stack(list(values.values()))
-    choice = choose(config.sweep, everything, np.ones(everything.shape[1], np.int64))
+    choice = choose(config.sweep, everything, np.ones(everything.shape[1], np.int64), bootstrap)
     parallel = values[min(values)]
-    return {
-        "s": s,
-        "p": p,
-        **_plain(bootstrap(choice.accuracy)),
-        "minus_parallel": _plain(bootstrap.paired(choice.accuracy, parallel)),
-    }
+    return {"s": s, "p": p, **_plain(choice.estimate()), "minus_parallel": _plain(choice.less(parallel))}
 
 
 def _per_bin(
@@ -380,10 +375,10 @@ def _by_ease(
         between = [values[s, p, rule][hard] for s, p in pairs(largest) if s > 1 and p > 1]
         if between:
             within = Bootstrap(int(hard.sum()), config.sweep.bootstrap, config.sweep.seed)
-            chosen = choose(config.sweep, np.stack(between), bins[hard]).accuracy
+            chosen = choose(config.sweep, np.stack(between), bins[hard], within)
             found[rule]["hard"] = {
-                "between_minus_parallel": _plain(within.paired(chosen, many[hard])),
-                "between_minus_sequential": _plain(within.paired(chosen, one[hard])),
+                "between_minus_parallel": _plain(chosen.less(many[hard])),
+                "between_minus_sequential": _plain(chosen.less(one[hard])),
             }
     return found
 
@@ -408,4 +403,4 @@ def _late_steps(bootstrap: Bootstrap, chains: AnswerChains, most: int) -> dict[s
 
 
 def _plain(estimate: Estimate | None) -> dict[str, float | None]:
-    return dict.fromkeys(("mean", "low", "high")) if estimate is None else dataclasses.asdict(estimate)
+    return dict.fromkeys(("mean", "low", "high", "se")) if estimate is None else dataclasses.asdict(estimate)

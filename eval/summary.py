@@ -17,7 +17,8 @@ from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import budget, claims, optimal, paired, weak
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
+from ttcjax.eval.estimators import Samples, StrategyName, pass_at_k, step_scores, with_step_truth
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
 from ttcjax.verify.aggregate import AGGREGATIONS
@@ -152,7 +153,7 @@ def summarise(
         },
         "monte_carlo_error": _monte_carlo_errors(config, samples),
         "comparisons": [
-            {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high}
+            {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high, "se": found.se}
             for a, b in _pairs(config.sweep.strategies)
             for n in config.sweep.budgets
             for found in [bootstrap.paired(accuracy[a][n], accuracy[b][n])]

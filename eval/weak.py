@@ -15,7 +15,8 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
-from ttcjax.eval.estimators import Bootstrap, Samples
+from ttcjax.eval.estimators import Samples
+from ttcjax.eval.intervals import Bootstrap
 
 FLIPPED = 0.2
 """Share of scores p that become 1 - p."""

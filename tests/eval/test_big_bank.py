@@ -22,7 +22,8 @@ began = time.perf_counter()
 from ttcjax.config import SweepConfig
 from ttcjax.eval import budget, rows, weak
 from ttcjax.eval.difficulty import quantile_bins, threshold_bins
-from ttcjax.eval.estimators import COLUMNS, Bootstrap, Samples, pass_at_k
+from ttcjax.eval.estimators import COLUMNS, Samples, pass_at_k
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.verify.aggregate import AGGREGATIONS
 

@@ -15,7 +15,8 @@ from tests.eval.test_report import BUDGETS, CONFIG
 from tests.eval.test_weak import samples as of_the_report
 from ttcjax.config import SweepConfig
 from ttcjax.eval import allocate, budget
-from ttcjax.eval.estimators import Bootstrap, Samples
+from ttcjax.eval.estimators import Samples
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.verify.aggregate import Ragged
 
 WEIGHTED = "best_of_n:select=weighted"

@@ -14,7 +14,6 @@ from ttcjax.eval import rows
 from ttcjax.eval.estimators import (
     COLUMNS,
     SHUFFLES,
-    Bootstrap,
     Samples,
     StrategyName,
     best_of_k,
@@ -256,37 +255,6 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(correct, k):
         return
     subsets = list(itertools.combinations(correct, k))
     assert pass_at_k(np.array([correct]), k)[0] == pytest.approx(sum(map(any, subsets)) / len(subsets))
-
-
-def test_bootstrap_intervals_cover_as_often_as_they_say():
-    rng = np.random.default_rng(1)
-    bootstrap = Bootstrap(questions=150, resamples=1000, seed=0)
-    covered = [e.low <= 0.3 <= e.high for e in (bootstrap(rng.random(150) < 0.3) for _ in range(600))]
-    assert 0.92 < np.mean(covered) < 0.97
-
-
-def test_bootstrap_matches_resampling_by_hand_and_repeats_by_seed():
-    values = np.random.default_rng(2).random(80)
-    estimate = Bootstrap(80, 4000, seed=5)(values)
-    by_hand = [np.random.default_rng(i).choice(values, 80).mean() for i in range(4000)]
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])), abs=0.005)
-    assert estimate.mean == pytest.approx(values.mean())
-    assert estimate == Bootstrap(80, 4000, seed=5)(values)
-    assert estimate != Bootstrap(80, 4000, seed=6)(values)
-
-
-def test_pairing_removes_what_questions_have_in_common():
-    rng = np.random.default_rng(3)
-    base = rng.random(100)
-    bootstrap = Bootstrap(100, 500, seed=0)
-    difference = bootstrap.paired(base + 0.01, base)
-    assert (difference.mean, difference.low, difference.high) == pytest.approx((0.01, 0.01, 0.01))
-    assert bootstrap(base).high - bootstrap(base).low > 0.05
-
-
-def test_bootstrap_without_questions_is_refused():
-    with pytest.raises(UserError, match="no question"):
-        Bootstrap(0, 10, 0)
 
 
 def test_strategy_names_are_read():

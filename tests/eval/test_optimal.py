@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, optimal
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.intervals import Bootstrap
 
 SETTINGS = SweepConfig(bootstrap=300)
 BUDGETS = [1, 2, 4, 8, 16]

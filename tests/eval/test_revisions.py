@@ -14,7 +14,7 @@ from ttcjax.config import ChainsConfig, ExperimentConfig, ORMConfig, RevisionCon
 from ttcjax.errors import UserError
 from ttcjax.eval import chains, revision_figures, revision_report, revisions
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import Bootstrap
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.eval.revisions import AnswerChains, pairs
 from ttcjax.select import choose, choose_in_chains
 
