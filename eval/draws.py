@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -25,16 +25,25 @@ KEPT = 500
 """Resamples of an estimate that are kept, the first ones: a standard error by so many is off by 3%."""
 
 
-class Draws(NamedTuple):
-    """An estimate in every resample of the questions.
+class Draws:
+    """An estimate in every resample of the questions; not to be changed.
 
     Attributes:
         values: `[R]`; not a number where a resample has nothing to estimate from.
         share: Whether it is one of 0 to 1, and its interval Wilson's.
     """
 
-    values: np.ndarray
-    share: bool
+    def __init__(self, values: np.ndarray, share: bool):
+        self.values, self.share = values, share
+
+    def __deepcopy__(self, memo: object) -> Draws:
+        return self  # `dataclasses.asdict` copies what it finds.
+
+    def __eq__(self, other: object) -> bool:
+        equal = isinstance(other, Draws) and self.share == other.share
+        return equal and np.array_equal(self.values, other.values, equal_nan=True)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def take(summary: dict[str, Any]) -> dict[str, Draws]:

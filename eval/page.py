@@ -197,8 +197,8 @@ def certainty(summary: Mapping[str, Any]) -> str:
     """Return in words what the intervals of a report take for random."""
     count = len(summary.get("seeds", [0]))
     if count == 1:
-        return "One seed: intervals are of questions alone, and models trained with another seed may give other numbers."
-    return f"{count} seeds: means over them, intervals over seeds and questions; small print has the value of each seed."
+        return "One seed: intervals are of questions alone, and models of another seed may give other numbers."
+    return f"{count} seeds: means over them, intervals over seeds and questions; small print has each seed's value."
 
 
 def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
@@ -403,8 +403,10 @@ def _seeds(summary: Mapping[str, Any]) -> str:
         overall = sum(claim["held"] == verdict for claim in summary["claims"])
         rows.append([f"claims: {verdict}", *map(str, counts), str(overall)])
     rows.append(["seconds", *(f"{run['seconds']:.0f}" for run in runs), ""])
-    head = ["seed", *(f'<a href="../{_text(run["workdir"])}/report/index.html">{run["seed"]}</a>' for run in runs), "all"]
-    table = _table(head, rows, f"Accuracy in % at N = {_text(largest)}, claims and time of each seed")
+    links = [f'<a href="../{_text(run["workdir"])}/report/index.html">{run["seed"]}</a>' for run in runs]
+    table = _table(
+        ["seed", *links, "all"], rows, f"Accuracy in % at N = {_text(largest)}, claims and time of each seed"
+    )
     return f'<p class="soft">{certainty(summary)} Every number: <a href="seeds.csv">seeds.csv</a>.</p>{table}'
 
 

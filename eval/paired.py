@@ -39,7 +39,7 @@ def summarise(
         at `to` less that at `from` generations, for all questions and for groups of bins.
     """
     questions = len(next(iter(aggregation["last"].values())))
-    bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(questions, settings.bootstrap, settings.bootstrap_seed)
 
     def differences(a: str, b: str, left: Mapping[int, np.ndarray], right: Mapping[int, np.ndarray]) -> list[Any]:
         return [
@@ -78,7 +78,7 @@ def _growth(
     settings: SweepConfig, by_budget: Mapping[int, np.ndarray], ends: tuple[int, int], mask: np.ndarray
 ) -> dict[str, Any]:
     low, high = ends
-    within = Bootstrap(int(mask.sum()), settings.bootstrap, settings.seed)
+    within = Bootstrap(int(mask.sum()), settings.bootstrap, settings.bootstrap_seed)
     return {
         "from": low,
         "to": high,

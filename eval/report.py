@@ -18,6 +18,7 @@ from ttcjax.eval import (
     budget,
     chains,
     claims,
+    draws,
     exchange_report,
     figures,
     greedy,
@@ -62,7 +63,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
 
     Reads `bank/`, `search/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what the
     config turns on: `rescore/`, `trajectories/`, `chains/`, `greedy/`. Writes tables (CSV), figures (PNG and SVG) and
-    the page with all of them (`index.html`) under `out`, and `summary.json` under `workdir`.
+    the page with all of them (`index.html`) and `draws.npz` under `out`, and `summary.json` under `workdir`.
 
     Args:
         config: The experiment.
@@ -113,6 +114,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if config.larger.enabled and trained is not None:
         found = _exchange(config, workdir, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
         summary["exchange"] = plain(found)
+    drawn = draws.take(summary)
+    draws.write(epath.Path(out) / draws.FILE, drawn, summary["questions"])
     summary["claims"] = claims.summarise(summary)
     if measured.missing:
         logger.warning(
@@ -127,7 +130,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     text = page.html(summary, files.figures, files.tables, to_dict(config))
     write_bytes(epath.Path(out) / "index.html", text.encode())
     write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
-    return summary | {"files": [*files.names, "index.html", "../summary.json"]}
+    return summary | {"files": [*files.names, draws.FILE, "index.html", "../summary.json"]}
 
 
 def _exchange(

@@ -81,7 +81,7 @@ def over_seeds(
     counts = {number: questions for number, (_, _, questions) in runs.items()}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{count} in seed {number}" for number, count in counts.items())
-        raise UserError(f"seeds have answers to different numbers of questions ({told}), and are compared on the same ones")
+        raise UserError(f"seeds have answers to unequal numbers of questions ({told}), and are compared on equal ones")
     found = [summary for summary, _, _ in runs.values()]
     combined = seeds.combine(found, [drawn for _, drawn, _ in runs.values()], next(iter(counts.values())))
     combined["config_hash"] = config_hash(config)
@@ -103,7 +103,7 @@ def _claim_of(summary: Mapping[str, Any], claim: Mapping[str, Any]) -> dict[str,
 
 
 def csv_rows(summary: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
-    """Yield (number, mean, low, high, se, se_seeds, the value of each seed) of every estimate of a summary over seeds."""
+    """Yield (number, mean, low, high, se, se_seeds, each seed's value) of every estimate of a summary over seeds."""
     for path, cell in draws.cells(dict(summary)):
         name = next((name for name in seeds.VALUES if name in cell), None)
         if name is not None and seeds.PER_SEED in cell:
@@ -127,9 +127,11 @@ def render(summary: dict[str, Any], console: Console) -> None:
     console.print(table)
     console.print(Shown(f"\n{page.certainty(summary)}"), soft_wrap=True)
     if summary.get("claims"):
-        held = [[claim["held_per_seed"][i] for claim in summary["claims"]] for i in range(len(numbers))]
-        told = "; ".join(f"seed {n}: {one.count('yes')} yes, {one.count('no')} no" for n, one in zip(numbers, held, strict=True))
-        console.print(Shown(f"claims by seed: {told}"), soft_wrap=True)
+        told = []
+        for i, number in enumerate(numbers):
+            held = [claim["held_per_seed"][i] for claim in summary["claims"]]
+            told.append(f"seed {number}: {held.count('yes')} yes, {held.count('no')} no")
+        console.print(Shown(f"claims by seed: {'; '.join(told)}"), soft_wrap=True)
 
 
 def lines(root: epath.Path) -> list[str]:

@@ -66,7 +66,7 @@ def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, An
         `accuracy[verifier][n]` with intervals, and, paired, `minus_none[verifier][n]` and `minus_weaker[verifier][n]`:
         less the one before it among random, flipped and standard.
     """
-    bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.bootstrap_seed)
     found = {n: accuracies(samples, how, n, settings.seed) for n in settings.budgets}
     return {
         "accuracy": {

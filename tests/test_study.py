@@ -14,8 +14,10 @@ from ttcjax import stages, study
 from ttcjax.cli import main
 from ttcjax.config import DataConfig, ExperimentConfig, TrainConfig
 from ttcjax.errors import UserError
+from ttcjax.eval import study_report
 from ttcjax.eval.shards import WHOLE, Part
 from ttcjax.runtime import locks, records
+from ttcjax.runtime.records import write_json
 from ttcjax.stages import Stage
 from ttcjax.tables import ConfigError
 
@@ -36,10 +38,31 @@ def run(config, workdir, out):
     (out / "model.txt").write_text(f"trained with {config.policy.seed}")
     return {"files": ["model.txt"]}
 """
+REPORT = """
+def run(config, workdir, out):
+    (out / "numbers.txt").write_text((workdir / "policy" / "model.txt").read_text())
+    return {"files": ["numbers.txt"]}
+"""
 STAGES = (
     Stage("data", "toy_data", "the questions", (), ("data",)),
     Stage("policy", "toy_policy", "the model", ("data",), ("policy",)),
+    Stage("report", "toy_report", "the report", ("policy",), ("sweep",)),
 )
+
+
+def toy_study_report(config: ExperimentConfig, workdirs: dict[int, epath.Path], root: epath.Path) -> dict:
+    """What every seed's report says, by number; and how often it was made."""
+    found = {"seeds": {str(n): (at / "report" / "numbers.txt").read_text() for n, at in workdirs.items()}}
+    (root / "report").mkdir(exist_ok=True)
+    (root / "report" / "page.txt").write_text("a page")
+    write_json(root / study_report.SUMMARY, found)
+    with (root / "reports.txt").open("a") as file:
+        file.write("made ")
+    return found | {"files": ["page.txt", f"../{study_report.SUMMARY}"]}
+
+
+def reports_of(config: ExperimentConfig) -> int:
+    return len((pathlib.Path(config.workdir) / "reports.txt").read_text().split())
 
 
 @pytest.fixture
@@ -47,11 +70,13 @@ def toy(tmp_path, monkeypatch) -> Iterator[ExperimentConfig]:
     """Install the toy stages, and return a config whose workdir is empty."""
     (tmp_path / "toy_data.py").write_text(DATA)
     (tmp_path / "toy_policy.py").write_text(POLICY)
+    (tmp_path / "toy_report.py").write_text(REPORT)
     (tmp_path / "work").mkdir()
+    monkeypatch.setattr(study_report, "run", toy_study_report)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(stages, "STAGES", STAGES)
     yield ExperimentConfig(workdir=str(tmp_path / "work"), policy=TrainConfig(seed=5))
-    for name in ("toy_data", "toy_policy"):
+    for name in ("toy_data", "toy_policy", "toy_report"):
         sys.modules.pop(name, None)
 
 
@@ -126,13 +151,16 @@ def test_a_study_runs_every_seed_in_its_folder_and_is_kept(toy, caplog):
     assert trained(toy) == {f"seed-{k}": f"trained with {5 + k * study.STRIDE}" for k in range(3)}
     told = [line for line in caplog.messages if line.startswith("study: seed")]
     assert told == [
-        f"study: seed {k} ({k + 1} of 3), stage {i + 1} of 2: {s.name}" for k in range(3) for i, s in enumerate(STAGES)
+        f"study: seed {k} ({k + 1} of 3), stage {i + 1} of 3: {s.name}" for k in range(3) for i, s in enumerate(STAGES)
     ]
     caplog.clear()
     study.study(toy, 3)
     assert log_of(toy) == ["seed-0", "seed-1", "seed-2"], "a complete stage was made again"
     assert not [line for line in caplog.messages if line.startswith("study: seed")]
-    study.study(toy, 4)
+    assert reports_of(toy) == 1, "a report that was complete was made again"
+    found = study.study(toy, 4)
+    assert reports_of(toy) == 2
+    assert list(found["seeds"]) == ["0", "1", "2", "3"]
     assert log_of(toy) == ["seed-0", "seed-1", "seed-2", "seed-3"], "one more seed is one more run"
 
 
@@ -151,8 +179,11 @@ def test_a_stopped_study_goes_on_with_the_seed_it_was_at(toy, tmp_path, capsys):
     assert states == [
         ["seed-0/data", "complete"],
         ["seed-0/policy", "complete"],
+        ["seed-0/report", "complete"],
         ["seed-1/data", "complete"],
         ["seed-1/policy", "missing"],
+        ["seed-1/report", "missing"],
+        ["report", "missing"],
     ]
     die.unlink()
     study.study(toy, 2)
@@ -176,7 +207,7 @@ def test_parts_make_what_one_process_makes(toy, count, tmp_path):
 
 def test_what_is_missing_is_told_seed_by_seed(toy):
     study.study(toy, 3, Part(2, 3))
-    assert study.waits_for(toy, 3) == ["seed 0 (data, policy)", "seed 2 (data, policy)"]
+    assert study.waits_for(toy, 3) == ["seed 0 (data, policy, report)", "seed 2 (data, policy, report)"]
 
 
 def test_a_workdir_in_use_is_refused(toy):
@@ -207,12 +238,12 @@ def test_a_dry_run_writes_nothing_and_says_what_is_left(toy, tmp_path, capsys):
     assert main(["study", str(config), "--dry-run", "--json", "--seeds", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     actions = {one["seed"]: [stage["action"] for stage in one["stages"]] for one in found["seeds"]}
-    assert actions == {0: ["keep", "keep"], 1: ["run", "run"]}
+    assert actions == {0: ["keep"] * 3, 1: ["run"] * 3}
     assert found["seeds"][1]["workdir"] == f"{toy.workdir}/seed-1"
     assert main(["study", str(config), "--seeds", "2", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "seed 0: 2 of 2 stages complete" in out
-    assert "seed 1: 0 of 2 stages complete" in out
+    assert "seed 0: 3 of 3 stages complete" in out
+    assert "seed 1: 0 of 3 stages complete" in out
     assert {path: path.stat().st_mtime_ns for path in pathlib.Path(toy.workdir).rglob("*")} == before
 
 
@@ -240,3 +271,16 @@ def test_a_seed_is_a_run_like_any_other(toy):
     record = records.read_complete(pathlib.Path(toy.workdir) / "seed-1" / "policy")
     assert record is not None
     assert record["config"]["policy"]["seed"] == 5 + study.STRIDE
+
+
+@pytest.mark.parametrize("lost", ["report/page.txt", "study.json", "stages/report.json"])
+def test_a_report_that_lost_a_file_is_made_again_from_what_is_there(toy, lost, capsys):
+    found = study.study(toy, 2)
+    (pathlib.Path(toy.workdir) / lost).unlink()
+    assert main(["list", toy.workdir]) == 0
+    assert "complete" not in capsys.readouterr().out.splitlines()[-1]
+    assert study.study(toy, 2) == found
+    assert reports_of(toy) == 2
+    assert log_of(toy) == ["seed-0", "seed-1"]
+    assert main(["list", toy.workdir]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["report", "complete"]

@@ -29,8 +29,8 @@ from ttcjax.stages import Stage
 
 logger = logging.getLogger(__name__)
 
-FIXED = frozenset({"data.seed"})
-"""Seeds that a study does not change: all seeds of a study are asked the same questions, and read the same text."""
+FIXED = frozenset({"data.seed", "sweep.bootstrap_seed"})
+"""Seeds that a study does not change: all are asked the same questions, and resample them alike, to be compared."""
 STRIDE = 2**16
 """Between the seeds of two runs of a study: more than a run counts from any of its own (`ttcjax.tables.require_seed`),
 so that no two share a stream."""
@@ -176,6 +176,16 @@ def folders(workdir: epath.PathLike) -> dict[int, epath.Path]:
         return {}
     found = {int(match[1]): path for path in workdir.iterdir() if (match := _FOLDER.fullmatch(path.name))}
     return dict(sorted(found.items()))
+
+
+def state(workdir: epath.PathLike) -> str:
+    """Return how the report over all seeds stands: `complete`, `missing`, or `damaged` with what is wrong."""
+    workdir = resolve_workdir(workdir, "WORKDIR")
+    record = records.read_complete(workdir / "report")
+    if record is None:
+        return "missing"
+    wrong = records.faults(workdir / "report", record)
+    return "damaged: {} {}".format(*next(iter(wrong.items()))) if wrong else f"complete over {record['seeds']} seeds"
 
 
 def _prepared(config: ExperimentConfig, seeds: int) -> tuple[epath.Path, list[Run]]:

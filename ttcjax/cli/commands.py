@@ -146,6 +146,8 @@ def _list(args: argparse.Namespace) -> None:
     seeds = study.folders(args.workdir)
     for folder in seeds.values():
         _list_stages(folder, f"{folder.name}/")
+    if seeds:
+        show.print_lines([f"{'report':12} {study.state(args.workdir)}"])
     if not seeds:
         _list_stages(resolve_workdir(args.workdir, "WORKDIR"))
 
