@@ -192,7 +192,7 @@ def _compared(
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio_R = np.where(larger_R > 0, (small_R - larger_R) / larger_R, np.nan)
         relative = first.bootstrap.of(ratio_R)
-        if not difference.se:
+        if not difference.spread:
             low, high = difference.low / larger_R[0], difference.high / larger_R[0]
             relative = dataclasses.replace(relative, low=float(low), high=float(high))
     return {

@@ -14,6 +14,9 @@ from ttcjax.eval.draws import Draws
 _FEW = 5
 """Where fewer questions make up a share, or what it lacks to 1, its spread cannot be told."""
 
+_NO_SPREAD = 1e-9
+"""A standard error below it comes from rounding."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -32,6 +35,11 @@ class Estimate:
     high: float
     se: float
     draws: Draws | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def spread(self) -> bool:
+        """Whether resamples differ at all, but for rounding."""
+        return self.se > _NO_SPREAD
 
 
 class Bootstrap:
@@ -195,7 +203,7 @@ class Bootstrap:
             values: Those that are averaged.
         """
         n = float(len(values))
-        if se > 0 and min(_makers(values), _makers(1 - values)) >= _FEW:
+        if se > _NO_SPREAD and min(_makers(values), _makers(1 - values)) >= _FEW:
             n = mean * (1 - mean) / se**2
         z2 = self._z**2 / n
         centre = (mean + z2 / 2) / (1 + z2)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from ttcjax.eval import catalogue, claims, figures
+from ttcjax.eval import catalogue, claims, figures, verdicts
 from ttcjax.eval.report_files import read_csv
 from ttcjax.text.shown import shown
 
@@ -156,16 +156,14 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             summary["pass_at_k"][largest],
         ),
     ]
-    saved = summary.get("compute_optimal", {}).get("oracle", {}).get("compute_saved")
-    if saved:
-        # Where best-of-N never gets there, its largest budget ends the comparison, and little is known.
-        n = max(saved, key=lambda key: (saved[key]["reached"], saved[key]["times"]))
-        cell = saved[n]
+    saved = summary.get("compute_optimal", {}).get("oracle", {}).get("compute_saved", {})
+    if (n := claims.budget_in_view(saved)) is not None:
+        cell = saved[str(n)]
         keys.append(
             (
-                f"{'' if cell['reached'] else '> '}{cell['times']:.1f} times",
+                f"{'' if cell['reached'] else 'at least '}{cell['times']:.1f} times",
                 f"the compute that best-of-N weighted needs for the accuracy of {n} generations chosen by difficulty, "
-                f"{cell['low']:.1f} to {cell['high']:.1f}",
+                f"{cell['low']:.1f} to {cell['high']:.1f}{'' if cell['high_reached'] else ' or more'}",
                 None,
             )
         )
@@ -174,10 +172,9 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         keys.append((_percent(step["mean"]), "pass@1 of the revision model", step))
     if summary["prm"]["step_auroc"] is not None:
         keys.append((f"{summary['prm']['step_auroc']:.2f}", "step AUROC of the verifier", None))
-    held = claims.tally(summary.get("claims", []))
-    if sum(held.values()):
-        text_held = f"claims hold, {held['no']} do not, {held['undecided']} undecided"
-        keys.append((f"{held['yes']} of {sum(held.values())}", text_held, None))
+    if summary.get("claims"):
+        held, _, rest = verdicts.in_words(summary["claims"]).partition(" claims ")
+        keys.append((held, f"claims {rest}", None))
     items = "".join(
         f"<li><b>{_text(value)}</b><span>{_text(what)}{_range(cell)}</span></li>" for value, what, cell in keys
     )
@@ -210,13 +207,13 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
             _text(claim["claim"]),
             f'<span class="{_text(claim["held"])}">{_text(claim["held"])}</span>',
             _seen(claim),
-            _source(claim["source"], made),
+            f"{_text(claim['paper'])}<small>{_source(claim['source'], made)}</small>",
         ]
         for claim in found
     ]
     table = _table(["claim", "held?", "seen here", "in the paper"], rows, words=True)
     return (
-        f'<p class="soft">{_text(claims.RULE)} A claim on which this run has no numbers is left out. '
+        f'<p class="soft">{_text(verdicts.RULE)} A claim on which this run has no numbers is left out. '
         f'All in <a href="claims.csv">claims.csv</a>.</p>{table}'
     )
 
@@ -229,7 +226,7 @@ def _source(source: str, made: Sequence[str]) -> str:
 
 
 def _seen(claim: Mapping[str, Any]) -> str:
-    value, _, interval = claims.seen(dict(claim)).partition(" (")
+    value, _, interval = verdicts.seen(dict(claim)).partition(" (")
     return f"<b>{_text(value)}</b><small>{_text(interval.rstrip(')'))}</small>{_by_seed(claim)}"
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from ttcjax.config import SweepConfig
 from ttcjax.eval.intervals import Bootstrap
 
+WEIGHTED = "best_of_n:select=weighted"
+"""What searches are compared with."""
+
 AGGREGATION_PAIRS = (("last", "min"), ("min", "product"), ("last", "mean"))
 GROUPS = {"1-2": (1, 2), "3-4": (3, 4), "5": (5,)}
 """Difficulty bins that claims speak of together."""
@@ -36,7 +39,9 @@ def summarise(
     Returns:
         `aggregation`: `a` less `b` at every `n`, for pairs of step aggregations, and the product less majority if that
         is among the strategies; `strategies`: the same for every pair of searches; `growth[strategy][bins]`: accuracy
-        at `to` less that at `from` generations, for all questions and for groups of bins.
+        at `to` less that at `from` generations, for all questions and for groups of bins; and, with best-of-N weighted
+        among the strategies, `beyond_weighted[strategy][bins]`: how far a search is above it, in the mean over the
+        budgets `from` to `to`, and `lead[strategy]`: how far it is above at `to`, less the same at `from`.
     """
     questions = len(next(iter(aggregation["last"].values())))
     bootstrap = Bootstrap(questions, settings.bootstrap, settings.bootstrap_seed)
@@ -62,25 +67,33 @@ def summarise(
         inside = {"all": np.ones(questions, bool)}
         if bins_Q is not None:
             inside |= {name: np.isin(bins_Q, numbers) for name, numbers in GROUPS.items()}
+        low, high = ends
+        budgets = [n for n in settings.budgets if low <= n <= high]
+
+        def over(values_Q: np.ndarray, mask: np.ndarray | None = None) -> dict[str, Any]:
+            return {"from": low, "to": high, **dataclasses.asdict(bootstrap.difference(values_Q, mask))}
+
         found["growth"] = {
-            strategy: {name: _growth(settings, by_budget, ends, mask) for name, mask in inside.items()}
-            for strategy, by_budget in accuracy.items()
+            strategy: {name: over(cells[high] - cells[low], mask) for name, mask in inside.items()}
+            for strategy, cells in accuracy.items()
         }
+        if WEIGHTED in accuracy:
+            ahead = {
+                strategy: {n: cells[n] - accuracy[WEIGHTED][n] for n in budgets}
+                for strategy, cells in accuracy.items()
+                if ":width=" in strategy
+            }
+            found["beyond_weighted"] = {
+                strategy: {name: over(np.mean(list(cells.values()), axis=0), mask) for name, mask in inside.items()}
+                for strategy, cells in ahead.items()
+            }
+            found["lead"] = {
+                strategy: dataclasses.asdict(bootstrap.of(bootstrap.means(cells[high] - cells[low])))
+                for strategy, cells in ahead.items()
+            }
     return found
 
 
 def _ends(budgets: Sequence[int]) -> tuple[int, int] | None:
     low, high = min((n for n in budgets if n >= LEAST), default=0), max(budgets)
     return (low, high) if 0 < low < high else None
-
-
-def _growth(
-    settings: SweepConfig, by_budget: Mapping[int, np.ndarray], ends: tuple[int, int], mask: np.ndarray
-) -> dict[str, Any]:
-    low, high = ends
-    within = Bootstrap(int(mask.sum()), settings.bootstrap, settings.bootstrap_seed)
-    return {
-        "from": low,
-        "to": high,
-        **dataclasses.asdict(within.paired(by_budget[high][mask], by_budget[low][mask])),
-    }

@@ -35,6 +35,7 @@ from ttcjax.eval import (
     rows,
     sweep,
     tables,
+    verdicts,
     weak,
 )
 from ttcjax.eval.estimators import COLUMNS
@@ -225,7 +226,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "exchange" in summary:
         exchange_report.render(summary["exchange"], console)
     if summary.get("claims"):
-        claims.render(summary["claims"], console)
+        verdicts.render(summary["claims"], console)
 
 
 def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:

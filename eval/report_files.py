@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from ttcjax.eval import (
     budget,
-    claims,
     exchange_report,
     figures,
     ledger,
@@ -23,6 +22,7 @@ from ttcjax.eval import (
     revision_figures,
     revision_optimal,
     revision_report,
+    verdicts,
     weak,
 )
 from ttcjax.files import write_bytes
@@ -88,7 +88,7 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
     estimate = "mean low high"
     files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
     files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))
-    files.table("claims", "claim source seen low high unit held measure", claims.csv_rows(summary["claims"]))
+    files.table("claims", " ".join(verdicts.COLUMNS), verdicts.csv_rows(summary["claims"]))
     files.table("aggregation", f"selector budget {estimate}", _aggregation_rows(summary))
     files.table("weak_verifiers", f"verifier measure budget {estimate}", weak.csv_rows(summary["weak_verifiers"]))
     exploited = summary["over_optimisation"]

@@ -15,7 +15,7 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
-from ttcjax.eval import budget, claims, optimal, paired, weak
+from ttcjax.eval import budget, optimal, paired, weak
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import Samples, StrategyName, pass_at_k, step_scores, with_step_truth
 from ttcjax.eval.intervals import Bootstrap
@@ -193,7 +193,7 @@ def _by_difficulty(config: ExperimentConfig, measured: Measured) -> dict[str, An
     how = config.prm.aggregate
     ease = {notion: np.array(list(values.values())) for notion, values in measured.ease(how).items()}
     return {
-        "compute_optimal": optimal.summarise(config.sweep, measured.accuracy, ease, claims.WEIGHTED),
+        "compute_optimal": optimal.summarise(config.sweep, measured.accuracy, ease, paired.WEIGHTED),
         "budget": budget.summarise(config.sweep, measured.samples, measured.others, how, measured.accuracy),
     }
 
@@ -252,7 +252,7 @@ def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tu
 
 def _pairs(strategies: Sequence[str]) -> list[tuple[str, str]]:
     """Return what is compared: weighted against majority, and each search against weighted."""
-    weighted = claims.WEIGHTED
+    weighted = paired.WEIGHTED
     if weighted not in strategies:
         return []
     searches = [(name, weighted) for name in strategies if not StrategyName.parse(name).from_bank]

@@ -45,4 +45,5 @@ def difference_cell(point: dict[str, Any]) -> Text:
 def saved_cell(point: dict[str, Any]) -> Text:
     """Return how many times the compute another needs, with its interval below it; see `optimal.compute_saved`."""
     sign = "" if point["reached"] else "> "
-    return two_lines(f"{sign}{point['times']:.1f}", f"{point['low']:.1f}-{point['high']:.1f}")
+    more = "" if point["high_reached"] else "+"
+    return two_lines(f"{sign}{point['times']:.1f}", f"{point['low']:.1f}-{point['high']:.1f}{more}")

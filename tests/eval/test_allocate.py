@@ -88,7 +88,7 @@ def test_a_leak_would_be_seen():
 
 
 def test_resamples_choose_anew_as_a_choice_by_hand_would():
-    """A resample's mean is that of the questions drawn, each under what the drawn questions of the other fold choose."""
+    """A resample's mean is that of the questions drawn, each under what the drawn ones of the other fold choose."""
     rng = np.random.default_rng(4)
     accuracy, bins = made_up(rng, strategies=3, questions=30)
     found = choose(accuracy, bins, resamples=4, seed=7)
@@ -103,7 +103,9 @@ def test_resamples_choose_anew_as_a_choice_by_hand_would():
             drawn = np.array([[counts[cell].sum()] for cell in train])
             sums = (np.array([[(counts[cell] * differs[:, cell] ** k).sum(axis=1)] for cell in train]) for k in (1, 2))
             best = allocate.likely_differences(drawn, *sums)[:, 0].argmax(axis=1)
-            right += sum((counts[cut[judged]] * accuracy[s, cut[judged]]).sum() for cut, s in zip(folds, best))
+            right += sum(
+                (counts[cut[judged]] * accuracy[s, cut[judged]]).sum() for cut, s in zip(folds, best, strict=False)
+            )
         anew.append(right / 30)
     np.testing.assert_allclose(found.right.sum(axis=0) / found.drawn.sum(axis=0), anew)
     means = found.means()

@@ -65,12 +65,27 @@ def test_break_even_is_where_the_curve_crosses_the_larger_models_accuracy():
 
 
 def test_intervals_are_of_pairs():
-    """Both models right about the same questions: no question makes a difference, so the interval has no width."""
+    """Both models right about the same questions: no question makes a difference, and few unseen ones can."""
     larger = np.arange(100) % 2 == 0
     same = Source(QUESTIONS, {n: {"majority": larger.astype(float)} for n in SETTINGS.budgets})
     found = summary(larger.tolist(), search=same)["sources"]["search"]
     for row in found["bars"]["all"]:
-        assert row["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+        assert (row["difference"]["mean"], row["difference"]["se"]) == pytest.approx((0.0, 0.0), abs=1e-12)
+        assert -row["difference"]["low"] == pytest.approx(row["difference"]["high"])
+        assert 0.03 < row["difference"]["high"] < 0.04, "of 0 in 100 Clopper and Pearson say up to 3.6 %"
+
+
+def test_a_budget_may_be_spent_in_part():
+    """Beams that are worse at 64 generations than at 16: whoever may spend 64 takes 16, chosen on other questions."""
+    curve = {1: np.full(100, 0.3), 16: np.full(100, 0.7), 64: np.full(100, 0.4)}
+    falling = Source(QUESTIONS, {n: {"beam:width=4": values} for n, values in curve.items()})
+    found = summary([True] * 100, search=falling)["sources"]["search"]
+    for number in map(str, range(1, 6)):
+        means = [found["curve"][number][n]["mean"] for n in ("1", "16", "64")]
+        assert means == pytest.approx([0.3, 0.7, 0.7])
+    last = found["bars"]["all"][0]
+    assert last["kappa"] > 64
+    assert last["difference"]["mean"] == pytest.approx(-0.3)
 
 
 def test_a_model_that_is_never_right_cannot_be_divided_by():

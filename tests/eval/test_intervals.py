@@ -28,7 +28,7 @@ def test_shares_of_right_and_wrong_are_covered(questions, chance):
     assert abs(found - 0.95) < SLACK
 
 
-@pytest.mark.parametrize("a, b", [(0.2, 1.5), (0.5, 0.5), (8, 8), (0.05, 2)])
+@pytest.mark.parametrize(("a", "b"), [(0.2, 1.5), (0.5, 0.5), (8, 8), (0.05, 2)])
 def test_shares_of_samples_are_covered_whatever_their_spread(a, b):
     rng = np.random.default_rng(2)
     bootstrap = Bootstrap(120, 400, 0)
@@ -36,7 +36,7 @@ def test_shares_of_samples_are_covered_whatever_their_spread(a, b):
     assert abs(found - 0.95) < SLACK
 
 
-@pytest.mark.parametrize("up, down", [(0.03, 0.02), (0.1, 0.05), (0.2, 0.2)])
+@pytest.mark.parametrize(("up", "down"), [(0.03, 0.02), (0.1, 0.05), (0.2, 0.2)])
 def test_differences_are_covered(up, down):
     rng = np.random.default_rng(3)
     bootstrap = Bootstrap(250, 400, 0)

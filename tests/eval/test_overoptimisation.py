@@ -174,7 +174,7 @@ def test_nothing_readable_is_no_number(tables):
     samples = Samples.from_table(bank, [f"test-{q:03d}" for q in range(QUESTIONS)], SAMPLES)
     assert (over.chosen_rows(samples, "weighted", "last", 2) == -1).all()
     found = over.summarise(CONFIG, bank, bank.slice(0, 0))
-    assert found["chosen"]["majority"]["8"]["gap"] == {"mean": None, "low": None, "high": None}
+    assert found["chosen"]["majority"]["8"]["gap"] == dict.fromkeys(("mean", "low", "high", "se"))
     assert found["growth"]["majority"]["gap"]["mean"] is None
     assert found["exploited"] == []
     over.figure(found).canvas.draw()
