@@ -65,11 +65,11 @@ def summarise(
     """
     of = {model: np.array([known.get(q, False) for q in questions], np.float64) for model, known in right.items()}
 
-    def within(inside_Q: np.ndarray, values_Q: np.ndarray) -> dict[str, float]:
-        bootstrap = Bootstrap(int(inside_Q.sum()), settings.bootstrap, settings.seed)
-        return dataclasses.asdict(bootstrap(values_Q[inside_Q]))
+    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.bootstrap_seed)
 
-    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.seed)
+    def within(inside_Q: np.ndarray, values_Q: np.ndarray) -> dict[str, Any]:
+        return dataclasses.asdict(bootstrap(values_Q, inside_Q))
+
     found: dict[str, Any] = {
         "accuracy": {model: dataclasses.asdict(bootstrap(values)) for model, values in of.items()},
         "per_level": {
@@ -108,10 +108,10 @@ def of_chains(
         `accuracy`, `minus[split][selector]` (paired) and `per_bin[notion][bin]`.
     """
     values_Q = np.array([right.get(q, False) for q in questions], np.float64)
-    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.bootstrap_seed)
 
     def within(inside_Q: np.ndarray, values_Q: np.ndarray) -> dict[str, float]:
-        return dataclasses.asdict(Bootstrap(int(inside_Q.sum()), settings.bootstrap, settings.seed)(values_Q[inside_Q]))
+        return dataclasses.asdict(bootstrap(values_Q, inside_Q))
 
     minus: dict[str, dict[str, Any]] = {}
     for selector, by_budget in splits.items():

@@ -146,7 +146,7 @@ def summarise(
         Beside them `thresholds["edges"]`, and `agreement[quantiles or thresholds]` of the two notions.
     """
     questions, _, size = samples.row.shape
-    bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(questions, settings.bootstrap, settings.bootstrap_seed)
     per_sample = {
         "oracle": others.correct.reshape(questions, -1),
         "predicted": others.final_scores(how).reshape(questions, -1),

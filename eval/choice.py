@@ -137,7 +137,7 @@ def summarise(config: ExperimentConfig, folder: epath.Path) -> dict[str, Any]:
     found = _accuracies(config, folder)
     won = chosen(config, folder)
     questions = len(next(iter(next(iter(found.values())).values())))
-    bootstrap = Bootstrap(questions, config.sweep.bootstrap, config.sweep.seed)
+    bootstrap = Bootstrap(questions, config.sweep.bootstrap, config.sweep.bootstrap_seed)
     return {
         "questions": questions,
         "accuracy": {

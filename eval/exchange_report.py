@@ -99,7 +99,7 @@ def summarise(
     """
     size_ratio = trained["larger"]["params"] / trained["policy"]["params"]
     everyone = sorted(ease)
-    bootstrap = Bootstrap(len(everyone), settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(len(everyone), settings.bootstrap, settings.bootstrap_seed)
     return {
         "size_ratio": size_ratio,
         "conventions": list(exchange.CONVENTIONS),
@@ -126,7 +126,7 @@ def _of_source(
 ) -> dict[str, Any]:
     bins_Q = quantile_bins(np.array([ease[q] for q in source.questions]), optimal.BINS)
     larger_Q = np.array([larger[q] for q in source.questions], np.float64)
-    bootstrap = Bootstrap(len(source.questions), settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(len(source.questions), settings.bootstrap, settings.bootstrap_seed)
     curve = optimal.choices(settings, up_to(source.candidates), bins_Q, bootstrap)
     found: dict[str, Any] = {
         "questions": len(source.questions),

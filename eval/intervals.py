@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
 
 from ttcjax.errors import UserError
+from ttcjax.eval.draws import Draws
 
 _FEW = 5
 """Where fewer questions make up a share, or what it lacks to 1, its spread cannot be told."""
@@ -25,12 +27,14 @@ class Estimate:
         low: Lower end of the interval.
         high: Upper end.
         se: Standard error: the standard deviation of the mean over resamples of the questions.
+        draws: The same in every resample; no part of what is printed or compared.
     """
 
     mean: float
     low: float
     high: float
     se: float
+    draws: Draws | None = field(default=None, repr=False, compare=False)
 
     @property
     def spread(self) -> bool:
@@ -82,11 +86,19 @@ class Bootstrap:
             values_Q: Of all questions.
             inside_Q: Which of them are averaged, boolean; all by default. Not a number where none of them is drawn.
         """
-        if inside_Q is None:
-            return self.counts @ values_Q / len(values_Q)
-        counts = self.counts[:, inside_Q]
+        counts = self.counts if inside_Q is None else self.counts[:, inside_Q]
         with np.errstate(invalid="ignore"):
-            return counts @ values_Q[inside_Q] / counts.sum(axis=1)
+            return counts @ (values_Q if inside_Q is None else values_Q[inside_Q]) / counts.sum(axis=1)
+
+    def within(self, inside_Q: np.ndarray) -> Bootstrap:
+        """Return the same resamples of some of the questions alone, as many of them as each happens to draw.
+
+        Args:
+            inside_Q: Which questions, boolean.
+        """
+        found = copy.copy(self)
+        found.counts = self.counts[:, inside_Q]
+        return found
 
     def __call__(
         self, values_Q: np.ndarray, inside_Q: np.ndarray | None = None, *, means_R: np.ndarray | None = None
@@ -103,7 +115,7 @@ class Bootstrap:
         means_R = self.means(values_Q, inside_Q) if means_R is None else means_R
         mean, se = _split(means_R)
         low, high = self._wilson(mean, se, values)
-        return Estimate(mean, low, high, se)
+        return Estimate(mean, low, high, se, Draws(means_R[1:], True))
 
     def difference(
         self, values_Q: np.ndarray, inside_Q: np.ndarray | None = None, *, means_R: np.ndarray | None = None
@@ -127,7 +139,7 @@ class Bootstrap:
             p, q = up.mean(), down.mean()
             low = min(low, mean - np.hypot(p - up_low, down_high - q))
             high = max(high, mean + np.hypot(up_high - p, q - down_low))
-        return Estimate(mean, float(low), float(high), se)
+        return Estimate(mean, float(low), float(high), se, Draws(means_R[1:], False))
 
     def paired(self, a_Q: np.ndarray, b_Q: np.ndarray, inside_Q: np.ndarray | None = None) -> Estimate:
         """Return the mean of a - b over the same questions and its interval."""
@@ -155,7 +167,7 @@ class Bootstrap:
         mean, se = _split(found_R)
         any_Q = cases_Q > 0
         low, high = self._wilson(mean, se, events_Q[any_Q] / cases_Q[any_Q])
-        return Estimate(mean, low, high, se)
+        return Estimate(mean, low, high, se, Draws(found_R[1:], True))
 
     def ratio(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> Estimate | None:
         """Return the ratio of two sums over questions and its interval; `None` where the second is 0.
@@ -174,7 +186,7 @@ class Bootstrap:
         """
         mean, se = _split(found_R)
         low, high = np.nanquantile(found_R[1:], self._quantiles)
-        return Estimate(mean, float(low), float(high), se)
+        return Estimate(mean, float(low), float(high), se, Draws(found_R[1:], False))
 
     def ratios(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> np.ndarray:
         """Return the ratio of two sums over questions in each resample, `[1 + R]`; not a number without anything to

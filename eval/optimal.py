@@ -15,6 +15,7 @@ from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
 from ttcjax.eval.allocate import Choice, choose, regret
 from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.draws import Draws
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.intervals import Bootstrap
 
@@ -51,7 +52,7 @@ def budget_for(budgets: Sequence[int], curve_BR: np.ndarray, target_R: np.ndarra
 
 def compute_saved(
     baseline: Mapping[int, np.ndarray], n: int, chosen_R: np.ndarray, bootstrap: Bootstrap
-) -> dict[str, float | bool]:
+) -> dict[str, Any]:
     """Return how many times n generations the baseline needs to be as accurate as what was chosen at n.
 
     Args:
@@ -61,9 +62,9 @@ def compute_saved(
         bootstrap: The resamples.
 
     Returns:
-        `times`, `low`, `high`, and `reached` and `high_reached`: whether the baseline gets there within its largest
-        budget, and whether it does at the upper end. Where it does not, that budget stands for what it needs, so that
-        the number is a lower bound.
+        `times`, `low`, `high`, `draws`, and `reached` and `high_reached`: whether the baseline gets there within its
+        largest budget, and whether it does at the upper end. Where it does not, that budget stands for what it needs,
+        so that the number is a lower bound.
     """
     budgets = list(baseline)
     largest = float(budgets[-1])
@@ -76,6 +77,7 @@ def compute_saved(
         "high": min(high, largest) / n,
         "reached": bool(np.isfinite(needed_R[0])),
         "high_reached": bool(np.isfinite(high)),
+        "draws": Draws(np.minimum(needed_R[1:], largest) / n, False),
     }
 
 
@@ -128,7 +130,7 @@ def summarise(
     offered = verified(accuracy)
     strategies = list(offered)
     questions = len(next(iter(ease.values())))
-    bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(questions, settings.bootstrap, settings.bootstrap_seed)
     bins = {name: quantile_bins(values, BINS) for name, values in ease.items()}
     candidates = by_budget(offered)
     found: dict[str, Any] = {}

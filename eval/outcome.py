@@ -68,7 +68,7 @@ def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table, incomparab
         whole sample tells right from wrong.
     """
     questions = sorted(set(prm["question"].to_pylist()))
-    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
+    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     tables_of = {"prm": (prm, config.prm.aggregate), "orm": (orm, "last")}
     accuracy: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     told_apart: dict[str, float] = {}

@@ -166,7 +166,7 @@ def summarise(
         with the highest scores at the largest budget, a row of the search or, if nothing searches, of the bank.
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
-    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
+    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     by_temperature: dict[float, tuple[Samples, pa.Table, np.ndarray]] = {}
     for temperature, count in temperatures.bank_samples(config, chosen).items():
         places = np.flatnonzero(bank["temperature"].to_numpy() == temperature)
@@ -311,16 +311,17 @@ def _auroc_by_bin(config: ExperimentConfig, samples: Samples, bank: pa.Table) ->
     bins = 5 if len(score) >= 10 else 1
     number = quantile_bins(samples.pass_at_1(), bins)
     found = {}
+    bootstrap = Bootstrap(len(score), config.sweep.bootstrap, config.sweep.bootstrap_seed)
+    within = np.array([auroc(score[q][there[q]], right[q][there[q]]) for q in range(len(score))])
     for b in range(1, bins + 1):
-        inside = np.flatnonzero(number == b)
-        within = np.array([auroc(score[q][there[q]], right[q][there[q]]) for q in inside])
-        within = within[np.isfinite(within)]
+        inside = number == b
         pooled = auroc(score[inside][there[inside]], right[inside][there[inside]])
-        estimate = Bootstrap(len(within), config.sweep.bootstrap, config.sweep.seed)(within) if len(within) else None
+        known = inside & np.isfinite(within)
+        estimate = bootstrap(within, known) if known.any() else None
         found[str(b)] = {
             "pooled": None if math.isnan(pooled) else pooled,
             **_plain(estimate),
-            "questions": len(within),
+            "questions": int(known.sum()),
         }
     return found
 

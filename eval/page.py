@@ -15,6 +15,9 @@ from ttcjax.text.shown import shown
 _MOST_ROWS = 40
 """Rows of a table of numbers on the page; the file beside it has all."""
 
+_MOST_SEEDS = 5
+"""Seeds whose values stand side by side in a cell; of more it has the range."""
+
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --soft: #5c5c5c; --line: #d9d9d9; --back: #ffffff; --card: #f5f6f8;
   --link: #0b5cad; --yes: #0a6b4b; --no: #b3261e; }
@@ -96,6 +99,7 @@ def html(
         ("figures", "Figures of the paper", "".join(_figure(name, drawn[name], files) for name in papers)),
         ("missing-figures", "Figures that this run does not make", _not_made(drawn)),
         ("diagnostics", "Diagnostics", _diagnostics(summary, own, drawn, files)),
+        *([("seeds", "Seeds", _seeds(summary))] if "seeds" in summary else []),
         ("costs", "Costs", _costs(summary)),
         ("settings", "Settings", _settings(summary, settings)),
     ]
@@ -136,7 +140,7 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     text = (
         f"{summary['questions']} test questions{f' of {_text(data)}' if data else ''}, {summary['samples']} base "
         f"samples each, {len(accuracy)} strategies at budgets of {budgets[0]} to {largest} generations. After Snell et "
-        "al. 2024, Scaling LLM Test-Time Compute Optimally. Brackets and bands are 95% intervals over questions."
+        f"al. 2024, Scaling LLM Test-Time Compute Optimally. Brackets and bands are 95% intervals. {certainty(summary)}"
     )
     best = max(accuracy, key=lambda name: accuracy[name][largest]["mean"])
     keys = [
@@ -197,6 +201,14 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     return f'<p>{text}</p>{lost}<ul class="keys">{items}</ul>{table}'
 
 
+def certainty(summary: Mapping[str, Any]) -> str:
+    """Return in words what the intervals of a report take for random."""
+    count = len(summary.get("seeds", [0]))
+    if count == 1:
+        return "One seed: intervals are of questions alone, and models of another seed may give other numbers."
+    return f"{count} seeds: means over them, intervals over seeds and questions; small print has each seed's value."
+
+
 def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
     found = summary.get("claims", [])
     if not found:
@@ -226,7 +238,7 @@ def _source(source: str, made: Sequence[str]) -> str:
 
 def _seen(claim: Mapping[str, Any]) -> str:
     value, _, interval = verdicts.seen(dict(claim)).partition(" (")
-    return f"<b>{_text(value)}</b><small>{_text(interval.rstrip(')'))}</small>"
+    return f"<b>{_text(value)}</b><small>{_text(interval.rstrip(')'))}</small>{_by_seed(claim)}"
 
 
 def _figure(name: str, svg: bytes, files: Mapping[str, str]) -> str:
@@ -403,6 +415,29 @@ def _revised(found: Sequence[Mapping[str, Any]]) -> str:
     return f'<h3>Revisions that turn an answer</h3><div class="side">{"".join(parts)}</div>'
 
 
+def _seeds(summary: Mapping[str, Any]) -> str:
+    """Return what each run of a study has: its accuracies, its claims, where it lies."""
+    runs = summary["seeds"]
+    accuracy = figures.by_budget(dict(summary["accuracy"]))
+    largest = list(next(iter(accuracy.values())))[-1]
+    cells = {"pass@1": summary["pass_at_1_interval"]}
+    cells |= {figures.label(name): points[largest] for name, points in accuracy.items()}
+    rows = [
+        [_text(name), *(f"{100 * value:.1f}" for value in cell["per_seed"]), _cell({**cell, "per_seed": []})]
+        for name, cell in cells.items()
+    ]
+    for verdict in dict.fromkeys(("yes", "no", *(claim["held"] for claim in summary["claims"]))):
+        counts = [sum(c["held_per_seed"][i] == verdict for c in summary["claims"]) for i in range(len(runs))]
+        overall = sum(claim["held"] == verdict for claim in summary["claims"])
+        rows.append([f"claims: {verdict}", *map(str, counts), str(overall)])
+    rows.append(["seconds", *(f"{run['seconds']:.0f}" for run in runs), ""])
+    links = [f'<a href="../{_text(run["workdir"])}/report/index.html">{run["seed"]}</a>' for run in runs]
+    table = _table(
+        ["seed", *links, "all"], rows, f"Accuracy in % at N = {_text(largest)}, claims and time of each seed"
+    )
+    return f'<p class="soft">{certainty(summary)} Every number: <a href="seeds.csv">seeds.csv</a>.</p>{table}'
+
+
 def _costs(summary: Mapping[str, Any]) -> str:
     seconds = summary.get("seconds", {})
     rows = [[_text(stage), f"{value:.1f}"] for stage, value in seconds.items()]
@@ -470,7 +505,20 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = 
 
 
 def _cell(point: Mapping[str, Any]) -> str:
-    return f"{100 * point['mean']:.1f}<small>{100 * point['low']:.0f}-{100 * point['high']:.0f}</small>"
+    ends = f"<small>{100 * point['low']:.0f}-{100 * point['high']:.0f}</small>"
+    return f"{100 * point['mean']:.1f}{ends}{_by_seed(point, 100.0)}"
+
+
+def _by_seed(point: Mapping[str, Any], by: float = 1.0) -> str:
+    """Return the values of several seeds below an estimate over them; of many the range."""
+    values = point.get("per_seed", [])
+    if len(values) < 2:
+        return ""
+    told = ["n/a" if value is None else f"{by * value:.1f}" for value in values]
+    known = [by * value for value in values if value is not None]
+    if len(told) > _MOST_SEEDS and known:
+        return f"<small>{min(known):.1f}..{max(known):.1f}</small>"
+    return f"<small>{' '.join(told)}</small>"
 
 
 def _difference(point: Mapping[str, Any]) -> str:

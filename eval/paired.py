@@ -44,7 +44,7 @@ def summarise(
         budgets `from` to `to`, and `lead[strategy]`: how far it is above at `to`, less the same at `from`.
     """
     questions = len(next(iter(aggregation["last"].values())))
-    bootstrap = Bootstrap(questions, settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(questions, settings.bootstrap, settings.bootstrap_seed)
 
     def differences(a: str, b: str, left: Mapping[int, np.ndarray], right: Mapping[int, np.ndarray]) -> list[Any]:
         return [

@@ -22,6 +22,7 @@ from ttcjax.eval import (
     chains,
     choice,
     claims,
+    draws,
     exchange_report,
     figures,
     greedy,
@@ -68,8 +69,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """Write the report of an experiment.
 
     Reads `bank/`, `search/`, `greedy/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what
-    the config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV), figures (PNG and SVG) and
-    the page with all of them (`index.html`) under `out`, and `summary.json` under `workdir`.
+    the config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV), figures (PNG and SVG), the page
+    with all of them (`index.html`) and `draws.npz` under `out`, and `summary.json` under `workdir`.
 
     Args:
         config: The experiment.
@@ -142,6 +143,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     if config.larger.enabled and trained is not None:
         found = _exchange(config, answered, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
         summary["exchange"] = plain(found)
+    drawn = draws.take(summary)
+    draws.write(epath.Path(out) / draws.FILE, drawn, summary["questions"])
     summary["claims"] = claims.summarise(summary)
     if lost:
         logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(lost))
@@ -154,7 +157,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     text = page.html(summary, files.figures, files.tables, to_dict(config))
     write_bytes(epath.Path(out) / "index.html", text.encode())
     write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
-    return summary | {"files": [*files.names, "index.html", "../summary.json"]}
+    return summary | {"files": [*files.names, draws.FILE, "index.html", "../summary.json"]}
 
 
 def _exchange(

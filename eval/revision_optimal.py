@@ -33,7 +33,7 @@ def summarise(settings: SweepConfig, splits: Splits, ease: Mapping[str, Mapping[
         `compute_saved[n]` against parallel answers, see `optimal.compute_saved`.
     """
     questions = splits.chains.questions
-    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.bootstrap_seed)
     bins = {name: quantile_bins(np.array([values[q] for q in questions])) for name, values in ease.items()}
     found: dict[str, Any] = {}
     for rule in SELECTORS:

@@ -255,7 +255,7 @@ def summarise(
         The table `revision` of the summary, and accuracies by strategy and selector.
     """
     settings, chains, values = config.chains, found.chains, found.accuracy
-    bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.seed)
+    bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     accuracy = {
         strategy_name(s, p): {rule: _plain(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
         for n in settings.budgets
@@ -357,9 +357,10 @@ def _per_bin(
 ) -> dict[str, Any]:
     found = {}
     largest = max(config.chains.budgets)
+    everyone = Bootstrap(len(bins), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     for number in np.unique(bins):
         inside = bins == number
-        bootstrap = Bootstrap(int(inside.sum()), config.sweep.bootstrap, config.sweep.seed)
+        bootstrap = everyone.within(inside)
         found[str(number)] = {
             "questions": int(inside.sum()),
             "n": largest,
@@ -389,14 +390,13 @@ def _by_ease(
     largest = max(config.chains.budgets)
     found: dict[str, Any] = {"n": largest}
     easy, hard = bins <= 2, bins > 2
+    everyone = Bootstrap(len(bins), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     for rule in SELECTORS:
         one, many = values[largest, 1, rule], values[1, largest, rule]
-        within = Bootstrap(int(easy.sum()), config.sweep.bootstrap, config.sweep.seed)
-        found[rule] = {"easy": {"sequential_minus_parallel": _plain(within.paired(one[easy], many[easy]))}}
+        found[rule] = {"easy": {"sequential_minus_parallel": _plain(everyone.paired(one, many, easy))}}
         between = [values[s, p, rule][hard] for s, p in pairs(largest) if s > 1 and p > 1]
         if between:
-            within = Bootstrap(int(hard.sum()), config.sweep.bootstrap, config.sweep.seed)
-            chosen = choose(config.sweep, np.stack(between), bins[hard], within)
+            chosen = choose(config.sweep, np.stack(between), bins[hard], everyone.within(hard))
             found[rule]["hard"] = {
                 "between_minus_parallel": _plain(chosen.less(many[hard])),
                 "between_minus_sequential": _plain(chosen.less(one[hard])),

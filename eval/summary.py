@@ -140,7 +140,7 @@ def summarise(
     """
     samples, accuracy, levels = measured.samples, measured.accuracy, measured.levels
     questions = samples.questions
-    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
+    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
 
     def interval(values: np.ndarray) -> dict[str, float]:
         return dataclasses.asdict(bootstrap(values))
@@ -173,10 +173,10 @@ def summarise(
         },
         "monte_carlo_error": _monte_carlo_errors(config, measured),
         "comparisons": [
-            {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high, "se": found.se}
+            {"a": a, "b": b, "n": n, "difference": cell.pop("mean"), **cell}
             for a, b in _pairs(config.sweep.strategies)
             for n in config.sweep.budgets
-            for found in [bootstrap.paired(compared[a][n], compared[b][n])]
+            for cell in [dataclasses.asdict(bootstrap.paired(compared[a][n], compared[b][n]))]
         ],
         "aggregation": {
             how: {str(n): interval(values) for n, values in by_budget.items()} for how, by_budget in aggregated.items()
@@ -286,7 +286,7 @@ def _per_level(
     result = {}
     for level in np.unique(levels):
         inside = levels == level
-        bootstrap = Bootstrap(int(inside.sum()), config.sweep.bootstrap, config.sweep.seed)
+        bootstrap = Bootstrap(int(inside.sum()), config.sweep.bootstrap, config.sweep.bootstrap_seed)
         result[str(level)] = {
             "count": int(inside.sum()),
             "pass_at_1": dataclasses.asdict(bootstrap(pass_at_1[inside])),
@@ -346,7 +346,7 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
 
 
 def plain(value: Any) -> Any:
-    """Return JSON's own types: numpy scalars unwrapped, floats to 6 places, NaN as null."""
+    """Return JSON's own types: numpy scalars unwrapped, floats to 6 places, NaN as null; `Draws` stay as they are."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

@@ -75,7 +75,7 @@ def summarise(settings: SweepConfig, samples: Samples, how: str) -> dict[str, An
         less the one before it among random, flipped and standard, and `prm_minus[name][n]`: the PRM less each of
         `ALONE`.
     """
-    bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.seed)
+    bootstrap = Bootstrap(len(samples.questions), settings.bootstrap, settings.bootstrap_seed)
     found = {n: accuracies(samples, how, n, settings.seed) for n in settings.budgets}
     return {
         "accuracy": {

@@ -35,6 +35,7 @@ LAYERS = (
     {"train", "eval", "solve", "bench"},
     {"stages", "inputs", "pipeline"},
     {"sweeping", "dry_run"},
+    {"study"},
     {"cli"},
 )
 """Lowest first; a module imports from its own layer and those below it."""

@@ -311,6 +311,8 @@ class SweepConfig:
     """Independent runs of each search strategy, averaged within a question."""
     bootstrap: int = 2000
     """Resamples over questions behind each 95% interval."""
+    bootstrap_seed: int = 2
+    """Of the resamples; the same in all runs that are compared resample by resample, such as the seeds of a study."""
     folds: int = 2
     """Parts of a difficulty bin: the strategy for one is chosen on the others (Snell et al. 2024, section 3.2)."""
     fold_repeats: int = 20
@@ -323,6 +325,7 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         require_seed(self.seed, "sweep.seed")
+        require_seed(self.bootstrap_seed, "sweep.bootstrap_seed")
         require_list(self.budgets, "sweep.budgets")
         require_list(self.strategies, "sweep.strategies")
         require(min(self.budgets) > 0, f"sweep.budgets must be positive numbers, not {self.budgets}")

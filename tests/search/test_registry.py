@@ -59,10 +59,14 @@ def test_names_tell_apart_what_differs_in_any_field(kind):
 def test_what_a_search_comes_to_keeps_its_temperature():
     for strategy in (Beam(2, 4, temperature=0.6), DVTS(2, 4, temperature=0.6), Lookahead(2, 4, 3, temperature=0.6)):
         assert strategy.resolved() == BestOfN(2, temperature=0.6)
-    assert Beam(16, "sqrt", 7, 0.6).resolved() == Beam(16, 4, 7, 0.6)
-    assert DVTS(16, "sqrt", 7, 0.6).resolved() == DVTS(16, 4, 7, 0.6)
-    assert DVTS(4, 4, 7, 0.6).resolved() == Lookahead(4, 4, 0, 7, 0.6).resolved() == Beam(4, 4, 7, 0.6)
-    assert Lookahead(16, "sqrt", 2, 7, 0.6).resolved() == Lookahead(16, 4, 2, 7, 0.6)
+    assert Beam(16, "sqrt", 7, "compete", 0.6).resolved() == Beam(16, 4, 7, "compete", 0.6)
+    assert DVTS(16, "sqrt", 7, "compete", 0.6).resolved() == DVTS(16, 4, 7, "compete", 0.6)
+    assert (
+        DVTS(4, 4, 7, "compete", 0.6).resolved()
+        == Lookahead(4, 4, 0, 7, "compete", 0.6).resolved()
+        == Beam(4, 4, 7, "compete", 0.6)
+    )
+    assert Lookahead(16, "sqrt", 2, 7, "compete", 0.6).resolved() == Lookahead(16, 4, 2, 7, "compete", 0.6)
     assert registry.for_budget("lookahead:width=4,k=3,temperature=0.6", 15) == BestOfN(15, temperature=0.6)
 
 

@@ -29,6 +29,7 @@ class Glance:
     n: int = 4
     name = "glance"
     max_rounds = 1
+    temperature = None
 
     def cost(self):
         return self.n

@@ -10,6 +10,8 @@ import os
 import shlex
 from collections.abc import Callable
 
+from etils import epath
+
 from ttcjax import config as config_lib
 from ttcjax import dry_run, pipeline, stages
 from ttcjax.bench import cli as bench_cli
@@ -95,21 +97,68 @@ def _sweep(args: argparse.Namespace) -> None:
         show.print_lines([f"part {part} is done and waits for {waits}: the last part completes it, or {again}"])
 
 
+def _study(args: argparse.Namespace) -> None:
+    from ttcjax import study  # imports jax
+    from ttcjax.eval.shards import WHOLE, Part
+
+    config = _config_with_flags(args, parser.add_study_flags)
+    if args.seeds is None:
+        raise UserError("--seeds is missing: say how many, such as --seeds 3")
+    part = Part.parse(args.part) if args.part else WHOLE
+    if args.dry_run:
+        return _print_study_plan(config, args, study.plan(config, args.seeds, part))
+    again = shlex.join([args.config, "--seeds", str(args.seeds), *args.overrides])
+    found = study.study(config, args.seeds, part, command=again)
+    if found:
+        show.print_study(found, config.workdir)
+    else:
+        waits = "; ".join(study.waits_for(config, args.seeds)) or "the report"
+        told = f"part {part} is done and waits for {waits}: the last part completes it, or `ttcjax study {again}`"
+        show.print_lines([f"{told} once no part runs"])
+    return None
+
+
+def _print_study_plan(
+    config: ExperimentConfig, args: argparse.Namespace, found: list[tuple[int, epath.Path, list[dry_run.Planned]]]
+) -> None:
+    if args.json:
+        seeds = [
+            {"seed": number, "workdir": os.fspath(workdir), "stages": [dataclasses.asdict(one) for one in planned]}
+            for number, workdir, planned in found
+        ]
+        print(json.dumps({"workdir": config.workdir, "seeds": seeds}, indent=2))
+        return
+    for number, workdir, planned in found:
+        left = [stages.get_stage(one.stage) for one in planned if one.action not in ("keep", "restore")]
+        show.print_lines([f"seed {number}: {len(planned) - len(left)} of {len(planned)} stages complete, in {workdir}"])
+        show.print_lines(f"  {line}" for line in dry_run.lines([one for one in planned if one.action != "keep"], {}))
+    if found:
+        show.print_lines(pipeline.device_shares(config, pipeline.wanted_stages(config)).values())
+
+
 def _print_config(args: argparse.Namespace) -> None:
     print(json.dumps(config_lib.to_dict(_config_of(args)), indent=2))
 
 
 def _list(args: argparse.Namespace) -> None:
-    for name, state, record in pipeline.states(args.workdir):
+    from ttcjax import study  # imports jax
+
+    seeds = study.folders(args.workdir)
+    for folder in seeds.values():
+        _list_stages(folder, f"{folder.name}/")
+    if seeds:
+        show.print_lines([f"{'report':12} {study.state(args.workdir)}"])
+    if not seeds:
+        _list_stages(resolve_workdir(args.workdir, "WORKDIR"))
+
+
+def _list_stages(workdir: epath.Path, prefix: str = "") -> None:
+    for name, state, record in pipeline.states(workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
-        show.print_lines([f"{name:12} {state:10} {detail}".rstrip()])
-        odd = (
-            records_lib.strangers(resolve_workdir(args.workdir) / name, record)
-            if state == "complete" and record
-            else []
-        )
+        show.print_lines([f"{prefix}{name:12} {state:10} {detail}".rstrip()])
+        odd = records_lib.strangers(workdir / name, record) if state == "complete" and record else []
         if odd:
-            show.print_lines([f"{'':12} {records_lib.told_of_strangers(odd)}"])
+            show.print_lines([f"{' ' * len(prefix)}{'':12} {records_lib.told_of_strangers(odd)}"])
 
 
 def _solve(args: argparse.Namespace) -> None:
@@ -140,6 +189,7 @@ CALLS: dict[str, parser.Call] = {
     "run": _run,
     "stage": _run_one,
     "sweep": _sweep,
+    "study": _study,
     "config": _print_config,
     "list": _list,
     "solve": _solve,
@@ -148,5 +198,5 @@ CALLS: dict[str, parser.Call] = {
 }
 """What runs each command; `stage` is for the commands named after a single stage."""
 
-COMPUTING = frozenset(["run", "sweep", "solve", "bench", *(stage.name for stage in stages.STAGES)])
+COMPUTING = frozenset(["run", "sweep", "study", "solve", "bench", *(stage.name for stage in stages.STAGES)])
 """The commands that start JAX."""

@@ -22,9 +22,10 @@ examples:
   ttcjax run configs/procmath_tiny.py --workdir runs/a --policy.steps 800
   ttcjax search configs/procmath_tiny.py --sweep.budgets 1 4 16
   ttcjax sweep configs/procmath_tiny.py --dry-run           what an evaluation will take; `ttcjax sweep --help`
+  ttcjax study configs/procmath_tiny.py --seeds 3           all of it once a seed, and one report over the seeds
   ttcjax run configs/procmath_tiny.py --help                every setting, its meaning and value
   ttcjax run configs/procmath_tiny.py --dry-run             what each stage would do; nothing is run or written
-  ttcjax list runs/demo                                     which stages are complete, and what is damaged
+  ttcjax list runs/demo                                     which stages are complete, what is damaged; of a study too
   ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
   ttcjax bench sample --peer transformers                   tokens a second beside another program
 
@@ -62,6 +63,25 @@ Parts take their own shards of every stage, and rows are those of a run in one p
 whole completes it, the last one writes the report; a part that others keep waiting says so and ends with status 0.
 Where a part was lost, start it again, or run the command without --part once no part runs: it makes what is missing.
 On gs://, which has no locks, parts make shards only, and the command without --part completes each stage.
+
+"""
+
+_STUDY_EPILOG = """\
+It runs every stage once a seed, in WORKDIR/seed-0, WORKDIR/seed-1, ..., then one report over all seeds. Seed 0 is the
+config itself; for seed K every setting called `seed` is K * 65536 more, but for data.seed: the questions are the same.
+What is complete is kept: the same command goes on after any interruption, and with more seeds adds those.
+
+examples:
+  ttcjax study configs/procmath_tiny.py --seeds 3 --workdir runs/study
+  ttcjax study configs/procmath_tiny.py --seeds 3 --workdir runs/study --dry-run
+  ttcjax list runs/study                                      which stages of which seeds are complete
+
+  three processes, on one host or on three that share the workdir:
+    for i in 1 2 3; do ttcjax study CONFIG --seeds 3 --workdir /nfs/runs/a --part $i/3 & done; wait
+
+Parts share the seeds; where there are more parts than seeds, one of those of a seed trains its models and all share its
+evaluation. The part that completes the last seed writes the report over all; others say what is missing and end with
+status 0. Where a part was lost, start it again, or run the command without --part once no part runs.
 
 """
 
@@ -110,6 +130,8 @@ def build(calls: Mapping[str, Call]) -> Parser:
         command = add(name, summary, epilog + _CONFIG_EPILOG.format(command=name))
         if name == "sweep":
             add_sweep_flags(command)
+        elif name == "study":
+            add_study_flags(command)
         elif name != "config":
             add_run_flags(command)
         command.add_argument("config", metavar="CONFIG", help="Python file with a get_config() function")
@@ -120,9 +142,10 @@ def build(calls: Mapping[str, Call]) -> Parser:
     for stage in stages.STAGES:
         add_config(stage.name, f"stage: {stage.summary}")
     add_config("sweep", "evaluate trained models: estimate, run, or share among processes", _SWEEP_EPILOG)
+    add_config("study", "run everything once a seed, and report over all seeds", _STUDY_EPILOG)
     add_config("config", "print the resolved config as JSON")
 
-    command = add("list", "list the stages in a workdir and their state")
+    command = add("list", "list the stages in a workdir, or of every seed of a study, and their state")
     command.add_argument("workdir", metavar="WORKDIR")
 
     command = add("solve", "answer one question with the models of a workdir")
@@ -199,4 +222,10 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what is left and what it takes; run nothing")
     parser.add_argument("--json", action="store_true", help="print the dry run as JSON")
+    parser.add_argument("--part", metavar="I/K", help="run the share of process I of K that share the workdir")
+
+
+def add_study_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seeds", metavar="S", type=int, help="how many seeds, numbered from 0")
+    add_run_flags(parser)
     parser.add_argument("--part", metavar="I/K", help="run the share of process I of K that share the workdir")

@@ -36,6 +36,18 @@ def print_report(summary: dict[str, Any], workdir: str) -> None:
         console.print(terminal.Shown(text, lines=False), soft_wrap=True)
 
 
+def print_study(summary: dict[str, Any], workdir: str) -> None:
+    from etils import epath
+
+    from ttcjax.eval import study_report
+    from ttcjax.text import terminal
+
+    console = terminal.console()
+    study_report.render(summary, console)
+    for text in ("", *study_report.lines(epath.Path(workdir))):
+        console.print(terminal.Shown(text, lines=False), soft_wrap=True)
+
+
 def print_revised(revised: Revised) -> None:
     from rich.console import Group
 

@@ -29,7 +29,7 @@ from ttcjax.runtime import faults
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-_GATE = ".lock-stages"
+_GATE = f"{LOCK}-stages"
 
 _HELD = frozenset({errno.EACCES, errno.EAGAIN})
 """The numbers by which the system says that another process has a lock."""
@@ -107,12 +107,17 @@ def shared(workdir: epath.Path, part: str, mark: str) -> Iterator[Callable[[], b
 
 
 @contextlib.contextmanager
-def gate(workdir: epath.Path) -> Iterator[None]:
-    """Let one part at a time begin or complete a stage; others wait."""
+def gate(workdir: epath.Path, name: str = "stages") -> Iterator[None]:
+    """Let one part at a time do something; others wait until it is done, or its process gone.
+
+    Args:
+        workdir: The folder, which is there.
+        name: What is done: `stages`, to begin or complete a stage, or what else takes turns.
+    """
     if is_remote(workdir):
         yield
         return
-    with _opened(workdir / _GATE) as lock:
+    with _opened(workdir / f"{LOCK}-{name}") as lock:
         lock.take(exclusive=True, patience=None)
         yield
 
