@@ -12,6 +12,7 @@ LINKED = ("kernels", "train", "eval")
 LAYERS = (
     {
         "config",
+        "config_data",
         "config_train",
         "tables",
         "errors",

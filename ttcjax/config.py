@@ -1,6 +1,6 @@
 """Every setting of an experiment: its name, unit, default and the values it may take.
 
-The dataclasses here, and those on training in `config_train`, are the only place where settings are declared. Files in
+The dataclasses here, and those on data in `config_data` and on training in `config_train`, are the only place where settings are declared. Files in
 `configs/` build an `ExperimentConfig`, the command line overrides its fields by the same names, and the resolved config
 is written as JSON beside every result. All of them are frozen and hashable, so a `ModelConfig` or a
 `SamplerConfig` can be a static argument of a jitted function.
@@ -14,6 +14,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ttcjax.config_data import DataConfig as DataConfig
+from ttcjax.config_data import DraftsConfig as DraftsConfig
+from ttcjax.config_data import procmath_subjects as procmath_subjects
 from ttcjax.config_train import OptimizerConfig as OptimizerConfig
 from ttcjax.config_train import TrainConfig as TrainConfig
 from ttcjax.tables import ConfigError as ConfigError
@@ -113,34 +116,6 @@ class ModelConfig:
     def groups(self) -> int:
         """Query heads that share one key/value head."""
         return self.num_heads // self.num_kv_heads
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where questions come from and how many of each split are used."""
-
-    name: Literal["procmath", "gsm8k"] = "procmath"
-    dir: str | None = None
-    """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`."""
-    num_train: int = 40_000
-    num_valid: int = 500
-    num_test: int = 250
-    """For data sets of fixed size these are upper limits."""
-    seed: int = 0
-    faults: Literal["refuse", "leave_out"] = "refuse"
-    """Examples that cannot be used (empty, without an answer, doubled with other answers, too long): refused by the
-    data stage, or left out, counted and listed."""
-    content: str | None = None
-    """Hash of the files it is read from; a run fills it in, and tells when they have changed."""
-
-    def __post_init__(self) -> None:
-        require_seed(self.seed, "data.seed")
-        for name in ("num_train", "num_valid", "num_test"):
-            require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
-        require(
-            self.name == "procmath" or self.dir is not None,
-            f"data.name={self.name} is read from files: give their folder with --data.dir",
-        )
 
 
 @dataclass(frozen=True)
@@ -520,6 +495,7 @@ class ExperimentConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: TrainConfig = field(default_factory=TrainConfig)
+    drafts: DraftsConfig = field(default_factory=DraftsConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     prm: PRMConfig = field(default_factory=PRMConfig)
@@ -543,6 +519,11 @@ class ExperimentConfig:
         )
         if self.revision.enabled:
             self._check_revision()
+            require(
+                not self.drafts.several or self.drafts.restate == self.revision.restate,
+                f"drafts.restate ({self.drafts.restate}) must be revision.restate ({self.revision.restate}), or what the "
+                "policy learns to read is not what the revision model is shown",
+            )
         if self.larger.enabled:
             require(
                 self.larger.model.max_seq_len >= self.model.max_seq_len,
