@@ -1,9 +1,9 @@
 """Every setting of an experiment: its name, unit, default and the values it may take.
 
-The dataclasses here, and those on data in `config_data` and on training in `config_train`, are the only place where settings are declared. Files in
-`configs/` build an `ExperimentConfig`, the command line overrides its fields by the same names, and the resolved config
-is written as JSON beside every result. All of them are frozen and hashable, so a `ModelConfig` or a
-`SamplerConfig` can be a static argument of a jitted function.
+The dataclasses here, and those on data in `config_data` and on training in `config_train`, are the only place where
+settings are declared. Files in `configs/` build an `ExperimentConfig`, the command line overrides its fields by the
+same names, and the resolved config is written as JSON beside every result. All of them are frozen and hashable, so a
+`ModelConfig` or a `SamplerConfig` can be a static argument of a jitted function.
 """
 
 from __future__ import annotations
@@ -250,8 +250,11 @@ class TrajectoryConfig:
     most: int = 4
     """Most answers before a right one."""
     context: Literal["wrong", "any"] = "wrong"
-    """Which answers stand before it: wrong ones, the nearest last, as in the paper; or any, right ones too, at random.
-    The paper's model is never shown right answers in training, and at test turns 38% of them wrong."""
+    """Which answers stand before it: wrong ones, the nearest last, as in the paper; or any, other right ones too, at
+    random. The paper's model is never shown right answers in training, and at test turns 38% of them wrong."""
+    kept: float = 0.0
+    """Share of trajectories whose last answers in view, one or more, are the right one itself, to be given again. In
+    all others no answer in view has the target's text."""
     shard_questions: int = 500
     """Questions a file; work is resumed at this grain."""
     seed: int = 3
@@ -265,6 +268,7 @@ class TrajectoryConfig:
             0 <= self.temperature < float("inf"),
             f"revision.trajectories.temperature must be a number from 0, not {self.temperature}",
         )
+        require(0 <= self.kept <= 1, f"revision.trajectories.kept must lie in [0, 1], not {self.kept}")
 
 
 @dataclass(frozen=True)
@@ -391,6 +395,9 @@ class ChainsConfig:
     """Chains of that length (Snell et al. 2024, Fig. 6, has four)."""
     refine: int = 0
     """Tries of `refine`, which keeps an answer only if the verifier's score rises; 0 leaves it out."""
+    swap: int = 0
+    """Answers of the swap control, in which another question's answers are in view, the next one's of the subject and,
+    if there is one, the level in the same file; 0 leaves it out."""
     questions: int = 0
     """Test questions; 0 takes all."""
     shard_questions: int = 64
@@ -406,8 +413,12 @@ class ChainsConfig:
         )
         for name in ("answers", "chains", "shard_questions"):
             require(getattr(self, name) > 0, f"chains.{name} must be positive, not {getattr(self, name)}")
-        for name in ("questions", "refine"):
+        for name in ("questions", "refine", "swap"):
             require(getattr(self, name) >= 0, f"chains.{name} must not be negative, not {getattr(self, name)}")
+        require(
+            self.swap <= self.lengths[0],
+            f"chains.swap ({self.swap}) must not exceed the {self.lengths[0]} answers of a chain",
+        )
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -521,8 +532,8 @@ class ExperimentConfig:
             self._check_revision()
             require(
                 not self.drafts.several or self.drafts.restate == self.revision.restate,
-                f"drafts.restate ({self.drafts.restate}) must be revision.restate ({self.revision.restate}), or what the "
-                "policy learns to read is not what the revision model is shown",
+                f"drafts.restate ({self.drafts.restate}) must be revision.restate ({self.revision.restate}), or "
+                "what the policy learns to read is not what the revision model is shown",
             )
         if self.larger.enabled:
             require(

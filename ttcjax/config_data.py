@@ -49,8 +49,8 @@ class DataConfig:
     """For data sets of fixed size these are upper limits."""
     seed: int = 0
     families: tuple[str, ...] = ("derivations", "search")
-    """Of `procmath`: its subjects, in equal shares. `derivations` is short for the seven where one way leads to the answer,
-    `search` for those where a guess is checked and an attempt that failed informs the next one."""
+    """Of `procmath`: its subjects, in equal shares. `derivations` is short for the seven where one way leads to the
+    answer, `search` for those where a guess is checked and an attempt that failed informs the next one."""
     check_lines: bool = True
     """Of `procmath`: whether solutions of the search families check their guess; without, it is all they say."""
     faults: Literal["refuse", "leave_out"] = "refuse"
@@ -73,18 +73,20 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class DraftsConfig:
-    """Texts of several drafts in the policy's own training: a question, attempts that fail, and one that is right.
+    """Texts of several drafts in the policy's own training: a question, attempts that fail, and one more.
 
     They look as what a revision model has in view, so that a policy learns to look back at attempts before it is
-    fine-tuned for it. They need a data set that can write attempts (`Task.failing`); other questions stay as they are."""
+    fine-tuned for it. They need a data set that can write attempts (`Task.failing`); other questions stay as they
+    are."""
 
     failing: float = 0.0
-    """Share of training texts that are one attempt that fails. There is no loss on what it chooses, and there is on the
-    lines that follow from this, so that a policy checks truthfully what is wrong."""
+    """Share of training texts whose last draft fails. There is no loss on what it chooses, and there is on the lines
+    that follow from this: a policy that has seen right drafts alone checks whatever it chose as if it were right."""
     several: float = 0.0
-    """Share of training texts with attempts before the right one. They have the same loss, and the right one all of it."""
+    """Share of training texts with attempts that fail before the last draft. They have that same loss."""
     kept: float = 0.0
-    """Share of these whose last attempts, one or more, are the right one already: to be given again."""
+    """Share of these, where the last draft is right, whose last attempts, one or more, are that draft already: to be
+    given again."""
     most: int = 4
     """Most attempts before."""
     restate: bool = True
@@ -96,5 +98,4 @@ class DraftsConfig:
         for name in ("failing", "several", "kept"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"drafts.{name} must lie in [0, 1], not {value}")
-        require(self.failing + self.several <= 1, "drafts.failing and drafts.several must not exceed 1 together")
         require(self.most > 0, f"drafts.most must be positive, not {self.most}")

@@ -60,13 +60,14 @@ STAGES = (
         (),
         ("data", "tokenizer"),
         ("tokenizer.model",),
+        version=2,
     ),
     Stage(
         "policy",
         "ttcjax.train.policy",
         "train the policy on reference solutions",
         ("data",),
-        ("model", "policy"),
+        ("model", "policy", "drafts"),
         ("best",),
     ),
     Stage(
@@ -90,6 +91,7 @@ STAGES = (
         "sample answers of training questions and put others before right ones",
         ("data", "policy"),
         ("sampler", "revision.trajectories"),
+        version=2,
         switch="revision.enabled",
     ),
     Stage(
@@ -161,6 +163,7 @@ STAGES = (
         (
             "larger.model",
             "larger.optimizer",
+            "drafts",
             *(f"policy.{f.name}" for f in dataclasses.fields(config_lib.TrainConfig) if f.name != "optimizer"),
         ),
         ("best",),

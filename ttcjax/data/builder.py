@@ -80,7 +80,7 @@ class Procmath(tfds.core.GeneratorBasedBuilder):
         features["level"] = tfds.features.Scalar(np.int32)
         return _LocalInfo(
             builder=self,
-            description="Procedural maths questions with step-by-step solutions, derivations and searches, in five levels.",
+            description="Procedural maths questions with step-by-step solutions in five levels.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("question", "solution"),
             disable_shuffling=True,  # records stay in the generator's order, so an index means the same everywhere

@@ -60,8 +60,8 @@ class Task:
     check_steps: Callable[[Example, Sequence[str]], list[bool] | None] = _unknown_steps
     """Truth of each step of a candidate solution; `None` where the data set cannot tell."""
     failing: Callable[[Example, int, random.Random], list[Draft]] = _no_drafts
-    """So many attempts at a question, one after the other, that fail and are true in every line but the last; fewer where
-    there are no more, none where the data set has none."""
+    """So many attempts at a question, one after the other, that fail and are true in every line but the last; fewer
+    where there are no more, none where the data set has none."""
     attempts_inform: Callable[[str], bool | None] = lambda subject: None
     """Whether an attempt that failed tells a further one something, by the subject of a question; `None` where the data
     set cannot tell."""

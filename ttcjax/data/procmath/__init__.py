@@ -1,9 +1,9 @@
 """Procedural maths: seeded questions with checkable steps, in the manner of MATH, in five levels.
 
-There are derivations, in seven subjects, where one way leads to the answer, and search families, where a guess is checked
-and an attempt that failed tells something. Every question comes with a step-by-step solution, one step a line and the
-answer on the last, and the answer can be found again without the steps. `check_steps` says of any candidate step whether
-it is true.
+There are derivations, in seven subjects, where one way leads to the answer, and search families, where a guess is
+checked and an attempt that failed tells something. Every question comes with a step-by-step solution, one step a line
+and the answer on the last, and the answer can be found again without the steps. `check_steps` says of any candidate
+step whether it is true.
 """
 
 from ttcjax.config import procmath_subjects

@@ -124,11 +124,11 @@ def check_steps(example: Example, steps: Sequence[str]) -> list[bool]:
     """Say of each candidate step whether it is true for this question.
 
     Of a derivation, a step `expression = value` is true when its arithmetic is exact, the numbers it uses stand in the
-    question or in the reference derivation, and the value is a quantity of that derivation. So steps may come in another
-    order, commuted or merged, but a correct sum that the question has no use for is false.
+    question or in the reference derivation, and the value is a quantity of that derivation. So steps may come in
+    another order, commuted or merged, but a correct sum that the question has no use for is false.
 
-    Of a search, where attempts differ, a step is true when the question allows it and it follows from the steps before it
-    (`Family.check`): the reference decides nothing. A guess is true where it may be tried, right or not.
+    Of a search, where attempts differ, a step is true when the question allows it and it follows from the steps before
+    it (`Family.check`): the reference decides nothing. A guess is true where it may be tried, right or not.
 
     The answer line is true when it states the reference answer.
     """

@@ -1,8 +1,8 @@
 """What a search family is: questions whose answer is guessed, then checked, which takes less than finding it.
 
-An attempt commits to a guess, checks it line by line, says whether it fits, and answers with it either way. Every line of
-an attempt that fails is true but the last, and what it found tells the next one something: that this guess is out, and
-often in which direction to go on.
+An attempt commits to a guess, checks it line by line, says whether it fits, and answers with it either way. Every line
+of an attempt that fails is true but the last, and what it found tells the next one something: that this guess is out,
+and often in which direction to go on.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ _TRIES = {"train": 30, "valid": 5000, "test": 5000}
 def form_of(subject: str, question: str) -> str:
     """Return what makes two questions of a subject the same to a model that knows one of them: their numbers.
 
-    Names, things, function letters and all other words are left out, and so is the order of the numbers. That takes some
-    questions for the same that are not, and none for different that are the same but for words or order.
+    Names, things, function letters and all other words are left out, and so is the order of the numbers. That takes
+    some questions for the same that are not, and none for different that are the same but for words or order.
     """
     return f"{subject} {' '.join(map(str, sorted(map(int, re.findall(r'[0-9]+', question)))))}"
 
@@ -44,8 +44,8 @@ def generate(
 ) -> Iterator[Example]:
     """Yield `count` questions of a split, subjects and levels in equal shares.
 
-    The forms of validation and test questions are all different. Training questions of the easiest kinds, of which there
-    are few, may come again. The first k examples are the same for every `count` of at least k.
+    The forms of validation and test questions are all different. Training questions of the easiest kinds, of which
+    there are few, may come again. The first k examples are the same for every `count` of at least k.
 
     Args:
         split: Which one.

@@ -17,17 +17,21 @@ class Pair(Tried):
     """
 
     name = "pair"
-    pattern = re.compile(r"Two numbers add up to \d+, their product and \d+ make \d+\. Which are they, the smaller first\?")
+    pattern = re.compile(
+        r"Two numbers add up to \d+, their product and \d+ make \d+\. Which are they, the smaller first\?"
+    )
 
     def draw(self, rng: random.Random, level: int) -> Puzzle:
-        low, high = ((7, 10), (11, 14), (15, 19), (20, 24), (25, 30))[level - 1]
+        low, high = ((6, 8), (9, 11), (12, 14), (15, 17), (18, 20))[level - 1]
         total = rng.randint(low, high)
-        small, more = rng.randint(1, total // 2), rng.randint(1, 40)
+        small, more = rng.randint(1, total // 2), rng.randint(1, 30)
         return Puzzle((total, more, small * (total - small) + more))
 
     def ask(self, puzzle: Puzzle) -> str:
         total, more, made = puzzle.numbers
-        return f"Two numbers add up to {total}, their product and {more} make {made}. Which are they, the smaller first?"
+        return (
+            f"Two numbers add up to {total}, their product and {more} make {made}. Which are they, the smaller first?"
+        )
 
     def read(self, question: str) -> Puzzle:
         return Puzzle(numbers_of(question))
@@ -93,9 +97,9 @@ class Change(Tried):
     pattern = re.compile(r"\d+ is paid in \d+s and \d+s\. How many \d+s, and what is left for the \d+s\?")
 
     def draw(self, rng: random.Random, level: int) -> Puzzle:
-        width = (3, 4, 5, 7, 9)[level - 1]
+        width = (3, 4, 5, 6, 8)[level - 1]
         first = rng.randint(3, 14)
-        second = rng.randint(width, width + 11)
+        second = rng.randint(width, width + 9)
         total = rng.randint(first * (width - 1), first * width - 1)
         if math.gcd(first, second) > 1 or first == second:
             return Puzzle((1, 1, 1))

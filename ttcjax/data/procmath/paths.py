@@ -22,7 +22,7 @@ class Doors(Family):
 
     def draw(self, rng: random.Random, level: int) -> Puzzle:
         width, depth = ((2, 2), (3, 2), (3, 3), (4, 3), (5, 3))[level - 1]
-        start, *rooms = rng.sample(range(1, 100), 1 + width * depth)
+        start, *rooms = rng.sample(range(1, 31), 1 + width * depth)
         ways = [(start, *rooms[i * depth : (i + 1) * depth]) for i in range(width)]
         doors = [door for way in ways for door in itertools.pairwise(way)]
         rng.shuffle(doors)
@@ -123,7 +123,8 @@ class Reach(Family):
 class Subset(Family):
     """Some of the listed numbers that add up to a sum.
 
-    What fails tells by how much: the next attempt may keep most of its numbers and change one. A level has more choices.
+    What fails tells by how much: the next attempt may keep most of its numbers and change one. A level has more
+    choices.
     """
 
     name = "subset"

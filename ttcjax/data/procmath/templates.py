@@ -120,7 +120,7 @@ def prealgebra_shopping(rng: random.Random, level: int) -> Problem:
     if level % 2 == 0:
         return _problem(f"What is the total cost of {bought} dollars each?", steps, formula)
     paid = rng.randint(total, MAX_VALUE)
-    change = steps(paid, "-", total, label="change")
+    steps(paid, "-", total, label="change")
     question = f"You buy {bought} dollars each and pay {paid} dollars. How much change do you get?"
     return _problem(question, steps, f"{paid} - ({formula})")
 
@@ -188,7 +188,7 @@ def number_theory_remainder(rng: random.Random, level: int) -> Problem:
         terms.append(rng.randint(2, 15 if level == 1 else 9))
         texts.append(str(terms[-1]))
     text = "+".join(texts)
-    r = steps(steps.total(terms), "mod", m)
+    steps(steps.total(terms), "mod", m)
     return _problem(f"Find the remainder when {text} is divided by {m}.", steps, f"Mod({text}, {m})")
 
 
@@ -347,7 +347,7 @@ def precalculus_dot(rng: random.Random, level: int) -> Problem:
     size = (2, 2, 3, 3, 4)[level - 1]
     u, v = ([rng.randint(1, 9 if size == 2 else 6) for _ in range(size)] for _ in range(2))
     steps = _Steps()
-    total = steps.total([steps(a, "*", b) for a, b in zip(u, v, strict=True)])
+    steps.total([steps(a, "*", b) for a, b in zip(u, v, strict=True)])
     question = f"Find the dot product of ({', '.join(map(str, u))}) and ({', '.join(map(str, v))})."
     return _problem(question, steps, " + ".join(f"{a}*{b}" for a, b in zip(u, v, strict=True)))
 
