@@ -67,7 +67,7 @@ On gs://, which has no locks, parts make shards only, and the command without --
 
 _SOLVE_EPILOG = """\
 examples:
-  ttcjax solve "If f(x)=3x-3, what is f(7)?" --workdir runs/demo
+  ttcjax solve "If f(x)=3x-3, what is f(7)? Name each result." --workdir runs/demo
   ttcjax solve --workdir runs/demo --strategy best_of_n:n=64,select=weighted -- "-3 + 5 = ?"
   ttcjax solve "..." --workdir runs/demo --strategy revise:s=8,p=2 --sampler.max_tokens 64
 

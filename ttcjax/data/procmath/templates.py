@@ -111,7 +111,7 @@ def prealgebra_story(rng: random.Random, level: int) -> Problem:
 
 def prealgebra_shopping(rng: random.Random, level: int) -> Problem:
     """The cost of several things, paid with more than that at odd levels."""
-    wares = rng.sample(("pens", "cups", "hats", "maps", "toys"), (2, 2, 2, 3, 4)[level - 1])
+    wares = rng.sample(("pens", "cups", "hats", "maps", "toys"), (2, 2, 2, 3, 3)[level - 1])
     counts, prices = ([rng.randint(2, 9 if level < 4 else 5) for _ in wares] for _ in range(2))
     steps = _Steps()
     total = steps.total([steps(c, "*", p, label=w) for w, c, p in zip(wares, counts, prices, strict=True)])
@@ -234,7 +234,7 @@ def counting_pairs(rng: random.Random, level: int) -> Problem:
     n = [rng.randint(3, 8) for _ in range(groups)]
     colours = rng.sample(("red", "blue", "green", "white"), groups)
     steps = _Steps()
-    pairs = [steps(steps(size, "*", steps(size, "-", 1)), "/", 2) for size in n]
+    pairs = [steps(steps(size, "*", size - 1), "/", 2) for size in n]
     total = steps.total(pairs)
     formula = " + ".join(f"binomial({size}, 2)" for size in n)
     name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
