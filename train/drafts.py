@@ -16,7 +16,7 @@ from ttcjax.config import DraftsConfig
 from ttcjax.data.task import Draft, Example, Task
 from ttcjax.text.steps import SEPARATOR
 from ttcjax.text.tokenizer import Tokenizer
-from ttcjax.train.batches import TokenExample
+from ttcjax.train.batches import TokenExample, policy_examples
 
 _Piece = tuple[str, float]
 """A text, and the loss weight of its tokens."""
@@ -67,10 +67,13 @@ def draft_examples(
         seq_len: Where an example is longer, its first attempts are left out, as they are when a model revises.
 
     Returns:
-        Examples with `tokens`, `targets` (the token after each) and `weights`: 0 on questions and on what attempts that
-        fail choose, 1 on the rest; where attempts are in view that are right, 0 on them.
+        Examples with `tokens`, `targets` (the token after each) and `weights`: 0 on a question and on what attempts that
+        fail choose, `config.again` on a question put again, 1 on the rest; where attempts are in view that are right,
+        0 on them.
     """
     examples = list(examples)
+    if not config.failing and not config.several:
+        return policy_examples(((task.prompt(e.question), e.solution) for e in examples), tokenizer)
     prompts = tokenizer.encode_batch([task.prompt(example.question) for example in examples])
     texts = [policy_texts(task, example, config) for example in examples]
     wanted = {text for views, last in texts for pieces in (*views, last) for text, _ in pieces}
@@ -89,7 +92,7 @@ def draft_examples(
         room = seq_len - len(prompt) - len(target[0]) - len(again)
         while shown and sum(len(ids) for ids, _ in shown) > room:
             shown.pop(0)
-        parts = [*shown, (again, [0.0] * len(again))] if shown else []
+        parts = [*shown, (again, [config.again] * len(again))] if shown else []
         ids = np.asarray([tokenizer.bos_id, *prompt, *itertools.chain(*(p[0] for p in parts)), *target[0]], np.int32)
         weights = [[0.0] * len(prompt), *(p[1] for p in parts), target[1]]
         found.append(

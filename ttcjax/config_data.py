@@ -91,6 +91,9 @@ class DraftsConfig:
     """Most attempts before."""
     restate: bool = True
     """Put the question again after the attempts, as `revision.restate`, with which it has to agree."""
+    again: float = 0.0
+    """Loss weight of the question put again. It is never sampled; to write it down means to copy, which is how a small
+    model learns, within few steps, to look up what stands above."""
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -98,4 +101,5 @@ class DraftsConfig:
         for name in ("failing", "several", "kept"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"drafts.{name} must lie in [0, 1], not {value}")
+        require(self.again >= 0, f"drafts.again must not be negative, not {self.again}")
         require(self.most > 0, f"drafts.most must be positive, not {self.most}")
