@@ -23,6 +23,7 @@ from ttcjax.parquet import read_folder, write_shard
 from ttcjax.revise import verifiers
 from ttcjax.revise.chain import Chains, read_answer
 from ttcjax.revise.strategies import Refine
+from ttcjax.revise.swap import partners, swapped
 from ttcjax.sample.loading import load_engine
 
 VERIFIERS = ("history", "no_history", "prm")
@@ -33,7 +34,7 @@ SCHEMA = pa.schema(
         pa.field("question", pa.string(), nullable=False, metadata={"about": "id of the question"}),
         pa.field("level", pa.int8(), nullable=False, metadata={"about": "1 (easiest) to 5, 0 unknown"}),
         pa.field("gold", pa.string(), nullable=False, metadata={"about": "reference answer"}),
-        pa.field("strategy", pa.string(), nullable=False, metadata={"about": "`revise` or `refine`"}),
+        pa.field("strategy", pa.string(), nullable=False, metadata={"about": "`revise`, `refine` or `swap`"}),
         pa.field("chain", pa.int32(), nullable=False),
         pa.field("place", pa.int32(), nullable=False, metadata={"about": "of the answer in its chain, from 0"}),
         pa.field("seed", pa.int32(), nullable=False),
@@ -64,9 +65,9 @@ def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list
         min(questions, settings.questions or questions),
         settings.shard_questions,
         strategy="revise",
-        answers=(("revise", 0), *[("refine", 0)] * bool(settings.refine)),
+        answers=(("revise", 0), *[("refine", 0)] * bool(settings.refine), *[("swap", 0)] * bool(settings.swap)),
         seed=settings.seed,
-        generations=sum(settings.lengths) + (1 + settings.refine) * bool(settings.refine),
+        generations=sum(settings.lengths) + (1 + settings.refine) * bool(settings.refine) + max(0, settings.swap - 1),
     )
 
 
@@ -96,6 +97,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     }
     lengths = settings.lengths
     per_question = sum(lengths) * (1 + len(names)) + 2 * (1 + settings.refine) * bool(settings.refine)
+    per_question += max(0, settings.swap - 1)
     whole, left = (sum(s.questions for s in some) * per_question for some in (mine, todo))
     with progress(whole, "chains: answers sampled and scored") as bar:
         bar.skip(whole - left)
@@ -113,6 +115,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
                     revisers[selecting], settings.seed, lambda a: read_answer(task, a) is not None
                 )
                 found["refine"] = {selecting: refined}
+            if settings.swap:
+                control = swapped(revisers[names[0]], chains, partners(shard), settings.swap, settings.seed)
+                found["swap"] = {names[0]: control}
             seconds = (time.perf_counter() - begin) / (len(shard) * piece.generations)
             table = [
                 row

@@ -343,12 +343,13 @@ class _Costs:
             in_view = [min(k, revision.max_answers) for length in settings.lengths for k in range(length)]
             kept = [min(k, revision.max_answers) for k in range((1 + settings.refine) * bool(settings.refine))]
             written = generations * self.token
-            shown = [k * self.token + again * bool(k) for k in (*in_view, *kept)]
+            swapped = [min(k, revision.max_answers) for k in range(1, settings.swap)]  # Read by nobody.
+            shown = [k * self.token + again * bool(k) for k in (*in_view, *kept, *swapped)]
             view = sum(shown)
             # Every verifier reads the chains, one of them what `refine` tries too; with history, what was in view.
             read = len(in_view) * self.token * (len(variants) + 1) + len(kept) * self.token
             read += sum(shown[: len(in_view)]) * ("history" in variants)
-            read += sum(shown[len(in_view) :]) * (self.selecting == "history")
+            read += sum(shown[len(in_view) : len(in_view) + len(kept)]) * (self.selecting == "history")
         return self.prompt + view + written, self.prompt * (len(variants) + 1) + read
 
     def _seconds(self, stage: str, own: list[_Seen], generations: int) -> tuple[float | None, str | None]:

@@ -14,7 +14,7 @@ from tests.test_end_to_end import command, env, shared, whole
 
 __all__ = ["env", "shared", "whole"]  # fixtures
 
-QUESTION = "If f(x)=3x-3, what is f(7)?"
+QUESTION = "If f(x)=3x-3, what is f(7)? Name each result."
 COMMANDS = ("run", "sweep", "solve", "list", "report", "load_engine")
 LOAD = """
 import sys

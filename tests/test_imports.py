@@ -13,6 +13,7 @@ LAYERS = (
     {
         "config",
         "config_chains",
+        "config_data",
         "config_model",
         "config_train",
         "tables",

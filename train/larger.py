@@ -15,7 +15,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Train the larger policy and write it to `out/best`; see `train.policy.run`.
 
     Args:
-        config: `data`, `policy` and `larger` are used.
+        config: `data`, `policy`, `drafts` and `larger` are used.
         workdir: Holds the finished `data` stage.
         out: The stage's folder.
 
@@ -23,4 +23,4 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         What the policy stage returns.
     """
     train = dataclasses.replace(config.policy, optimizer=config.larger.optimizer)
-    return fit_policy("larger", config.data, config.larger.model, train, workdir, out)
+    return fit_policy("larger", config.data, config.larger.model, train, config.drafts, workdir, out)

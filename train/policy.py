@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from ttcjax.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig, to_dict
+from ttcjax.config import DataConfig, DraftsConfig, ExperimentConfig, ModelConfig, TrainConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train import losses
-from ttcjax.train.batches import policy_examples, train_batches, valid_batches
+from ttcjax.train.batches import train_batches, valid_batches
+from ttcjax.train.drafts import draft_examples
 from ttcjax.train.loop import LossFn, LossSums, fit, in_training
 
 
@@ -66,7 +67,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Train the policy and write it to `out/best`.
 
     Args:
-        config: `data`, `model` and `policy` are used.
+        config: `data`, `model`, `policy` and `drafts` are used.
         workdir: Holds the finished `data` stage.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
@@ -76,11 +77,17 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """
     # What could not be asked later is refused before anything is trained.
     loader.askable(config, workdir)
-    return fit_policy("policy", config.data, config.model, config.policy, workdir, out)
+    return fit_policy("policy", config.data, config.model, config.policy, config.drafts, workdir, out)
 
 
 def fit_policy(
-    kind: str, data: DataConfig, shape: ModelConfig, train: TrainConfig, workdir: epath.Path, out: epath.Path
+    kind: str,
+    data: DataConfig,
+    shape: ModelConfig,
+    train: TrainConfig,
+    drafts: DraftsConfig,
+    workdir: epath.Path,
+    out: epath.Path,
 ) -> dict[str, Any]:
     """Train a language model on the reference solutions; see `run`.
 
@@ -89,6 +96,7 @@ def fit_policy(
         data: Where the solutions come from.
         shape: Of the model.
         train: The training run; equal seeds and batches mean equal data in equal order, whatever the model.
+        drafts: What else than single solutions its texts hold.
         workdir: As for `run`.
         out: As for `run`.
     """
@@ -98,8 +106,7 @@ def fit_policy(
     rows = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
     train_examples, valid_examples = (
-        policy_examples(((task.prompt(e.question), e.solution) for e in split), tokenizer)
-        for split in (splits.train, splits.valid)
+        draft_examples(task, split, drafts, tokenizer, train.seq_len) for split in (splits.train, splits.valid)
     )
     result = fit(
         train,

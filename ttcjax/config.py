@@ -1,9 +1,9 @@
 """Every setting of an experiment: its name, unit, default and the values it may take.
 
-The dataclasses here and in `config_model`, `config_train` and `config_chains` are the only place where settings
-are declared. Files in `configs/` build an `ExperimentConfig`, the command line overrides its fields by the same names,
-and the resolved config is written as JSON beside every result. All of them are frozen and hashable, so a `ModelConfig`
-or a `SamplerConfig` can be a static argument of a jitted function.
+The dataclasses here and in the modules `config_...` beside it are the only place where settings are declared. Files in
+`configs/` build an `ExperimentConfig`, the command line overrides its fields by the same names, and the resolved config
+is written as JSON beside every result. All of them are frozen and hashable, so a `ModelConfig` or a `SamplerConfig` can
+be a static argument of a jitted function.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any, Literal
 
 from ttcjax.config_chains import ChainsConfig as ChainsConfig
 from ttcjax.config_chains import ORMConfig as ORMConfig
+from ttcjax.config_data import DataConfig as DataConfig
+from ttcjax.config_data import DraftsConfig as DraftsConfig
+from ttcjax.config_data import procmath_subjects as procmath_subjects
 from ttcjax.config_model import ModelConfig as ModelConfig
 from ttcjax.config_model import RopeScaling as RopeScaling
 from ttcjax.config_train import OptimizerConfig as OptimizerConfig
@@ -26,34 +29,6 @@ from ttcjax.tables import require as require
 from ttcjax.tables import require_finite, require_seed
 from ttcjax.tables import require_list as require_list
 from ttcjax.tables import to_dict as to_dict
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Where questions come from and how many of each split are used."""
-
-    name: Literal["procmath", "gsm8k"] = "procmath"
-    dir: str | None = None
-    """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`."""
-    num_train: int = 40_000
-    num_valid: int = 500
-    num_test: int = 250
-    """For data sets of fixed size these are upper limits."""
-    seed: int = 0
-    faults: Literal["refuse", "leave_out"] = "refuse"
-    """Examples that cannot be used (empty, without an answer, doubled with other answers, too long): refused by the
-    data stage, or left out, counted and listed."""
-    content: str | None = None
-    """Hash of the files it is read from; a run fills it in, and tells when they have changed."""
-
-    def __post_init__(self) -> None:
-        require_seed(self.seed, "data.seed")
-        for name in ("num_train", "num_valid", "num_test"):
-            require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
-        require(
-            self.name == "procmath" or self.dir is not None,
-            f"data.name={self.name} is read from files: give their folder with --data.dir",
-        )
 
 
 @dataclass(frozen=True)
@@ -188,8 +163,11 @@ class TrajectoryConfig:
     most: int = 4
     """Most answers before a right one."""
     context: Literal["wrong", "any"] = "wrong"
-    """Which answers stand before it: wrong ones, the nearest last, as in the paper; or any, right ones too, at random.
-    The paper's model is never shown right answers in training, and at test turns 38% of them wrong."""
+    """Which answers stand before it: wrong ones, the nearest last, as in the paper; or any, other right ones too, at
+    random. The paper's model is never shown right answers in training, and at test turns 38% of them wrong."""
+    kept: float = 0.0
+    """Share of trajectories whose last answers in view, one or more, are the right one itself, to be given again. In
+    all others no answer in view has the target's text."""
     shard_questions: int = 500
     """Questions a file; work is resumed at this grain."""
     seed: int = 3
@@ -203,6 +181,7 @@ class TrajectoryConfig:
             0 <= self.temperature < float("inf"),
             f"revision.trajectories.temperature must be a number from 0, not {self.temperature}",
         )
+        require(0 <= self.kept <= 1, f"revision.trajectories.kept must lie in [0, 1], not {self.kept}")
 
 
 @dataclass(frozen=True)
@@ -381,6 +360,7 @@ class ExperimentConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     policy: TrainConfig = field(default_factory=TrainConfig)
+    drafts: DraftsConfig = field(default_factory=DraftsConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     prm: PRMConfig = field(default_factory=PRMConfig)
@@ -404,6 +384,11 @@ class ExperimentConfig:
         )
         if self.revision.enabled:
             self._check_revision()
+            require(
+                not self.drafts.several or self.drafts.restate == self.revision.restate,
+                f"drafts.restate ({self.drafts.restate}) must be revision.restate ({self.revision.restate}), or "
+                "what the policy learns to read is not what the revision model is shown",
+            )
         if self.larger.enabled:
             require(
                 self.larger.model.max_seq_len >= self.model.max_seq_len,

@@ -69,6 +69,9 @@ class ChainsConfig:
     """Chains of that length (Snell et al. 2024, Fig. 6, has four)."""
     refine: int = 0
     """Tries of `refine`, which keeps an answer only if the verifier's score rises; 0 leaves it out."""
+    swap: int = 0
+    """Answers of the swap control, in which another question's answers are in view, the next one's of the subject and,
+    if there is one, the level in the same file; 0 leaves it out."""
     questions: int = 0
     """Test questions; 0 takes all."""
     shard_questions: int = 64
@@ -87,8 +90,12 @@ class ChainsConfig:
         )
         for name in ("answers", "chains", "shard_questions"):
             require(getattr(self, name) > 0, f"chains.{name} must be positive, not {getattr(self, name)}")
-        for name in ("questions", "refine"):
+        for name in ("questions", "refine", "swap"):
             require(getattr(self, name) >= 0, f"chains.{name} must not be negative, not {getattr(self, name)}")
+        require(
+            self.swap <= self.lengths[0],
+            f"chains.swap ({self.swap}) must not exceed the {self.lengths[0]} answers of a chain",
+        )
 
     @property
     def lengths(self) -> tuple[int, ...]:

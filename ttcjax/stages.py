@@ -90,13 +90,14 @@ STAGES = (
         (),
         ("data", "tokenizer"),
         ("tokenizer.model",),
+        version=2,
     ),
     Stage(
         "policy",
         "ttcjax.train.policy",
         "train the policy on reference solutions",
         ("data",),
-        ("model", "policy"),
+        ("model", "policy", "drafts"),
         ("best",),
     ),
     Stage(
@@ -121,6 +122,7 @@ STAGES = (
         "sample answers of training questions and put others before right ones",
         ("data", "policy"),
         ("sampler", "revision.trajectories"),
+        version=2,
         switch="revision.enabled",
     ),
     Stage(
@@ -198,6 +200,7 @@ STAGES = (
         (
             "larger.model",
             "larger.optimizer",
+            "drafts",
             *(f"policy.{f.name}" for f in dataclasses.fields(config_lib.TrainConfig) if f.name != "optimizer"),
         ),
         ("best",),

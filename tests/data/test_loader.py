@@ -191,9 +191,9 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
     config = ExperimentConfig(
         data=DATA,
         tokenizer=EXPERIMENT.tokenizer,
-        model=ModelConfig(max_seq_len=48),
-        policy=TrainConfig(seq_len=48),
-        prm=PRMConfig(train=TrainConfig(seq_len=48)),
+        model=ModelConfig(max_seq_len=72),
+        policy=TrainConfig(seq_len=72),
+        prm=PRMConfig(train=TrainConfig(seq_len=72)),
         sampler=SamplerConfig(max_tokens=10),
     )
     with pytest.raises(UserError, match=r"examples cannot be used: train .*leaves no room for sampler\.max_tokens=10"):
@@ -203,7 +203,7 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
         manifest = prepare.run(config, tmp_path, tmp_path / "data")
     over = manifest["tokens"]["train"]["over_limit"]
     assert 0 < over < 700 - manifest["left_out"], "those left out are not counted once more"
-    assert "model.max_seq_len=48" in caplog.text
+    assert "model.max_seq_len=72" in caplog.text
 
 
 @pytest.mark.parametrize(

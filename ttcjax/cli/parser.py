@@ -87,7 +87,7 @@ status 0. Where a part was lost, start it again, or run the command without --pa
 
 _SOLVE_EPILOG = """\
 examples:
-  ttcjax solve "If f(x)=3x-3, what is f(7)?" --workdir runs/demo
+  ttcjax solve "If f(x)=3x-3, what is f(7)? Name each result." --workdir runs/demo
   ttcjax solve --workdir runs/demo --strategy best_of_n:n=64,select=weighted -- "-3 + 5 = ?"
   ttcjax solve "..." --workdir runs/demo --strategy revise:s=8,p=2 --sampler.max_tokens 64
 

@@ -38,23 +38,27 @@ _CORRUPT = (RuntimeError, ValueError, AttributeError, TypeError, DecodeError, OS
 
 @dataclasses.dataclass
 class ProcmathConfig(tfds.core.BuilderConfig):
-    """How many questions of each split, and the seed they come from."""
+    """How many questions of each split, of which subjects, and the seed they come from."""
 
     num_train: int = 40_000
     num_valid: int = 500
     num_test: int = 250
     seed: int = 0
+    families: tuple[str, ...] = DataConfig.families
+    check_lines: bool = DataConfig.check_lines
 
     @classmethod
     def of(cls, config: DataConfig) -> ProcmathConfig:
         """Return the builder config of `config`; its name tells different contents apart."""
         counts = config.num_train, config.num_valid, config.num_test
         return cls(
-            name=config_hash(counts, config.seed),
+            name=config_hash(counts, config.seed, config.families, config.check_lines),
             num_train=config.num_train,
             num_valid=config.num_valid,
             num_test=config.num_test,
             seed=config.seed,
+            families=config.families,
+            check_lines=config.check_lines,
         )
 
 
@@ -68,7 +72,7 @@ class _LocalInfo(tfds.core.DatasetInfo):
 class Procmath(tfds.core.GeneratorBasedBuilder):
     """Procedural maths questions with step-by-step solutions."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS: ClassVar[list[ProcmathConfig]] = [ProcmathConfig(name="default")]
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -76,7 +80,7 @@ class Procmath(tfds.core.GeneratorBasedBuilder):
         features["level"] = tfds.features.Scalar(np.int32)
         return _LocalInfo(
             builder=self,
-            description="Procedural maths questions with step-by-step solutions in seven subjects and five levels.",
+            description="Procedural maths questions with step-by-step solutions in five levels.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("question", "solution"),
             disable_shuffling=True,  # records stay in the generator's order, so an index means the same everywhere
@@ -86,15 +90,17 @@ class Procmath(tfds.core.GeneratorBasedBuilder):
         del dl_manager  # nothing is downloaded
         config: Any = self.builder_config
         return {
-            "train": self._generate_examples("train", config.num_train, config.seed),
-            "valid": self._generate_examples("valid", config.num_valid, config.seed),
-            "test": self._generate_examples("test", config.num_test, config.seed),
+            "train": self._generate_examples("train", config.num_train),
+            "valid": self._generate_examples("valid", config.num_valid),
+            "test": self._generate_examples("test", config.num_test),
         }
 
     def _generate_examples(
-        self, split: Literal["train", "valid", "test"], count: int, seed: int
+        self, split: Literal["train", "valid", "test"], count: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for i, example in enumerate(procmath.generate(split, count, seed)):
+        config: Any = self.builder_config
+        examples = procmath.generate(split, count, config.seed, config.families, check_lines=config.check_lines)
+        for i, example in enumerate(examples):
             yield i, vars(example)
 
 

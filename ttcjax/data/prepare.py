@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import logging
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from etils import epath
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.screen import Fault
-from ttcjax.data.task import Example
+from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
 from ttcjax.files import write_bytes
 from ttcjax.text import tokenizer as tokenizer_lib
@@ -58,7 +59,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     for name, examples in named.items():
         if not examples:
             raise UserError(f"no {name} question is left: each is also one of a later split, or the file has none")
-    texts = (task.prompt(example.question) + example.solution for example in named["train"])
+    texts = (_text(task, example) for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, config.tokenizer)
     asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
     prompts = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in asked.items()}
@@ -109,6 +110,12 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
     own = (tokenizer_lib.FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
     return {**manifest, "files": [*loader.files(config.data), *own]}
+
+
+def _text(task: Task, example: Example) -> str:
+    """Return all that may be written of an example: attempts that fail have pieces that no solution has."""
+    failed = task.failing(example, 1, random.Random(example.id))
+    return task.prompt(example.question) + "\n".join((example.solution, *(draft.text for draft in failed)))
 
 
 def _write_left_out(path: epath.Path, faults: Sequence[Fault]) -> None:

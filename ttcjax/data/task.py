@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,24 @@ class Example:
     subject: str
 
 
+@dataclass(frozen=True)
+class Draft:
+    """An attempt at a question, line by line."""
+
+    lines: tuple[str, ...]
+    """The last one states its answer."""
+    commits: int
+    """How many lines, the first ones, are choices; the others follow from these and the question."""
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+def _no_drafts(example: Example, count: int, rng: random.Random) -> list[Draft]:
+    return []
+
+
 def _unknown_steps(example: Example, steps: Sequence[str]) -> list[bool] | None:
     return None
 
@@ -40,6 +59,12 @@ class Task:
     """(answer, reference answer) to whether they agree; `None` never does."""
     check_steps: Callable[[Example, Sequence[str]], list[bool] | None] = _unknown_steps
     """Truth of each step of a candidate solution; `None` where the data set cannot tell."""
+    failing: Callable[[Example, int, random.Random], list[Draft]] = _no_drafts
+    """So many attempts at a question, one after the other, that fail and are true in every line but the last; fewer
+    where there are no more, none where the data set has none."""
+    attempts_inform: Callable[[str], bool | None] = lambda subject: None
+    """Whether an attempt that failed tells a further one something, by the subject of a question; `None` where the data
+    set cannot tell."""
 
 
 if TYPE_CHECKING:

@@ -64,13 +64,20 @@ class Trajectory:
 
 
 def build(
-    right: Sequence[str], wrong: Sequence[str], most: int, rng: np.random.Generator, context: str = "wrong"
+    right: Sequence[str],
+    wrong: Sequence[str],
+    most: int,
+    rng: np.random.Generator,
+    context: str = "wrong",
+    kept: float = 0.0,
 ) -> list[Trajectory]:
     """Make a trajectory of every right answer to one question.
 
     Under `wrong`, k of the wrong answers stand before it, k drawn evenly from 0 .. min(`most`, their number): the
     one with the least edit distance last (the first of equals), the others drawn without replacement, in random
-    order. Under `any`, k of all other answers do, drawn without replacement, in random order.
+    order. Under `any`, k of all other answers do, drawn without replacement, in random order, but none with the
+    target's own text: then the way to the lowest loss would be to copy. A share `kept` of the trajectories is there to
+    teach just that: from 1 to all of at most `most` answers in view, the last ones, are the target.
 
     Args:
         right: Texts of right answers, repeated ones included.
@@ -78,12 +85,17 @@ def build(
         most: Most answers before a right one.
         rng: Decides everything that is random.
         context: `TrajectoryConfig.context`.
+        kept: `TrajectoryConfig.kept`.
     """
-    if context == "any":
-        return [_among_all(i, right, wrong, most, rng) for i in range(len(right))]
     nearest: dict[str, tuple[int, int]] = {}
     found = []
     for target in right:
+        if kept and rng.random() < kept:
+            found.append(_kept(target, wrong, most, rng))
+            continue
+        if context == "any":
+            found.append(_among_all(target, right, wrong, most, rng))
+            continue
         k = int(rng.integers(0, min(most, len(wrong)), endpoint=True))
         if not k:
             found.append(Trajectory((), target, None))
@@ -97,13 +109,20 @@ def build(
     return found
 
 
+def _kept(target: str, wrong: Sequence[str], most: int, rng: np.random.Generator) -> Trajectory:
+    shown = int(rng.integers(1, most, endpoint=True))
+    same = int(rng.integers(1, shown, endpoint=True))
+    others = rng.permutation(len(wrong))[: shown - same]
+    return Trajectory((*(wrong[int(i)] for i in others), *[target] * same), target, 0)
+
+
 def _among_all(
-    target: int, right: Sequence[str], wrong: Sequence[str], most: int, rng: np.random.Generator
+    target: str, right: Sequence[str], wrong: Sequence[str], most: int, rng: np.random.Generator
 ) -> Trajectory:
-    others = [*right[:target], *right[target + 1 :], *wrong]
+    others = [text for text in (*right, *wrong) if text != target]
     k = int(rng.integers(0, min(most, len(others)), endpoint=True))
     shown = tuple(others[int(i)] for i in rng.permutation(len(others))[:k])
-    return Trajectory(shown, right[target], Levenshtein.distance(shown[-1], right[target]) if shown else None)
+    return Trajectory(shown, target, Levenshtein.distance(shown[-1], target) if shown else None)
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
@@ -161,11 +180,12 @@ def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[di
 
     Args:
         samples: With the columns of `SAMPLES`; a question's rows stand together.
-        settings: `most`, `context` and `seed` are used.
+        settings: `most`, `context`, `kept` and `seed` are used.
 
     Returns:
         Rows of `SCHEMA`, and the counts: `questions`, `samples`, `unparsable`, `right`, `wrong`, `trajectories`,
-        `without_right` and `without_wrong` (shares of questions), `context` (trajectories by number of answers
+        `kept` (trajectories whose last answer in view is the target), `without_right` and `without_wrong` (shares of
+        questions), `context` (trajectories by number of answers
         before), `distance` (trajectories by least edits of a bin, as text, and their number) and `mean_distance`.
     """
     questions, rows = 0, []
@@ -189,7 +209,7 @@ def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[di
                 "target": trajectory.target,
                 "distance": trajectory.distance,
             }
-            for trajectory in build(right, wrong, settings.most, rng, settings.context)
+            for trajectory in build(right, wrong, settings.most, rng, settings.context, settings.kept)
         ]
     distances = [row["distance"] for row in rows if row["distance"] is not None]
     unparsable = sum(row["answer"] is None for row in table)
@@ -201,6 +221,7 @@ def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[di
         "right": right_count,
         "wrong": len(table) - unparsable - right_count,
         "trajectories": len(rows),
+        "kept": sum(row["answers"][-1:] == [row["target"]] for row in rows),
         "without_right": without_right / max(1, questions),
         "without_wrong": without_wrong / max(1, questions),
         "context": np.bincount([len(row["answers"]) for row in rows], minlength=settings.most + 1).tolist(),

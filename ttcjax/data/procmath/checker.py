@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
+from ttcjax.data.procmath.search import FAMILIES
 from ttcjax.data.task import Example
 from ttcjax.text.grading import extract_answer_line
 
@@ -13,6 +14,7 @@ MAX_STEP_CHARS = 200
 """A longer step is false: no true step of this domain comes near it."""
 MAX_DIGITS = 12
 _MAX_DEPTH = 20
+_ANSWER = "Answer:"
 _TOKEN = re.compile(r"\s*(\d+|mod\b|[-+*/()])")
 _LABEL = re.compile(r"^[A-Za-z][A-Za-z ]*:\s*")
 
@@ -121,11 +123,30 @@ def parse_step(step: str) -> tuple[Fraction, Fraction, list[int]] | None:
 def check_steps(example: Example, steps: Sequence[str]) -> list[bool]:
     """Say of each candidate step whether it is true for this question.
 
-    A step `expression = value` is true when its arithmetic is exact, the numbers it uses stand in the question
-    or in the reference derivation, and the value is a quantity of that derivation. So steps may come in another
-    order, commuted or merged, but a correct sum that the question has no use for is false. The answer line is
-    true when it states the reference answer.
+    Of a derivation, a step `expression = value` is true when its arithmetic is exact, the numbers it uses stand in the
+    question or in the reference derivation, and the value is a quantity of that derivation. So steps may come in
+    another order, commuted or merged, but a correct sum that the question has no use for is false.
+
+    Of a search, where attempts differ, a step is true when the question allows it and it follows from the steps before
+    it (`Family.check`): the reference decides nothing. A guess is true where it may be tried, right or not.
+
+    The answer line is true when it states the reference answer.
     """
+    family = FAMILIES.get(example.subject)
+    if family is None:
+        truths = _check_derivation(example, steps)
+    else:
+        # Answer lines take no part in an attempt.
+        own = [step for step in steps if not step.startswith(_ANSWER)]
+        found = iter(family.check(family.read(example.question), own))
+        truths = [step.startswith(_ANSWER) or (next(found) and len(step) <= MAX_STEP_CHARS) for step in steps]
+    return [
+        extract_answer_line(step) == example.answer if step.startswith(_ANSWER) else truth
+        for step, truth in zip(steps, truths, strict=True)
+    ]
+
+
+def _check_derivation(example: Example, steps: Sequence[str]) -> list[bool]:
     given = {int(n) for n in re.findall(r"\d+", example.question)}
     values: set[Fraction] = set()
     for line in example.solution.split("\n")[:-1]:
@@ -137,8 +158,6 @@ def check_steps(example: Example, steps: Sequence[str]) -> list[bool]:
     given.update(int(v) for v in values if v.denominator == 1)
 
     def true(step: str) -> bool:
-        if step.startswith("Answer:"):
-            return extract_answer_line(step) == example.answer
         parsed = parse_step(step)
         if parsed is None:
             return False
