@@ -163,7 +163,7 @@ def test_what_revises_is_run_by_the_other_function(workdir):
 
 def test_limits_that_a_message_names_are_settings_of_the_same_command(workdir, capsys):
     """The advice used to be `lower --sampler.max-tokens`, which solve did not take."""
-    long = "What is 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 10 + 11 + 12 + 13 + 14 + 15 + 16?"
+    long = f"What is {' + '.join(map(str, range(1, 65)))}?"
     given = ["solve", long, "--workdir", str(workdir), "--strategy", "best_of_n:n=2"]
     assert cli.main(given) == 2
     line = capsys.readouterr().err.splitlines()[-1]

@@ -84,7 +84,7 @@ class Reader(Engine):
         return Prompt(question, (self.tokenizer.bos_id, *self.tokenizer.encode(text)))
 
     def score(self, prompts, solutions, before=()):
-        self.shown[self.verifier] = {len(view) > 0 for views in before for view in views or ()}
+        self.shown[self.verifier] = {len(view) > 0 for views in before or () for view in views}
         found = []
         for group in solutions:
             right = [self.texts[s.text] for s in group]

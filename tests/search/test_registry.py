@@ -1,6 +1,7 @@
 """Strategies in text, what they cost and what they come to."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -48,10 +49,20 @@ def test_names_round_trip(strategy):
 def test_names_tell_apart_what_differs_in_any_field(kind):
     """Whatever field comes to be: two strategies that differ in it have different names."""
     base = registry.STRATEGIES[kind](n=8)
-    other = {"n": 16, "width": 2, "k": 3, "max_rounds": 5, "temperature": 0.6, "select": "best"}
+    other = {
+        "n": 16,
+        "width": 2,
+        "k": 3,
+        "max_rounds": 5,
+        "temperature": 0.6,
+        "select": "best",
+        "vote_temperature": 0.25,
+    }
+    other |= {"ended": "compete", "ties": "verifier", "by": "likelihood"}
+    starts: dict[str, Any] = {"vote_temperature": BestOfN(8, "softmax"), "ties": BestOfN(8, "majority")}
     for field in dataclasses.fields(base):
-        start = BestOfN(8, "softmax") if field.name == "vote_temperature" else base
-        changed = dataclasses.replace(start, **{field.name: other.get(field.name, 0.25)})
+        start = starts.get(field.name, base)
+        changed = dataclasses.replace(start, **{field.name: other[field.name]})
         assert changed.name != start.name, field.name
         assert registry.parse(changed.name) == changed
 
