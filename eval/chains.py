@@ -20,10 +20,10 @@ from ttcjax.eval import shards as shards_lib
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import read_folder, write_shard
-from ttcjax.revise.chain import Chains, Reviser, read_answer
+from ttcjax.revise import verifiers
+from ttcjax.revise.chain import Chains, read_answer
 from ttcjax.revise.strategies import Refine
 from ttcjax.sample.loading import load_engine
-from ttcjax.verify.aggregate import aggregate
 
 VERIFIERS = ("history", "no_history", "prm")
 """ORMs of the revision model's answers with and without the answers before in view, and the PRM of the base samples."""
@@ -87,11 +87,10 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     every = shards(config, len(examples))
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
-    names = (*config.orm.variants, "prm")
+    names = verifiers.candidates(config)
+    selecting = verifiers.chosen(config, workdir)
     engines = {
-        name: load_engine(
-            workdir, config.sampler, policy="revision", verifier="prm" if name == "prm" else f"orm/{name}"
-        )
+        name: load_engine(workdir, config.sampler, policy="revision", verifier=verifiers.stage_of(name))
         for name in names
     }
     lengths = settings.lengths
@@ -105,22 +104,19 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             shard = piece.take(examples)
             begin = time.perf_counter()
             prompts = [engines[names[0]].encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-            revisers = {
-                name: Reviser(engine, prompts, config.revision, history=name == "history")
-                for name, engine in engines.items()
-            }
+            revisers = {name: verifiers.reviser(engine, prompts, config, name) for name, engine in engines.items()}
             chains = revisers[names[0]].sample(lengths, settings.seed)
             found = {"revise": {name: revisers[name].score(chains) for name in names}}
             if settings.refine:
                 refined = Refine(settings.refine).run(
-                    revisers[names[0]], settings.seed, lambda a: read_answer(task, a) is not None
+                    revisers[selecting], settings.seed, lambda a: read_answer(task, a) is not None
                 )
-                found["refine"] = {names[0]: refined}
+                found["refine"] = {selecting: refined}
             seconds = (time.perf_counter() - begin) / (len(shard) * piece.generations)
             table = [
                 row
                 for strategy, scored in found.items()
-                for row in result_rows(task, shard, scored, strategy, config.prm.aggregate, settings.seed, seconds)
+                for row in result_rows(task, shard, scored, strategy, settings.seed, seconds)
             ]
             for path in piece.paths(out):
                 write_shard(path, table, SCHEMA)
@@ -137,7 +133,6 @@ def result_rows(
     examples: Sequence[Example],
     scored: Mapping[str, Chains],
     strategy: str,
-    how: str,
     seed: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
@@ -146,9 +141,8 @@ def result_rows(
     Args:
         task: Reads and grades the answers.
         examples: The questions.
-        scored: Their chains, once with the scores of each verifier; the PRM's steps are aggregated by `how`.
+        scored: Their chains, once with the scores of each verifier.
         strategy: What made the chains.
-        how: One of `verify.aggregate.AGGREGATIONS`.
         seed: What they were sampled with.
         seconds: A row's share of the time.
     """
@@ -159,9 +153,7 @@ def result_rows(
                 answer = read_answer(task, reply)
                 at = {name: found[q][c][place] for name, found in scored.items()}
                 scores: dict[str, float | None] = {f"score_{name}": None for name in VERIFIERS}
-                for name, judged in at.items():
-                    steps = judged.solution.step_scores
-                    scores[f"score_{name}"] = float(aggregate([steps], how)[0]) if name == "prm" else judged.score
+                scores |= {f"score_{name}": judged.score for name, judged in at.items()}
                 table.append(
                     {
                         "question": example.id,

@@ -8,8 +8,8 @@ a run does not have is left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from rich.text import Text
@@ -20,8 +20,9 @@ from ttcjax.eval.optimal import CHOSEN
 WEIGHTED = "best_of_n:select=weighted"
 RULE = (
     "yes: the whole 95% interval lies on the side that the claim says; no: the whole of it lies on the other; "
-    "undecided: it holds both. Differences are paired over questions. Each interval is of its own claim: of forty that "
-    "are true at their limits, two would be misjudged by chance."
+    "undecided: it holds both; not applicable: what was run is not what the claim speaks of. Differences are paired "
+    "over questions. Each interval is of its own claim: of forty that are true at their limits, two would be "
+    "misjudged by chance."
 )
 SAVED = 4.0
 """Times the compute that choosing by difficulty saves at most in the paper."""
@@ -35,7 +36,7 @@ _KEPT = -0.01
 """A loss in accuracy that is none: one point."""
 
 Unit = Literal["points", "%", "times"]
-Held = Literal["yes", "no", "undecided"]
+Held = Literal["yes", "no", "undecided", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def near(low: float, high: float, value: float, within: float) -> Held:
     if value - within <= low and high <= value + within:
         return "yes"
     return "no" if low > value + within or high < value - within else "undecided"
+
+
+def unless(reason: str | None, claim: Claim) -> Claim:
+    """Return the claim, not judged where there is a reason why what was seen is not what it speaks of."""
+    return claim if reason is None else replace(claim, claim=f"{claim.claim}; {reason}", held="not applicable")
 
 
 def summarise(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -162,9 +168,14 @@ def _searching(summary: dict[str, Any]) -> Iterator[Claim]:
         if row["n"] == max(r["n"] for r in rows) and _width(row["a"]) == _width(row["b"]):
             first = row["a"].startswith("lookahead")
             a, b = (row["a"], row["b"]) if first else (row["b"], row["a"])
-            cell = row if first else {"mean": -row["mean"], "low": -row["high"], "high": -row["low"]}
+            cell = row if first else _turned(row)
             text = f"{figures.label(a)} is worse than {figures.label(b)} at an equal budget (N = {row['n']})"
             yield _lower(text, "Fig. 3 left", cell, "paired.strategies")
+
+
+def _turned(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return a difference the other way round."""
+    return {"mean": -cell["mean"], "low": -cell["high"], "high": -cell["low"]}
 
 
 def _width(strategy: str) -> str:
@@ -249,10 +260,12 @@ def _outcome(summary: dict[str, Any]) -> Iterator[Claim]:
         return
     cells = {row["n"]: row for row in orm["prm_minus_orm"] if row["selector"] == "weighted"}
     n = max(cells)
-    yield _higher(f"The PRM beats the ORM in best-of-N weighted (N = {n})", "Fig. 14", cells[n], "orm.prm_minus_orm")
+    reason = orm.get("incomparable")
+    text = f"The PRM beats the ORM in best-of-N weighted (N = {n})"
+    yield unless(reason, _higher(text, "Fig. 14", cells[n], "orm.prm_minus_orm"))
     if "gap_growth" in orm:
         text = f"The PRM's lead over the ORM grows with the budget (N = {orm['gap_growth']['from']} to {n})"
-        yield _higher(text, "Fig. 14", orm["gap_growth"], "orm.gap_growth")
+        yield unless(reason, _higher(text, "Fig. 14", orm["gap_growth"], "orm.gap_growth"))
     for name in ("orm", "prm"):
         text = f"By the {name.upper()}, best-of-N weighted beats plain best-of-N (N = {n})"
         yield _higher(text, "ICLR Fig. 13", orm["weighted_minus_best"][name][str(n)], "orm.weighted_minus_best")
@@ -280,7 +293,8 @@ def _revising(summary: dict[str, Any]) -> Iterator[Claim]:
     if turned is not None and _known(turned):
         text = f"Of right answers about {TURNED:.0%} turn wrong at the next step (within {100 * _NEAR:.0f} points)"
         held = near(turned["low"], turned["high"], TURNED, _NEAR)
-        yield _claim(text, "Section 6.1", turned, held, "revision.right_to_wrong", unit="%")
+        found = _claim(text, "Section 6.1", turned, held, "revision.right_to_wrong", unit="%")
+        yield unless(revision.get("other_recipe"), found)
     if revision.get("rest_em"):
         rows = [row for row in revision["sequential_minus_parallel"] if row["selector"] == "majority"]
         if rows:
@@ -324,12 +338,13 @@ def _choosing_ratios(summary: dict[str, Any]) -> Iterator[Claim]:
 
 def _verifying_revisions(summary: dict[str, Any]) -> Iterator[Claim]:
     revision = summary.get("revision", {})
-    rows = [row for row in revision.get("verifier_differences", []) if row["a"] == "history"]
+    rows = revision.get("verifier_differences", [])
     for other, text in (
         ("prm", "On revisions an ORM trained on them beats the PRM of base samples"),
         ("no_history", "The ORM of revisions gains from the answers before in view"),
     ):
-        cells = {row["n"]: row for row in rows if row["b"] == other}
+        cells = {row["n"]: row for row in rows if (row["a"], row["b"]) == ("history", other)}
+        cells |= {row["n"]: _turned(row) for row in rows if (row["a"], row["b"]) == (other, "history")}
         if cells:
             n = max(cells)
             yield _higher(f"{text} (one chain of {n})", "Fig. 15", cells[n], "revision.verifier_differences")
@@ -408,14 +423,14 @@ def seen(claim: dict[str, Any]) -> str:
 
 
 def tally(claims: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Return how many claims held, did not, and stay undecided."""
-    return {held: sum(claim["held"] == held for claim in claims) for held in ("yes", "no", "undecided")}
+    """Return how many claims held, did not, stay undecided, and are of something else than the run."""
+    return {held: sum(claim["held"] == held for claim in claims) for held in get_args(Held)}
 
 
 def render(claims: Sequence[dict[str, Any]], console: Console) -> None:
     """Print the claims with what was seen of each."""
     table = tables.table("claims of the paper and what this run shows, 95% intervals", ["claim", "seen", "held?"])
-    styles = {"yes": "green", "no": "red", "undecided": "dim"}
+    styles = {"yes": "green", "no": "red", "undecided": "dim", "not applicable": "dim"}
     for claim in claims:
         shown, _, interval = seen(claim).partition(" (")
         held = Text(claim["held"], styles[claim["held"]])

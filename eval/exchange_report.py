@@ -193,12 +193,12 @@ def _break_even(
 def in_true_flops(source: Source, trained: Mapping[str, Trained], larger_tokens: float) -> dict[str, Any]:
     """Return how many questions both sides may answer for the same FLOPs, training as it was included.
 
-    Logical FLOPs (`ttcjax.compute`). A budget of the smaller model costs what its dearest strategy does. Sampling that
-    training took, for step labels or trajectories, is not counted.
+    Logical FLOPs (`ttcjax.compute`). A budget of the smaller model costs what its dearest strategy does. Sampling
+    what models were trained on (step labels, trajectories, attempts) counts as training, as far as it is known.
 
     Args:
         source: Its `flops` and `models` are used.
-        trained: `params` and `tokens_seen` of each model.
+        trained: `params`, `tokens_seen` and `data_flops` of each model.
         larger_tokens: As for `summarise`.
 
     Returns:
@@ -207,7 +207,10 @@ def in_true_flops(source: Source, trained: Mapping[str, Trained], larger_tokens:
     """
     once = compute.inference(trained["larger"]["params"], larger_tokens)
     training = {
-        "smaller": sum(compute.training(trained[m]["params"], trained[m]["tokens_seen"]) for m in source.models),
+        "smaller": sum(
+            compute.training(trained[m]["params"], trained[m]["tokens_seen"]) + trained[m].get("data_flops", 0.0)
+            for m in source.models
+        ),
         "larger": compute.training(trained["larger"]["params"], trained["larger"]["tokens_seen"]),
     }
     spare = training["larger"] - training["smaller"]

@@ -19,6 +19,7 @@ from ttcjax.data import loader
 from ttcjax.eval import figures
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
+from ttcjax.revise import verifiers
 from ttcjax.runtime import records
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
@@ -32,6 +33,18 @@ class Trained(TypedDict):
     tokens_seen: int
     model: NotRequired[ModelConfig]
     """Its shape; not there where the checkpoint has been deleted."""
+    data_flops: NotRequired[float]
+    """Of sampling what it was trained on, logical; not there where nothing was sampled, or it is not known how much."""
+
+
+SAMPLED = {
+    "prm": (("labels", "policy"),),
+    "base_orm": (("labels", "policy"),),
+    "revision": (("trajectories", "policy"), ("revision", "revision")),
+    "orm": (("attempts", "revision"),),
+}
+"""Of the stages that train on samples: the stages that made these, and the model that they were sampled from. With
+ReST^EM the revision stage samples too."""
 
 
 def models(workdir: epath.Path) -> dict[str, Trained] | None:
@@ -44,8 +57,8 @@ def models(workdir: epath.Path) -> dict[str, Trained] | None:
         UserError: A stage's record is corrupt, or a checkpoint's.
     """
     found: dict[str, Trained] = {}
-    for stage, record in records.of_stages(workdir).items():
-        result = record.get("result") or {}
+    results = {stage: record.get("result") or {} for stage, record in records.of_stages(workdir).items()}
+    for stage, result in results.items():
         nested = {f"/{key}": value for key, value in result.items() if isinstance(value, dict)}
         for name, value in {"": result, **nested}.items():
             if "params" in value and "tokens_seen" in value:
@@ -54,6 +67,16 @@ def models(workdir: epath.Path) -> dict[str, Trained] | None:
                 if metadata.exists():
                     trained["model"] = from_dict(ModelConfig, _entry(metadata, "model"))
                 found[stage + name] = trained
+    for name, model in found.items():
+        if name.count("/") and not name.startswith("orm/"):
+            continue  # The first of two trainings of a stage, whose data is the stage's.
+        flops = [
+            compute.inference(found[sampler]["params"], tokens)
+            for made, sampler in SAMPLED.get(name.partition("/")[0], ())
+            if sampler in found and (tokens := results.get(made, {}).get("sampled_tokens")) is not None
+        ]
+        if flops:
+            model["data_flops"] = sum(flops)
     return found if "policy" in found and "prm" in found else None
 
 
@@ -145,8 +168,8 @@ def summarise(
     Returns:
         `per_question[strategy][n]` with `generations`, `prompt_tokens`, `policy_tokens` (rollouts not included),
         `lookahead_tokens`, `verifier_tokens` (prompt not included), `flops`, and where shapes are known
-        `executed_flops` and `executed_ratio` (of those to `flops`); and `training[model]` with `params`, `tokens` and
-        `flops`.
+        `executed_flops` and `executed_ratio` (of those to `flops`); and `training[model]` with `params`, `tokens`,
+        `flops`, and where its data was sampled `data_flops` (`Trained`).
     """
     parameters = {name: trained[name]["params"] for name in ("policy", "prm")}
     questions = set(bank["question"].to_pylist())
@@ -197,6 +220,7 @@ def summarise(
                 "params": model["params"],
                 "tokens": model["tokens_seen"],
                 "flops": compute.training(model["params"], model["tokens_seen"]),
+                **{key: model[key] for key in ("data_flops",) if key in model},
             }
             for name, model in trained.items()
         },
@@ -204,7 +228,11 @@ def summarise(
 
 
 def revisions(
-    config: ExperimentConfig, table: pa.Table, prompts: Mapping[str, int], trained: Mapping[str, Trained]
+    config: ExperimentConfig,
+    table: pa.Table,
+    prompts: Mapping[str, int],
+    trained: Mapping[str, Trained],
+    verifier: str,
 ) -> dict[str, dict[str, float]]:
     """Count what a question costs on average under every split of every budget.
 
@@ -217,12 +245,12 @@ def revisions(
         table: Rows of the chains stage.
         prompts: Tokens of each question's prompt.
         trained: What `models` returns.
+        verifier: Whose scores select, see `ttcjax.revise.verifiers.chosen`.
 
     Returns:
         By split `generations`, `prompt_tokens`, `policy_tokens` and `flops` as in `summarise`, `context_tokens`: those
         in view that the revision model reads, and `verifier_tokens`, those in view among them where it reads them.
     """
-    verifier = f"orm/{config.orm.variants[0]}"
     table = table.filter(pc.field("strategy") == "revise").sort_by([(k, "ascending") for k in ("question", "chain")])
     lengths = np.asarray(config.chains.lengths)
     shape = (-1, len(lengths), int(max(lengths)))
@@ -241,9 +269,9 @@ def revisions(
     prompt_Q = np.array([prompts[name] for name in names])
     if config.revision.restate:
         context_QCS = context_QCS + np.where(shown_QCS > 0, prompt_Q[:, None, None] - 1, 0)
-    seen_QCS = context_QCS if config.orm.variants[0] == "history" else np.zeros_like(context_QCS)
+    seen_QCS = context_QCS if verifier == "history" else np.zeros_like(context_QCS)
     prompt = float(prompt_Q.mean())
-    parameters = trained["revision"]["params"], trained[verifier]["params"]
+    parameters = trained["revision"]["params"], trained[verifiers.stage_of(verifier)]["params"]
 
     def of_one_chain(values_QCS: np.ndarray, s: int) -> float:
         return float(values_QCS[:, lengths >= s, :s].sum(axis=2).mean())

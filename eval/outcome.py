@@ -6,7 +6,7 @@ Snell et al. 2024, Fig. 14, and in the version of 2025 Figs. 13 and 15.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -18,6 +18,7 @@ from rich.console import Console
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, tables
 from ttcjax.eval.estimators import Bootstrap, Samples, step_scores
+from ttcjax.text.terminal import Shown
 from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.metrics import auroc
 
@@ -27,20 +28,43 @@ _NAMES = {"prm": "PRM", "orm": "ORM"}
 _RULE_NAMES = {"weighted": "best-of-N weighted", "best": "best-of-N"}
 
 
-def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table) -> dict[str, Any]:
+def comparable(records: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return why nothing follows from how the PRM and the ORM of base samples compare; `None` where something does.
+
+    Both must have been trained on the same solutions, for as many steps, on as many tokens: else the better one may be
+    better for having been trained more.
+
+    Args:
+        records: Those of the stages of a run, by name; of `prm` and `base_orm` the results are read.
+    """
+    results = [records.get(stage, {}).get("result") or {} for stage in ("prm", "base_orm")]
+    for what, key in (("steps", "steps"), ("tokens", "tokens_seen")):
+        prm, orm = (result.get(key) for result in results)
+        if prm is None or orm is None:
+            return f"it is not known on how many {what} each was trained"
+        if prm != orm:
+            return f"the PRM was trained on {prm:,} {what}, the ORM on {orm:,}"
+    prm, orm = (result.get("learnt_from") for result in results)
+    if prm is None or orm is None:
+        return "it is not known which solutions each was trained on"
+    return None if prm == orm else "they were trained on different solutions"
+
+
+def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table, incomparable: str | None) -> dict[str, Any]:
     """Compare both verifiers as selectors of the same samples.
 
     Args:
         config: The experiment; the PRM's step scores become one by `prm.aggregate`, the ORM's score is its last.
         prm: Rows of the bank.
         orm: The same rows with the scores of the outcome-reward model.
+        incomparable: What `comparable` returns of their training.
 
     Returns:
-        `accuracy[verifier][rule][n]` with intervals; paired over questions: `prm_minus_orm` (by rule and n),
-        `weighted_minus_best[verifier][n]`, and, with budgets enough, what the largest budget brings: `gap_growth`, the
-        weighted PRM - ORM there less that at `from` generations, and `late_gain[verifier][rule]`, accuracy there less
-        that at `from`, a quarter of it; and `solution_auroc[verifier]`: how well the score of a whole sample tells
-        right from wrong.
+        `incomparable`; `accuracy[verifier][rule][n]` with intervals; paired over questions: `prm_minus_orm` (by rule
+        and n), `weighted_minus_best[verifier][n]`, and, with budgets enough, what the largest budget brings:
+        `gap_growth`, the weighted PRM - ORM there less that at `from` generations, and `late_gain[verifier][rule]`,
+        accuracy there less that at `from`, a quarter of it; and `solution_auroc[verifier]`: how well the score of a
+        whole sample tells right from wrong.
     """
     questions = sorted(set(prm["question"].to_pylist()))
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.seed)
@@ -52,6 +76,7 @@ def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table) -> dict[st
         accuracy[name] = {rule: {n: samples.accuracy(rule, how, n) for n in config.sweep.budgets} for rule in RULES}
         told_apart[name] = auroc(aggregate(step_scores(table), how), table["correct"].to_numpy())
     return {
+        "incomparable": incomparable,
         "accuracy": {
             name: {
                 rule: {str(n): dataclasses.asdict(bootstrap(values)) for n, values in by_budget.items()}
@@ -133,8 +158,12 @@ def render(summary: dict[str, Any], console: Console) -> None:
         for name, rules in summary["accuracy"].items():
             table.add_row(f"{_RULE_NAMES[rule]}, {_NAMES[name]}", *map(tables.cell, rules[rule].values()))
         rows = [row for row in summary["prm_minus_orm"] if row["selector"] == rule]
-        table.add_row("PRM - ORM", *map(tables.difference_cell, rows), style="dim")
+        if summary["incomparable"] is None:
+            table.add_row("PRM - ORM", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
+    if summary["incomparable"] is not None:
+        text = f"which of the two verifiers is better cannot be told: {summary['incomparable']}"
+        console.print(Shown(text), soft_wrap=True)
 
 
 def csv_rows(summary: dict[str, Any]) -> Sequence[tuple[Any, ...]]:

@@ -53,7 +53,7 @@ table.words b { font-weight: 400; }
 .side > div { min-width: 0; max-width: 100%; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem; }
 .yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
-.undecided { color: var(--soft); }
+.undecided, .not-applicable { color: var(--soft); }
 figure { margin: .8rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; padding: .5rem;
   border: 1px solid var(--line); }
@@ -172,7 +172,9 @@ def _headline(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         keys.append((f"{summary['prm']['step_auroc']:.2f}", "step AUROC of the verifier", None))
     held = claims.tally(summary.get("claims", []))
     if sum(held.values()):
-        text_held = f"claims hold, {held['no']} do not, {held['undecided']} undecided"
+        text_held = (
+            f"claims hold, {held['no']} do not, {held['undecided']} undecided, {held['not applicable']} not applicable"
+        )
         keys.append((f"{held['yes']} of {sum(held.values())}", text_held, None))
     items = "".join(
         f"<li><b>{_text(value)}</b><span>{_text(what)}{_range(cell)}</span></li>" for value, what, cell in keys
@@ -196,7 +198,7 @@ def _claims(summary: Mapping[str, Any], made: Sequence[str]) -> str:
     rows = [
         [
             _text(claim["claim"]),
-            f'<span class="{_text(claim["held"])}">{_text(claim["held"])}</span>',
+            f'<span class="{_text(claim["held"].replace(" ", "-"))}">{_text(claim["held"])}</span>',
             _seen(claim),
             _source(claim["source"], made),
         ]
@@ -394,10 +396,17 @@ def _costs(summary: Mapping[str, Any]) -> str:
         caption = "FLOPs of a question: two a parameter and token, the verifier's included"
         parts.append(_table(["N =", *budgets], lines, caption))
         lines = [
-            [_text(name), f"{model['params']:,}", f"{model['tokens']:,}", f"{model['flops']:.3g}"]
+            [
+                _text(name),
+                f"{model['params']:,}",
+                f"{model['tokens']:,}",
+                f"{model['flops']:.3g}",
+                f"{model['data_flops']:.3g}" if "data_flops" in model else "",
+            ]
             for name, model in compute["training"].items()
         ]
-        parts.append(_table(["model", "parameters", "tokens", "FLOPs"], lines, "Training: six a parameter and token"))
+        columns = ["model", "parameters", "tokens", "FLOPs", "FLOPs of sampling its data"]
+        parts.append(_table(columns, lines, "Training: six a parameter and token; sampling: two"))
     return "".join(parts)
 
 

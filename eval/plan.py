@@ -20,6 +20,7 @@ from ttcjax.eval import bank, chains, greedy, ledger, rescore, sweep
 from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import duration
 from ttcjax.parquet import read_shard, shard_path
+from ttcjax.revise import verifiers
 from ttcjax.runtime import records
 from ttcjax.search import registry
 from ttcjax.train import label
@@ -223,6 +224,8 @@ class _Costs:
     seen: Mapping[str, Mapping[Shard, _Seen]]
     scoring: float | None
     """Seconds in which the bank's samples of a question were scored."""
+    selecting: str | None = None
+    """The verifier that selects among revisions; `None` where there are none."""
 
     @classmethod
     def of(
@@ -245,6 +248,7 @@ class _Costs:
             token_from,
             seen,
             _scoring_seconds(config, folders["bank"], list(seen["bank"].values())),
+            verifiers.chosen(config, workdir) if config.revision.enabled else None,
         )
 
     def of_question(
@@ -276,8 +280,8 @@ class _Costs:
     def _reader(self, stage: str) -> int:
         """Return the parameters of what reads solutions; the mean, where several verifiers do."""
         if stage == "chains":
-            names = [*(f"orm/{name}" for name in self.config.orm.variants), "prm"]
-            return round(statistics.mean(self.params[name] for name in names))
+            names = verifiers.candidates(self.config)
+            return round(statistics.mean(self.params[verifiers.stage_of(name)] for name in names))
         return self.params["base_orm" if stage == "rescore" else "prm"]
 
     def _bank(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
@@ -314,10 +318,10 @@ class _Costs:
             written = generations * self.token
             shown = [k * self.token + again * bool(k) for k in (*in_view, *kept)]
             view = sum(shown)
-            # Every verifier reads the chains, the first one what `refine` tries too; with history, what was in view.
+            # Every verifier reads the chains, one of them what `refine` tries too; with history, what was in view.
             read = len(in_view) * self.token * (len(variants) + 1) + len(kept) * self.token
             read += sum(shown[: len(in_view)]) * ("history" in variants)
-            read += sum(shown[len(in_view) :]) * (variants[0] == "history")
+            read += sum(shown[len(in_view) :]) * (self.selecting == "history")
         return self.prompt + view + written, self.prompt * (len(variants) + 1) + read
 
     def _seconds(self, stage: str, own: list[_Seen], generations: int) -> tuple[float | None, str | None]:

@@ -48,6 +48,7 @@ from ttcjax.eval.summary import (
 )
 from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
+from ttcjax.revise import verifiers
 from ttcjax.runtime import records
 from ttcjax.text.terminal import Shown
 
@@ -96,20 +97,23 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
     summary["over_optimisation"] = plain(exploited)
     if config.orm.base:
-        summary["orm"] = plain(outcome.summarise(config, bank, rescore.with_scores(bank, workdir / "rescore")))
+        rescored = rescore.with_scores(bank, workdir / "rescore")
+        incomparable = outcome.comparable(records.of_stages(workdir))
+        summary["orm"] = plain(outcome.summarise(config, bank, rescored, incomparable))
     splits = None
     if config.revision.enabled:
         answers = chains.read(workdir / "chains")
-        splits = revisions.splits(config, answers, ease["oracle"])
+        verifier, made = verifiers.chosen(config, workdir), records.of_stages(workdir)
+        splits = revisions.splits(config, answers, ease["oracle"], verifier)
         found, accuracy = revisions.summarise(config, splits, ease["oracle"], ease["predicted"])
         found |= {"rest_em": config.revision.rest_em.chains > 0}
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
         found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
-        made = records.of_stages(workdir)["trajectories"]["result"]
-        summary["revision"] = plain(found | {"trajectories": made})
+        found |= {"selection": made["orm"]["result"][verifiers.SELECTION]}
+        summary["revision"] = plain(found | {"trajectories": made["trajectories"]["result"]})
         summary["accuracy"] |= plain(accuracy)
         if trained is not None:
-            summary["compute"]["revisions"] = plain(ledger.revisions(config, answers, prompts, trained))
+            summary["compute"]["revisions"] = plain(ledger.revisions(config, answers, prompts, trained, verifier))
     if config.larger.enabled and trained is not None:
         found = _exchange(config, workdir, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
         summary["exchange"] = plain(found)
@@ -149,7 +153,7 @@ def _exchange(
     if splits is not None:
         ratios = splits.by_ratio("hierarchical")
         flops = {n: {name: costs["revisions"][name]["flops"] for name in names} for n, names in ratios.items()}
-        models = ("policy", "revision", f"orm/{config.orm.variants[0]}")
+        models = ("policy", "revision", verifiers.stage_of(splits.verifier))
         sources["revisions"] = Source(splits.chains.questions, ratios, flops, models)
         sources["both"] = exchange_report.joined(sources["search"], sources["revisions"])
     tables = greedy.read(workdir / "greedy")

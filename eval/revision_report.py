@@ -105,10 +105,16 @@ def _render_verifiers(revision: dict[str, Any], console: Console) -> None:
     table = tables.table("verifiers of one chain of N answers: accuracy in %", ["N =", *budgets])
     for name, cells in revision["verifiers"].items():
         table.add_row(name, *map(tables.cell, cells.values()))
-        rows = [row for row in revision["verifier_differences"] if row["b"] == name]
+        rows = [r for r in revision["verifier_differences"] if (r["a"], r["b"]) == (revision["verifier"], name)]
         if rows:
             table.add_row(f"{revision['verifier']} - {name}", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
+    selection = revision["selection"]
+    found = ", ".join(f"{name} {100 * value:.1f}%" for name, value in selection["accuracy"].items())
+    text = f"verifiers on {selection['questions']} training questions that none was trained on, right in: {found}"
+    if selection["chosen"] != revision["verifier"]:
+        text += f"; here {revision['verifier']} selects, as chains.verifier says"
+    console.print(Shown(text), soft_wrap=True)
 
 
 def step_rows(revision: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ beforehand, whatever the answers, so the estimates are unbiased.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, RevisionConfig
 from ttcjax.errors import UserError
 from ttcjax.eval.allocate import choose
 from ttcjax.eval.chains import VERIFIERS
@@ -27,6 +28,24 @@ from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
 
 SELECTORS = ("hierarchical", "majority")
 """The two that the paper compares (Snell et al. 2024, section 6.2); `last` and `best` are for reference."""
+
+PAPERS_MOST = 4
+"""Most answers in view when the paper's revision model is trained."""
+
+
+def other_recipe(revision: RevisionConfig) -> str | None:
+    """Return in what a revision model learns from other answers in view than the paper's; `None` where in nothing.
+
+    The paper's sees 0 to 4 wrong answers before a right one, never a right one (Snell et al. 2024, section 6.1): what
+    it makes of right answers in view follows from that. How the question stands beside them (`restate`) does not count.
+    """
+    if revision.rest_em.chains:
+        return "here the model is trained on its own trajectories (ReST^EM)"
+    if revision.trajectories.context != "wrong":
+        return "here right answers are in view in training too, in the paper wrong ones alone"
+    if revision.trajectories.most != PAPERS_MOST:
+        return f"here training has up to {revision.trajectories.most} answers in view, in the paper {PAPERS_MOST}"
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +188,13 @@ class Splits:
         chains: The answers.
         refined: Those of `refine`, a chain a question, where the config asks for them.
         accuracy: Each question's chance of a right answer `[Q]`, by s, p and rule.
+        verifier: Whose scores select.
     """
 
     chains: AnswerChains
     refined: AnswerChains | None
     accuracy: dict[tuple[int, int, str], np.ndarray]
+    verifier: str
 
     def by_ratio(self, rule: str) -> dict[int, dict[str, np.ndarray]]:
         """Return each question's accuracy under a rule, by budget N and split."""
@@ -184,13 +205,14 @@ class Splits:
         return found
 
 
-def splits(config: ExperimentConfig, table: pa.Table, questions: Collection[str]) -> Splits:
+def splits(config: ExperimentConfig, table: pa.Table, questions: Collection[str], verifier: str) -> Splits:
     """Answer with every split of every budget.
 
     Args:
         config: The experiment.
         table: Rows of the chains stage.
         questions: Those of the bank.
+        verifier: Whose scores select, see `ttcjax.revise.verifiers.chosen`.
 
     Raises:
         UserError: A question of the chains has no base samples, or one of the test has no chains.
@@ -210,12 +232,12 @@ def splits(config: ExperimentConfig, table: pa.Table, questions: Collection[str]
     if settings.refine:
         refined = AnswerChains.from_table(table.filter(pc.field("strategy") == "refine"), [1 + settings.refine])
     accuracy = {
-        (s, p, rule): chains.accuracy(s, p, rule, config.orm.variants[0])
+        (s, p, rule): chains.accuracy(s, p, rule, verifier)
         for n in settings.budgets
         for s, p in pairs(n)
         for rule in CHAIN_RULES
     }
-    return Splits(chains, refined, accuracy)
+    return Splits(chains, refined, accuracy, verifier)
 
 
 def summarise(
@@ -234,7 +256,6 @@ def summarise(
     """
     settings, chains, values = config.chains, found.chains, found.accuracy
     bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.seed)
-    verifier = config.orm.variants[0]
     accuracy = {
         strategy_name(s, p): {rule: _plain(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
         for n in settings.budgets
@@ -256,8 +277,9 @@ def summarise(
     )
     return {
         "questions": len(chains.questions),
-        "verifier": verifier,
+        "verifier": found.verifier,
         "trained_answers": config.revision.trajectories.most,
+        "other_recipe": other_recipe(config.revision),
         "pass_at_1_by_step": [
             {
                 "step": place + 1,
@@ -298,17 +320,16 @@ def summarise(
         },
         "verifier_differences": [
             {
-                "a": verifier,
-                "b": name,
+                "a": a,
+                "b": b,
                 "n": n,
                 **_plain(
-                    bootstrap.paired(
-                        chains.accuracy(n, 1, "hierarchical", verifier), chains.accuracy(n, 1, "hierarchical", name)
-                    )
+                    bootstrap.paired(chains.accuracy(n, 1, "hierarchical", a), chains.accuracy(n, 1, "hierarchical", b))
                 ),
             }
-            for name in chains.scores
-            if name != verifier
+            for a, b in itertools.combinations(
+                [found.verifier, *(name for name in chains.scores if name != found.verifier)], 2
+            )
             for n in settings.budgets
         ],
     }, accuracy

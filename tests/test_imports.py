@@ -12,6 +12,7 @@ LINKED = ("kernels", "train", "eval")
 LAYERS = (
     {
         "config",
+        "config_chains",
         "config_train",
         "tables",
         "errors",

@@ -20,9 +20,10 @@ from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_shard, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_shard, sampled_tokens, shard_path, write_shard
 from ttcjax.sample.engine import Engine, Prompt, Solution
 from ttcjax.sample.loading import load_engine
+from ttcjax.sample.requests import read_and_written
 
 SCHEMA = pa.schema(
     [
@@ -45,6 +46,8 @@ class _Counts:
     correct: int = 0
     steps: int = 0
     rollouts: int = 0
+    tokens: int = 0
+    """Read and written by the policy; a prompt or prefix is read once for all that go on from it."""
     generated: int = 0
     """Samples and rollouts so far, those of the batch at hand included."""
 
@@ -54,7 +57,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     Returns:
         `questions`, `solutions`, `steps`, `mean_value`, and of the shards labelled by this call `samples`,
-        `dropped` (without a readable answer or unfinished) and `rollouts`; `files`.
+        `dropped` (without a readable answer or unfinished) and `rollouts`; `sampled_tokens` (`parquet.sampled_tokens`);
+        `files`.
 
     Raises:
         UserError: No sample has a readable answer, so there is nothing to learn from.
@@ -80,7 +84,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             if is_whole(path, SCHEMA):
                 bar.skip(len(shard))
             else:
-                write_shard(path, label(engine, task, shard, config, counts), SCHEMA)
+                before = counts.tokens
+                rows = label(engine, task, shard, config, counts)
+                write_shard(path, rows, SCHEMA, sampled=counts.tokens - before)
                 bar.update(len(shard))
     return _summary(paths, len(examples), counts)
 
@@ -95,6 +101,7 @@ def label(
     labels = config.labels
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
     sampled = engine.sample(prompts, labels.samples, labels.seed)
+    counts.tokens += read_and_written(prompts, sampled)
     kept: list[tuple[int, int, Solution, bool]] = []
     prefixes: dict[tuple[int, tuple[int, ...]], Prompt] = {}
     for q, (example, solutions) in enumerate(zip(examples, sampled, strict=True)):
@@ -116,6 +123,7 @@ def label(
     keys = list(prefixes)
     rollouts = engine.sample(list(prefixes.values()), labels.rollouts, labels.seed + 1, temperature=labels.temperature)
     counts.rollouts += len(keys) * labels.rollouts
+    counts.tokens += read_and_written(prefixes.values(), rollouts)
     values: dict[tuple[int, tuple[int, ...]], float] = {}
     for (q, prefix), ends in zip(keys, rollouts, strict=True):
         before = engine.tokenizer.decode(prefix)
@@ -166,5 +174,6 @@ def _summary(paths: Sequence[epath.Path], questions: int, counts: _Counts) -> di
         "samples": counts.samples,
         "dropped": counts.dropped,
         "rollouts": counts.rollouts,
+        "sampled_tokens": sampled_tokens(paths),
         "files": [path.name for path in paths],
     }

@@ -6,21 +6,23 @@ Snell et al. 2024, App. J and K: one judges an answer with those before it in vi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, to_dict
+from ttcjax.config import ExperimentConfig, ORMConfig, PRMConfig, to_dict
 from ttcjax.data import loader
-from ttcjax.revise import attempts
+from ttcjax.revise import attempts, verifiers
 from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Model
 from ttcjax.sample.loading import load_model
 from ttcjax.text.tokenizer import Tokenizer
+from ttcjax.train import choice
 from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.loop import fit, in_training
-from ttcjax.train.prm import CHOOSE_BY, held_out, initial_params, make_loss
+from ttcjax.train.prm import CHOOSE_BY, held_out, initial_params, learnt_from, make_loss
 
 
 def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
@@ -28,15 +30,18 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     Args:
         config: `orm` is used; a verifier has the shape and the trunk of the model that it judges.
-        workdir: Holds the finished stages `data`, `revision` and `attempts`.
+        workdir: Holds the finished stages `data`, `prm`, `revision` and `attempts`.
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
-        For each variant what the policy stage returns, and `train_answers` and `valid_answers`; `files`.
+        For each variant what `train_verifier` returns; `selection`: how well each, and the PRM, selects among the
+        revisions of the questions held out, and which one does best (`choice.judge`); `files`.
     """
     tokenizer = loader.tokenizer(workdir)
     judged = load_model(workdir, "revision", tokenizer)
     chains = attempts.read(workdir / "attempts")
+    read = attempt_rows(chains, history=False)
+    held = held_out((row.question for row in read), config.orm.valid_fraction, "orm.questions")
     found: dict[str, Any] = {
         variant: train_verifier(
             config,
@@ -44,12 +49,21 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             attempt_rows(chains, history=variant == "history"),
             tokenizer,
             out / variant,
+            settings=config.orm,
             kind="orm",
             name=f"ORM {variant}",
-            source="orm.questions",
+            held=held,
         )
         for variant in config.orm.variants
     }
+    found[verifiers.SELECTION] = choice.judge(
+        config,
+        functools.partial(choice.candidate, workdir, out, tokenizer),
+        judged,
+        tokenizer,
+        loader.task(config.data),
+        [chain for chain in chains if chain["question"] in held],
+    )
     return found | {"files": [f"{variant}/best" for variant in config.orm.variants]}
 
 
@@ -60,29 +74,30 @@ def train_verifier(
     tokenizer: Tokenizer,
     out: epath.Path,
     *,
+    settings: ORMConfig | PRMConfig,
     kind: str,
     name: str,
-    source: str,
+    held: Collection[str],
 ) -> dict[str, Any]:
     """Train one outcome-reward model and write it to `out/best`.
 
     Args:
-        config: `orm` is used.
+        config: `orm.every_step` and `revision` are used.
         judged: The model that gave the answers; the verifier has its shape and its trunk.
         rows: Answers with their labels.
         tokenizer: Of that model.
         out: The verifier's folder.
+        settings: `train`, `likelihood` and `imitation` of it are used.
         kind: The stage's name, for the checkpoint.
         name: Of the work, beside its progress.
-        source: The setting that gives more rows.
+        held: Questions held out for the choice of checkpoint.
 
     Returns:
-        What the policy stage returns, `train_answers`, `valid_answers`, and `cut_answers`: how many of both do not have
-        all answers before them in view, for want of room.
+        What the policy stage returns, `train_answers`, `valid_answers`, `cut_answers`: how many of both do not have
+        all answers before them in view, for want of room, and `learnt_from` of those trained on.
     """
-    settings, train = config.orm, config.orm.train
+    train = settings.train
     model = dataclasses.replace(judged.config, value_likelihood=settings.likelihood)
-    held = held_out((row.question for row in rows), settings.valid_fraction, source)
     context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
     train_examples, valid_examples = (
         orm_examples(
@@ -90,7 +105,7 @@ def train_verifier(
             context,
             tokenizer,
             train.seq_len,
-            every_step=settings.every_step,
+            every_step=config.orm.every_step,
         )
         for kept in (False, True)
     )
@@ -112,6 +127,7 @@ def train_verifier(
         "train_answers": len(train_examples),
         "valid_answers": len(valid_examples),
         "cut_answers": context.cut,
+        "learnt_from": learnt_from(train_examples),
     }
 
 

@@ -71,8 +71,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         out: The stage's folder, with the checkpoints of an earlier run that was stopped.
 
     Returns:
-        `FitResult.summary`: among others `steps`, `tokens_seen`, `best_step`, `valid_loss`, `chosen_by` (the metric that
-        picked the checkpoint), `valid_metrics` and `params` (their number).
+        `FitResult.summary`: among others `steps`, `tokens_seen`, `best_step`, `valid_loss`, `chosen_by` (the metric
+        that picked the checkpoint), `valid_metrics` and `params` (their number).
     """
     # What could not be asked later is refused before anything is trained.
     loader.askable(config, workdir)

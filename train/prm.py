@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from ttcjax import parquet
@@ -22,9 +23,9 @@ from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.sample.engine import Engine, Model, Solution
 from ttcjax.text import tokenizer as tokenizers
-from ttcjax.text.steps import split_steps
+from ttcjax.text.steps import split_steps, step_end_positions
 from ttcjax.train import losses
-from ttcjax.train.batches import JudgedAnswer, prm_examples, train_batches, valid_batches
+from ttcjax.train.batches import JudgedAnswer, TokenExample, prm_examples, train_batches, valid_batches
 from ttcjax.train.label import SCHEMA as LABEL_SCHEMA
 from ttcjax.train.loop import LossFn, LossSums, fit, in_training
 from ttcjax.verify import prm as verifier
@@ -36,7 +37,7 @@ VALIDATION_FILE = "validation_scores.parquet"
 """Scores and truths of the held-out solutions' steps, beside the model."""
 
 CHOOSE_BY = "step_loss"
-"""The metric of a verifier's loss that picks its checkpoint: how well it judges, whatever imitation adds to the loss."""
+"""The metric of a verifier's loss that picks its checkpoint: how well it judges, without what imitation adds."""
 
 LabelRow = tuple[str, str, str, list[float]]
 """(question id, prompt, solution, one value a step)."""
@@ -84,16 +85,34 @@ def read_labels(folder: epath.Path) -> list[LabelRow]:
     return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
 
 
-def read_outcomes(folder: epath.Path) -> list[JudgedAnswer]:
-    """Return the solutions of the labels stage with nothing but whether each is right.
+def outcomes(rows: Sequence[LabelRow], tokenizer: tokenizers.Tokenizer) -> list[JudgedAnswer]:
+    """Return the labelled solutions that a PRM learns from, with nothing but whether each is right.
 
-    Raises:
-        UserError: As `read_labels`.
+    Those whose steps and labels differ in number are left out, as `prm_examples` leaves them out: so the verifiers of
+    both kinds learn from the same.
     """
+    encoded = tokenizer.encode_batch([solution for _, _, solution, _ in rows])
     return [
         JudgedAnswer(question, prompt, (), solution, values[-1] > 0.5)
-        for question, prompt, solution, values in read_labels(folder)
+        for (question, prompt, solution, values), ids in zip(rows, encoded, strict=True)
+        if len(step_end_positions([*ids, tokenizer.eos_id], tokenizer.step_end_ids)) == len(values)
     ]
+
+
+def learnt_from(examples: Sequence[TokenExample]) -> dict[str, Any]:
+    """Return what says that two verifiers learn from the same solutions, whatever they are told of them.
+
+    Returns:
+        `examples` and `tokens` (their numbers), and `hash`: 16 hex digits of the tokens of all, in their order.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(np.asarray([len(example["tokens"]), *example["tokens"]], np.int64).tobytes())
+    return {
+        "examples": len(examples),
+        "tokens": sum(len(example["tokens"]) for example in examples),
+        "hash": digest.hexdigest()[:16],
+    }
 
 
 def held_out(questions: Iterable[str], fraction: float, setting: str) -> set[str]:
@@ -135,7 +154,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
     Returns:
         What the policy stage returns, and `train_questions`, `valid_questions`, `train_solutions`,
-        `valid_solutions`; `files`.
+        `valid_solutions`, and `learnt_from` of the training solutions; `files`.
     """
     tokenizer = loader.tokenizer(workdir)
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
@@ -179,6 +198,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         "valid_questions": len(valid_questions),
         "train_solutions": len(train_examples),
         "valid_solutions": len(valid_examples),
+        "learnt_from": learnt_from(train_examples),
     }
 
 

@@ -16,7 +16,7 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, RevisionConfig, from_dict, to_dict
 from ttcjax.data import loader
 from ttcjax.model.params import Params
-from ttcjax.parquet import shard_names
+from ttcjax.parquet import sampled_tokens, shard_names
 from ttcjax.revise import rest_em, trajectories
 from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
@@ -46,7 +46,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     Returns:
         What the policy stage returns, `train_trajectories`, `valid_trajectories`, and `cut_trajectories`: how many of
         both do not show all their answers, for want of room; with `revision.rest_em` the same of the first model as
-        `offline`, the counts of `rest_em.balanced` as `rest_em`, and `files`.
+        `offline`, the counts of `rest_em.balanced` as `rest_em`, `sampled_tokens` (`parquet.sampled_tokens`), and
+        `files`.
     """
     tokenizer = loader.tokenizer(workdir)
     policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
@@ -64,7 +65,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     settings = config.revision.rest_em
     shards = shard_names(len(chains) // settings.chains, settings.shard_questions)
     files = ["offline/best", *(f"chains/{name}" for name in shards)]
-    return {**second, "offline": first, "rest_em": counts, "files": files}
+    tokens = sampled_tokens(out / "chains" / name for name in shards)
+    return {**second, "offline": first, "rest_em": counts, "sampled_tokens": tokens, "files": files}
 
 
 def _fine_tune(

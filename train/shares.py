@@ -54,7 +54,7 @@ def stage_shares(config: ExperimentConfig, devices: int, processes: int = 1) -> 
         runs.append(("revision", "revision", config.revision.train))
         runs += [("orm", f"ORM {variant}", config.orm.train) for variant in config.orm.variants]
     if config.orm.base:
-        runs.append(("base_orm", "base ORM", config.orm.train))
+        runs.append(("base_orm", "base ORM", config.base_orm.train))
     if config.larger.enabled:
         runs.append(("larger", "larger", config.policy))
     return [

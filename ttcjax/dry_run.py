@@ -111,7 +111,7 @@ _WORK: dict[str, Callable[[ExperimentConfig], str]] = {
     "revision": lambda c: _training(c.revision.train, 2 if c.revision.rest_em.chains else 1),
     "attempts": lambda c: f"{_times(c.orm.questions, c.orm.chains, c.orm.answers)} answers",
     "orm": lambda c: _training(c.orm.train, len(c.orm.variants)),
-    "base_orm": lambda c: _training(c.orm.train),
+    "base_orm": lambda c: _training(c.base_orm.train),
     "larger": lambda c: _training(c.policy),
     "bank": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",
     "rescore": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,8 @@ from ttcjax.runtime import faults, records
 
 logger = logging.getLogger(__name__)
 
+_SAMPLED = b"ttcjax.sampled_tokens"
+
 
 def shard_path(folder: epath.PathLike, index: int, cell: str = "") -> epath.Path:
     """Return the path of shard `index` of a folder, or of a cell of it where several stand there beside each other."""
@@ -29,13 +31,17 @@ def shard_names(questions: int, shard_questions: int) -> list[str]:
     return [shard_path("", number).name for number in range(-(-questions // shard_questions))]
 
 
-def write_shard(path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
+def write_shard(
+    path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, *, sampled: int | None = None
+) -> None:
     """Write rows as one shard, under another name until it is whole.
 
     Args:
         path: Local path or bucket path (`gs://`); the folder is made if needed.
         rows: One mapping a row, with exactly the columns of `schema`.
         schema: Columns, their types, and which may hold null.
+        sampled: Tokens that the policy read and wrote to make the shard, what no row tells included; see
+            `sampled_tokens`.
 
     Raises:
         ValueError: A row lacks a column, has one too many, or holds null where the schema allows none.
@@ -48,6 +54,8 @@ def write_shard(path: epath.PathLike, rows: Sequence[Mapping[str, Any]], schema:
     for field, column in zip(schema, table.columns, strict=True):
         if column.null_count and not field.nullable:
             raise ValueError(f"column {field.name} holds null")
+    if sampled is not None:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _SAMPLED: str(sampled)})
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_bytes(path, sink.getvalue())
@@ -93,6 +101,25 @@ def read_shard(
         raise
     except (pa.ArrowException, OSError) as error:  # Arrow's checksums fail with OSError.
         raise records.damaged(path, "corrupt or cut short") from error
+
+
+def sampled_tokens(paths: Iterable[epath.PathLike]) -> int | None:
+    """Return how many tokens the policy read and wrote to make some shards; `None` where one does not say.
+
+    Raises:
+        DamagedError: A file is corrupt or cut short.
+    """
+    total = 0
+    for path in paths:
+        try:
+            metadata = pq.read_schema(io.BytesIO(epath.Path(path).read_bytes())).metadata or {}
+        except (pa.ArrowException, OSError) as error:
+            faults.raise_explained(error)
+            raise records.damaged(epath.Path(path), "corrupt or cut short") from error
+        if _SAMPLED not in metadata:
+            return None
+        total += int(metadata[_SAMPLED])
+    return total
 
 
 def read_folder(folder: epath.PathLike, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

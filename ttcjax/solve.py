@@ -17,8 +17,8 @@ from ttcjax.data.prepare import FAMILIAR_FILE
 from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.files import is_there, resolve_workdir
-from ttcjax.revise import strategies
-from ttcjax.revise.chain import Answer, Reviser, read_answer
+from ttcjax.revise import strategies, verifiers
+from ttcjax.revise.chain import Answer, read_answer
 from ttcjax.runtime import faults, records
 from ttcjax.sample.engine import Prompt
 from ttcjax.sample.loading import load_engine
@@ -124,13 +124,13 @@ def solve_by_revising(
     workdir = resolve_workdir(workdir)
     config = config_of(workdir, strategy)
     question = _checked(question, seed)
-    variant = config.orm.variants[0]
+    verifier = _selecting(config, workdir)
     task = loader.task(config.data)
     parallel = chosen.p if isinstance(chosen, strategies.Revise) else 1
     settings = _at_once(sampler or config.sampler, parallel)
-    engine = load_engine(workdir, settings, policy="revision", verifier=f"orm/{variant}")
+    engine = load_engine(workdir, settings, policy="revision", verifier=verifiers.stage_of(verifier))
     prompt = engine.encode_prompt(question, task.prompt(question))
-    reviser = Reviser(engine, [prompt], config.revision, history=variant == "history")
+    reviser = verifiers.reviser(engine, [prompt], config, verifier)
     warning = _warning(workdir, prompt)
 
     begin = time.perf_counter()
@@ -159,6 +159,18 @@ def solve_by_revising(
         seconds=seconds,
         warning=warning,
     )
+
+
+def _selecting(config: ExperimentConfig, workdir: epath.Path) -> str:
+    """Return the verifier that selects among revisions in a workdir.
+
+    Args:
+        config: With which the ORM stage was run; `chains.verifier` may have been set after it.
+        workdir: Of the run.
+    """
+    if records.read_complete(workdir / "chains") is not None:
+        config = dataclasses.replace(config, chains=_config(workdir, "chains", "").chains)
+    return verifiers.chosen(config, workdir)
 
 
 def _at_once(sampler: SamplerConfig, wanted: int) -> SamplerConfig:

@@ -27,6 +27,10 @@ _SPEED_ONLY = frozenset(
 """Settings that change where things lie, how fast or how talkative a stage is, and never what it finds."""
 
 
+_VERIFIER_TRAINING = ("train", "valid_fraction", "likelihood", "imitation")
+"""Settings of `prm` and of `orm` that decide how a verifier is trained."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage: where its code is, which stages it reads, and which settings decide its results."""
@@ -81,7 +85,7 @@ STAGES = (
         "ttcjax.train.prm",
         "train the process-reward model on the labels",
         ("data", "policy", "labels"),
-        ("prm.train", "prm.valid_fraction", "prm.likelihood", "prm.imitation"),
+        tuple(f"prm.{name}" for name in _VERIFIER_TRAINING),
         ("best",),
         version=2,
     ),
@@ -120,6 +124,7 @@ STAGES = (
             "revision.max_answers",
             "revision.restate",
             "revision.trajectories.questions",
+            "labels.questions",
             "orm.questions",
             "orm.chains",
             "orm.answers",
@@ -131,17 +136,16 @@ STAGES = (
     Stage(
         "orm",
         "ttcjax.train.orm",
-        "train outcome-reward models on the attempts",
-        ("data", "revision", "attempts"),
+        "train outcome-reward models on the attempts, and choose the verifier of revisions",
+        ("data", "prm", "revision", "attempts"),
         (
+            "sampler",
+            "prm.aggregate",
             "revision.max_answers",
             "revision.restate",
             "orm.variants",
             "orm.every_step",
-            "orm.likelihood",
-            "orm.imitation",
-            "orm.valid_fraction",
-            "orm.train",
+            *(f"orm.{name}" for name in _VERIFIER_TRAINING),
         ),
         switch="revision.enabled",
         version=2,
@@ -151,7 +155,11 @@ STAGES = (
         "ttcjax.train.base_orm",
         "train an outcome-reward model on the policy's samples",
         ("data", "policy", "labels"),
-        ("orm.every_step", "orm.likelihood", "orm.imitation", "orm.valid_fraction", "orm.train"),
+        (
+            "orm.base_settings",
+            "orm.every_step",
+            *(f"{whose}.{name}" for whose in ("prm", "orm") for name in _VERIFIER_TRAINING),
+        ),
         ("best",),
         switch="orm.base",
         version=2,

@@ -246,9 +246,40 @@ def test_what_was_seen_in_words(unit, measure, text):
     assert claims.seen({"seen": 2.4, "low": -1.0, "high": 3.0, "unit": unit, "measure": measure}) == text
 
 
+def test_what_is_not_the_papers_is_not_judged():
+    """Right answers that turn wrong hang on what was in view in training; PRM against ORM on equal training."""
+    summary = paper()
+    summary["revision"]["other_recipe"] = "here right answers are in view"
+    summary["orm"]["incomparable"] = "the ORM was trained less"
+    found, before = claims.summarise(summary), claims.summarise(paper())
+    changed = {new["claim"]: (new, old) for new, old in zip(found, before, strict=True) if new != old}
+    assert {new["measure"] for new, _ in changed.values()} == {
+        *("revision.right_to_wrong", "orm.prm_minus_orm", "orm.gap_growth")
+    }
+    for text, (new, old) in changed.items():
+        reason = "here right answers are in view" if "revision" in new["measure"] else "the ORM was trained less"
+        assert text == f"{old['claim']}; {reason}"
+        assert new == old | {"claim": text, "held": "not applicable"}, "what was seen is still shown"
+    assert claims.tally(found) == {"yes": len(found) - 3, "no": 0, "undecided": 0, "not applicable": 3}
+    console = Console(file=io.StringIO(), width=80)
+    claims.render(found, console)
+    assert console.file.getvalue().count("applicable") == 3  # type: ignore[attr-defined]
+
+
+def test_verifiers_of_revisions_are_compared_whichever_selects():
+    """The same difference, written the other way round where the PRM selects."""
+    summary = paper()
+    row = next(r for r in summary["revision"]["verifier_differences"] if (r["b"], r["n"]) == ("prm", 64))
+    row |= {"a": "prm", "b": "history", "mean": -0.02, "low": -0.04, "high": -0.01}
+    [claim] = [c for c in claims.summarise(summary) if "beats the PRM of base samples" in c["claim"]]
+    assert "one chain of 64" in claim["claim"]
+    assert (claim["seen"], claim["low"], claim["high"]) == pytest.approx((2.0, 1.0, 4.0))
+    assert claim["held"] == "yes"
+
+
 def test_claims_are_printed_and_written():
     found = claims.summarise(paper())
-    assert claims.tally(found) == {"yes": len(found), "no": 0, "undecided": 0}
+    assert claims.tally(found) == {"yes": len(found), "no": 0, "undecided": 0, "not applicable": 0}
     assert len(claims.csv_rows(found)) == len(found)
     console = Console(file=io.StringIO(), width=80)
     claims.render(found, console)

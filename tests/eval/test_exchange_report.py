@@ -100,6 +100,10 @@ def test_both_sides_take_the_same_true_flops_at_the_stated_number_of_questions()
     assert found["questions"]["1"] is None, "with one generation the smaller model takes less on any number"
     n = found["questions"]["64"]
     assert 6 * 10 * 1500 + n * 64_000 == pytest.approx(6 * 140 * 1000 + n * 2 * 140 * 20)
+    labelled = {**TRAINED, "prm": {**TRAINED["prm"], "data_flops": 50_000.0}}
+    found = exchange_report.in_true_flops(one, labelled, 20.0)
+    n = found["questions"]["64"]
+    assert 6 * 10 * 1500 + 50_000 + n * 64_000 == pytest.approx(6 * 140 * 1000 + n * 2 * 140 * 20)
 
 
 def test_the_report_is_drawn_printed_and_written():

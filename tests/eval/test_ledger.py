@@ -10,7 +10,7 @@ from etils import epath
 
 from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, STRATEGIES, make_rows
 from tests.eval.test_revisions import markov_chains
-from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, ORMConfig, RevisionConfig, to_dict
+from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, RevisionConfig, to_dict
 from ttcjax.errors import DamagedError
 from ttcjax.eval import chains, ledger
 from ttcjax.eval.rows import SCHEMA
@@ -154,6 +154,11 @@ def test_training_costs_six_a_parameter_and_token():
     assert counted()["training"]["prm"] == {"params": 3000, "tokens": 5, "flops": 6 * 3000 * 5}
 
 
+def test_what_training_data_took_is_told_beside():
+    trained = {**TRAINED, "prm": {**TRAINED["prm"], "data_flops": 17.0}}
+    assert counted(trained)["training"]["prm"] == {"params": 3000, "tokens": 5, "flops": 6 * 3000 * 5, "data_flops": 17}
+
+
 def test_models_are_found_where_they_were_trained(tmp_path):
     workdir = epath.Path(tmp_path)
     model = {"params": 3, "tokens_seen": 4, "valid_loss": 0.5}
@@ -165,6 +170,23 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     assert found is not None
     assert set(found) == {"policy", "prm", "orm/history", "orm/no_history"}
     assert found["orm/history"] == {"params": 3, "tokens_seen": 4}
+    assert "data_flops" not in found["prm"], "it is not known what its labels took"
+    larger = {"params": 5, "tokens_seen": 4}
+    folders.complete(workdir / "revision", result=larger | {"offline": larger, "sampled_tokens": 100})
+    for stage, tokens in (("labels", 10), ("trajectories", 20), ("attempts", 7)):
+        folders.complete(workdir / stage, result={"sampled_tokens": tokens})
+    found = ledger.models(workdir)
+    assert found is not None
+    # Labels and trajectories are sampled from the policy, attempts and ReST^EM chains from the revision model.
+    assert {name: model["data_flops"] for name, model in found.items() if "data_flops" in model} == {
+        "prm": 2 * 3 * 10,
+        "revision": 2 * 3 * 20 + 2 * 5 * 100,
+        "orm/history": 2 * 5 * 7,
+        "orm/no_history": 2 * 5 * 7,
+    }
+    folders.complete(workdir / "labels", result={"sampled_tokens": None})
+    for stage in ("revision", "trajectories", "attempts"):
+        records.path_of(workdir / stage).unlink()
     for name in ("prm", "orm/history"):
         (workdir / name / "best").mkdir(parents=True)
         (workdir / name / "best" / "metadata.json").write_text(json.dumps({"model": to_dict(SHAPE)}))
@@ -189,12 +211,13 @@ def test_it_is_drawn_and_written():
     assert len(ledger.csv_rows(summary)) == (1 + len(STRATEGIES)) * len(BUDGETS) * 8
 
 
-@pytest.mark.parametrize(("variant", "restate"), [("history", False), ("history", True), ("no_history", True)])
+@pytest.mark.parametrize(
+    ("variant", "restate"), [("history", False), ("history", True), ("no_history", True), ("prm", True)]
+)
 def test_revisions_pay_for_what_is_in_view(variant, restate):
     """By loops over the answers of every chain: three of four answers are in view at most, read anew each time."""
     config = ExperimentConfig(
         revision=RevisionConfig(enabled=True, restate=restate),
-        orm=ORMConfig(variants=(variant,)),
         chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
     )
     rng = np.random.default_rng(0)
@@ -205,9 +228,9 @@ def test_revisions_pay_for_what_is_in_view(variant, restate):
     prompts = {f"q{q:03d}": 5 + q for q in range(4)}
     trained: dict[str, ledger.Trained] = {
         "revision": {"params": 100, "tokens_seen": 1},
-        f"orm/{variant}": {"params": 7, "tokens_seen": 1},
+        variant if variant == "prm" else f"orm/{variant}": {"params": 7, "tokens_seen": 1},
     }
-    found = ledger.revisions(config, pa.Table.from_pylist(rows, schema=chains.SCHEMA), prompts, trained)
+    found = ledger.revisions(config, pa.Table.from_pylist(rows, schema=chains.SCHEMA), prompts, trained, variant)
     at = {(row["question"], row["chain"], row["place"]): row for row in rows}
     lengths = config.chains.lengths
     for s, p in ((1, 1), (2, 1), (1, 8), (2, 4), (8, 1)):

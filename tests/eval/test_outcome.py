@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import random
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,14 @@ def write_scores(workdir, found):
     folders.complete(workdir / "rescore")
 
 
+TRAINED = {"steps": 240, "tokens_seen": 1_000, "learnt_from": {"examples": 9, "tokens": 90, "hash": "0123"}}
+
+
+def trained(**changes):
+    """Records of two verifiers, the ORM's changed."""
+    return {"prm": {"result": TRAINED}, "base_orm": {"result": TRAINED | changes}}
+
+
 @pytest.fixture
 def judged(tmp_path):
     """A bank, and a verifier that knows every answer's truth in its last score and the contrary in the one before."""
@@ -64,6 +73,44 @@ def test_a_verifier_that_knows_finds_every_right_answer(judged):
         prm, orm = (found["accuracy"][name][row["selector"]][str(row["n"])]["mean"] for name in ("prm", "orm"))
         assert row["mean"] == pytest.approx(prm - orm, abs=2e-6)
         assert row["low"] <= row["mean"] <= row["high"]
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        (trained(), None),
+        (trained(steps=64), "the PRM was trained on 240 steps, the ORM on 64"),
+        (trained(tokens_seen=1_001), "the PRM was trained on 1,000 tokens, the ORM on 1,001"),
+        (trained(learnt_from=TRAINED["learnt_from"] | {"hash": "4567"}), "they were trained on different solutions"),
+        (trained(learnt_from=None), "it is not known which solutions each was trained on"),
+        ({"prm": {"result": TRAINED}}, "it is not known on how many steps each was trained"),
+        ({"prm": {"complete": False}, "base_orm": {"result": TRAINED}}, "it is not known on how many steps each was"),
+    ],
+)
+def test_verifiers_compare_where_they_were_trained_alike(records, reason):
+    found = outcome.comparable(records)
+    assert found is None if reason is None else found is not None and found.startswith(reason)
+
+
+def test_the_report_compares_verifiers_of_equal_training_alone(judged):
+    workdir, _ = judged
+    for changes, held in (({}, {"yes", "no", "undecided"}), ({"steps": 64}, {"not applicable"})):
+        for stage, record in trained(**changes).items():
+            (workdir / stage).mkdir(exist_ok=True)
+            folders.complete(workdir / stage, result=record["result"])
+        summary = run(workdir, WITH_ORM)
+        versus = [claim for claim in summary["claims"] if re.match("The PRM.*the ORM", claim["claim"])]
+        assert len(versus) == 2
+        assert all(claim["held"] in held for claim in versus)
+        assert all(("; the PRM was trained on 240 steps" in c["claim"]) is bool(changes) for c in versus)
+        alone = [claim for claim in summary["claims"] if claim["claim"].startswith("By the ORM")]
+        assert alone
+        assert all(claim["held"] != "not applicable" for claim in alone), "what is of one verifier stays"
+        console = Console(file=io.StringIO(), width=80)
+        outcome.render(summary["orm"], console)
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert ("PRM - ORM" in text) is not bool(changes)
+        assert ("cannot be told: the PRM was trained on 240 steps, the ORM on 64" in text) is bool(changes)
 
 
 def test_what_the_largest_budget_brings_is_the_difference_of_the_means(judged):

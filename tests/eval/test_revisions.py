@@ -1,7 +1,6 @@
 """What chains say of every split of a budget, against direct runs and by hand."""
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ttcjax.config import ChainsConfig, ExperimentConfig, ORMConfig, RevisionConfig, SweepConfig
+from ttcjax.config import ChainsConfig, ExperimentConfig, ReSTConfig, RevisionConfig, SweepConfig, TrajectoryConfig
 from ttcjax.errors import UserError
 from ttcjax.eval import chains, revision_figures, revision_report, revisions
 from ttcjax.eval.difficulty import quantile_bins
@@ -182,7 +181,7 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
     tries = [row(f"q{q:03d}", 0, t, "gold", True, 0.5, "refine", t == 0) for q in range(20) for t in range(3)]
     table = pa.concat_tables([table, pa.Table.from_pylist(tries, schema=chains.SCHEMA)])
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
-    splits = revisions.splits(config, table, ease)
+    splits = revisions.splits(config, table, ease, "history")
     revision, accuracy = revisions.summarise(config, splits, ease)
     by_ratio = splits.by_ratio("majority")
     assert [list(cells) for cells in by_ratio.values()] == [
@@ -219,12 +218,15 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
     assert len(revision_report.verifier_rows(revision)) == 2 * 4
     from rich.console import Console
 
-    revision_report.render(revision, accuracy, Console(width=120))
-    assert "turn wrong at the next step" in capsys.readouterr().out
+    selection = {"questions": 9, "accuracy": {"history": 0.5, "prm": 0.625}, "chosen": "prm"}
+    revision_report.render(revision | {"selection": selection}, accuracy, Console(width=120))
+    printed = capsys.readouterr().out
+    assert "turn wrong at the next step" in printed
+    assert "right in: history 50.0%, prm 62.5%; here history selects, as chains.verifier says" in printed
     with pytest.raises(UserError, match="no samples"):
-        revisions.splits(config, table, {})
+        revisions.splits(config, table, {}, "history")
     with pytest.raises(UserError, match="the chains hold 20 of 21 test questions"):
-        revisions.splits(config, table, ease | {"a question whose shard was lost": 0.5})
+        revisions.splits(config, table, ease | {"a question whose shard was lost": 0.5}, "history")
 
 
 def test_what_claims_rest_on_agrees_with_the_chains():
@@ -236,7 +238,7 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
     contrary = {name: -value for name, value in ease.items()}
-    revision, _ = revisions.summarise(config, revisions.splits(config, table, ease), ease, contrary)
+    revision, _ = revisions.summarise(config, revisions.splits(config, table, ease, "history"), ease, contrary)
     steps = {step["step"]: step["mean"] for step in revision["pass_at_1_by_step"]}
     late = revision["late_steps"]
     assert (late["from"], late["to"], late["trained"]) == (6, 8, 5)
@@ -261,9 +263,23 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     assert np.mean(np.min(splits, axis=1)) - 1e-9 <= between <= np.mean(np.max(splits, axis=1)) + 1e-9
     config = dataclasses.replace(config, chains=ChainsConfig(budgets=(1, 2), answers=2, chains=2))
     table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
-    short, _ = revisions.summarise(config, revisions.splits(config, table, ease), ease)
+    short, _ = revisions.summarise(config, revisions.splits(config, table, ease, "history"), ease)
     assert short["late_steps"] is None
     assert "hard" not in short["by_ease"]["majority"], "two answers have no split in between"
+
+
+@pytest.mark.parametrize(
+    ("revision", "papers"),
+    [
+        (RevisionConfig(), True),
+        (RevisionConfig(restate=True), True),
+        (RevisionConfig(trajectories=TrajectoryConfig(context="any")), False),
+        (RevisionConfig(trajectories=TrajectoryConfig(most=2)), False),
+        (RevisionConfig(rest_em=ReSTConfig(chains=4)), False),
+    ],
+)
+def test_a_recipe_is_the_papers_or_says_what_it_is(revision, papers):
+    assert (revisions.other_recipe(revision) is None) is papers
 
 
 def test_examples_are_chains_that_turn():
@@ -285,25 +301,35 @@ def test_examples_are_chains_that_turn():
     assert found[0]["question"] == first
 
 
-def test_the_first_verifier_named_selects():
-    table = markov_chains(np.random.default_rng(3), 20, ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2).lengths)
-    scores = pa.array(np.random.default_rng(0).random(table.num_rows), pa.float32())
-    table = table.set_column(table.schema.get_field_index("score_no_history"), "score_no_history", scores)
+def test_the_verifier_given_selects_and_all_are_compared():
+    """Whichever selects, by chains.verifier or on validation: the numbers of each are the same."""
+    config = ExperimentConfig(
+        revision=RevisionConfig(enabled=True),
+        chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
+        sweep=SweepConfig(bootstrap=20),
+    )
+    table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
+    names, rng = ("history", "no_history", "prm"), np.random.default_rng(0)
+    for name in names[1:]:
+        scores = pa.array(rng.random(table.num_rows), pa.float32())
+        table = table.set_column(table.schema.get_field_index(f"score_{name}"), f"score_{name}", scores)
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
-    found = {}
-    orders: list[tuple[Literal["history", "no_history"], ...]] = [("history", "no_history"), ("no_history", "history")]
-    for names in orders:
-        config = ExperimentConfig(
-            revision=RevisionConfig(enabled=True),
-            orm=ORMConfig(variants=names),
-            chains=ChainsConfig(budgets=(1, 2, 8), answers=8, chains=2),
-            sweep=SweepConfig(bootstrap=20),
-        )
-        revision, accuracy = revisions.summarise(config, revisions.splits(config, table, ease), ease)
-        assert revision["verifier"] == names[0]
-        assert accuracy["revise:s=8,p=1"]["hierarchical"] == revision["verifiers"][names[0]]["8"]
-        found[names[0]] = accuracy["revise:s=8,p=1"]["hierarchical"]["mean"]
-    assert found["history"] != found["no_history"]
+    found, differences = {}, {}
+    for name in names:
+        revision, accuracy = revisions.summarise(config, revisions.splits(config, table, ease, name), ease)
+        assert revision["verifier"] == name
+        assert set(revision["verifiers"]) == set(names)
+        assert accuracy["revise:s=8,p=1"]["hierarchical"] == revision["verifiers"][name]["8"]
+        found[name] = accuracy["revise:s=8,p=1"]["hierarchical"]["mean"]
+        rows = revision["verifier_differences"]
+        assert {row["b"] for row in rows if row["a"] == name} == set(names) - {name}
+        differences[name] = {frozenset((r["a"], r["b"])): (r["a"], r["mean"]) for r in rows if r["n"] == 8}
+        assert len(differences[name]) == 3, "every two are compared once"
+    assert len(set(found.values())) == 3
+    for of_one in differences.values():
+        for pair, (a, mean) in of_one.items():
+            [b] = pair - {a}
+            assert mean == pytest.approx(found[a] - found[b])
 
 
 def test_a_split_is_judged_on_questions_that_did_not_choose_it():

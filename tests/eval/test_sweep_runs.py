@@ -161,6 +161,7 @@ def models(config, scripted, tiny, tmp_path, monkeypatch):
                 sizes = {"params": PARAMS.get(stage.name, 1), "tokens_seen": 10}
                 if stage.name == "orm":
                     sizes = {v: {"params": PARAMS[f"orm/{v}"], "tokens_seen": 10} for v in found.orm.variants}
+                    sizes |= {"selection": {"chosen": "no_history"}}
                 for name in set(stage.writes) & {"best"}:
                     (workdir / stage.name / name).mkdir(parents=True)
                 fingerprint, settings = stages.fingerprint(stage, found), config_lib.to_dict(found)
@@ -505,6 +506,15 @@ def test_a_finished_sweep_plans_what_it_took(models, whole):
     shares = [part["seconds"].to_numpy() for part in (tables["bank"].slice(k, 20) for k in (0, 20, 40))]
     # Four rows a question; of three shards the middle one, as the first one may have compiled.
     assert cell.whole.seconds == pytest.approx(QUESTIONS * 4 * float(np.median([share[0] for share in shares])))
+
+
+def test_the_verifier_that_validation_chose_decides_what_is_kept(whole):
+    config, _ = whole
+    table = chains.read(epath.Path(config.workdir) / "chains").to_pylist()
+    refined = [row for row in table if row["strategy"] == "refine"]
+    assert refined
+    assert all(row["score_no_history"] is not None for row in refined)
+    assert all(row["score_history"] is row["score_prm"] is None for row in refined)
 
 
 def test_chains_are_planned_with_what_is_in_view(models, whole):

@@ -83,6 +83,21 @@ def test_a_chain_that_is_told_to_end_is_the_head_of_the_whole_one(engine, prompt
     assert len(lengths) > 2, "the rule ends all chains alike and tests nothing"
 
 
+@pytest.mark.parametrize("restate", [False, True])
+def test_what_is_in_view_is_read_anew_for_every_answer(engine, prompts, restate):
+    revision = dataclasses.replace(REVISION, restate=restate)
+    reviser = Reviser(engine, prompts, revision)
+    found = reviser.sample([6, 3], SEED)
+    total = 0
+    for prompt, group in zip(prompts, found, strict=True):
+        total += len(prompt.tokens)
+        for chain in group:
+            for place, answer in enumerate(chain):
+                again = (len(prompt.tokens) - 1) * (restate and answer.shown > 0)
+                total += len(answer.solution.tokens) + len(in_view(engine, chain, place)) + again
+    assert reviser.tokens(found) == total
+
+
 def test_at_most_four_answers_are_in_view(chains):
     shown = [[a.shown for a in chain] for group in chains for chain in group]
     assert max(map(max, shown)) == 4, "these chains never come to four answers"

@@ -69,6 +69,9 @@ def test_a_label_is_the_share_of_completions_that_end_right(tiny, task):
     assert (n, seed, temperature) == (4, 6, 0.25)
     assert len(prompts) == 3 == len({p.id for p in prompts}), "a prefix that samples share is completed once"
     assert counts.rollouts == 12
+    read = [len(prompt.tokens) for asked, *_ in engine.asked for prompt in asked]
+    written = [(GOOD,), (BAD,), (GOOD,), *(text for texts in completions.values() for text in texts)]
+    assert counts.tokens == sum(read) + sum(1 + len(tiny.tokenizer.encode(text)) for [text] in written)
 
 
 def test_a_completion_that_was_cut_off_is_wrong(tiny, task):

@@ -77,7 +77,7 @@ def test_the_lines_say_what_is_used():
         "PRM": "PRM: 64 rows a step, 16 at a time, 3 a device on 6 of 6 devices, 2 rows of padding",
         "revision": "revision: 20 rows a step, 4 at a time, 1 a device on 4 of 6 devices, 0 rows of padding",
         "ORM history": "ORM history: 20 rows a step, 4 at a time, 1 a device on 4 of 6 devices, 0 rows of padding",
-        "base ORM": "base ORM: 20 rows a step, 4 at a time, 1 a device on 4 of 6 devices, 0 rows of padding",
+        "base ORM": "base ORM: 64 rows a step, 16 at a time, 3 a device on 6 of 6 devices, 2 rows of padding",
         "larger": "larger: 64 rows a step, 16 at a time, 3 a device on 6 of 6 devices, 2 rows of padding",
     }
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,29 +15,37 @@ import pytest
 from etils import epath
 
 from tests import rounding
-from ttcjax.checkpoint import load_params
+from ttcjax.checkpoint import load_params, save_params
 from ttcjax.config import (
     DataConfig,
     ExperimentConfig,
     LargerConfig,
     ModelConfig,
     OptimizerConfig,
+    ORMConfig,
     PRMConfig,
+    RevisionConfig,
     SamplerConfig,
     TokenizerConfig,
     TrainConfig,
     from_dict,
+    to_dict,
 )
 from ttcjax.data import loader, prepare
 from ttcjax.errors import UserError
-from ttcjax.eval import greedy
+from ttcjax.eval import chains, greedy, outcome
+from ttcjax.eval.revisions import AnswerChains
 from ttcjax.eval.rows import SCHEMA
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
-from ttcjax.parquet import read_shard, shard_path
+from ttcjax.parquet import read_shard, shard_path, write_shard
+from ttcjax.revise import attempts
+from ttcjax.revise.chain import Answer, Reviser
+from ttcjax.sample.engine import Solution
+from ttcjax.sample.loading import load_engine
 from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizers
-from ttcjax.train import larger, policy, prm
+from ttcjax.train import base_orm, larger, orm, policy, prm, revision
 
 TRAIN = TrainConfig(
     steps=12,
@@ -46,6 +55,9 @@ TRAIN = TrainConfig(
     validate_every=6,
     checkpoint_every=6,
     log_every=4,
+)
+GUESSED = dataclasses.replace(
+    TRAIN, steps=40, validate_every=4, optimizer=OptimizerConfig(learning_rate=2e-2, warmup_steps=2)
 )
 CONFIG = ExperimentConfig(
     data=DataConfig(name="gsm8k", dir="unset", num_train=400, num_valid=20, num_test=20),
@@ -57,7 +69,10 @@ CONFIG = ExperimentConfig(
 
 
 def _write_labels(config, workdir, questions=10, rng=None):
-    """Give every step of a few reference solutions a label that is known from its line, or else drawn."""
+    """Give every step of a few reference solutions a label that is known from its line.
+
+    Else one that is drawn, and the last question's solutions one too many.
+    """
     task, splits = loader.load(config.data, workdir / "data")
     examples = [splits.train[i] for i in range(questions)]
     label = (lambda i: 1 / (1 + i)) if rng is None else lambda i: float(rng.integers(0, 2))
@@ -67,7 +82,12 @@ def _write_labels(config, workdir, questions=10, rng=None):
         "prompt": [task.prompt(e.question) for e in examples for _ in range(2)],
         "solution": [e.solution for e in examples for _ in range(2)],
         "step_values": pa.array(
-            [[label(i)] * len(e.solution.split("\n")) for e in examples for i in range(2)], pa.list_(pa.float32())
+            [
+                [label(i)] * (len(e.solution.split("\n")) + (rng is not None and e is examples[-1]))
+                for e in examples
+                for i in range(2)
+            ],
+            pa.list_(pa.float32()),
         ),
         "correct": [True] * (2 * questions),
     }
@@ -228,10 +248,7 @@ def guessed(tmp_path_factory, trained, config):
     for stage in ("data", "policy"):
         shutil.copytree(workdir / stage, other / stage)
     _write_labels(config, other, 40, np.random.default_rng(0))
-    train = dataclasses.replace(
-        TRAIN, steps=40, validate_every=4, optimizer=OptimizerConfig(learning_rate=2e-2, warmup_steps=2)
-    )
-    config = dataclasses.replace(config, prm=PRMConfig(train=train, imitation=1.0, valid_fraction=0.3))
+    config = dataclasses.replace(config, prm=PRMConfig(train=GUESSED, imitation=1.0, valid_fraction=0.3))
     return other, prm.run(config, other, other / "prm")
 
 
@@ -244,6 +261,120 @@ def test_the_prms_checkpoint_is_the_best_at_judging_not_at_imitating(guessed):
     assert (result["chosen_by"], result["best_step"]) == ("step_loss", own["step"])
     assert result["valid_metrics"]["step_loss"] == own["step_loss"]
     assert load_params(workdir / "prm" / "best")[1]["step"] == own["step"]
+
+
+def test_the_base_orm_learns_from_what_the_prm_does_unless_told_otherwise(guessed, config, tmp_path):
+    workdir, result = guessed
+    assert result["train_solutions"] + result["valid_solutions"] == 2 * 39, "one question's labels do not fit its steps"
+    train = dataclasses.replace(TRAIN, steps=4, batch_size=2)
+    whose: Literal["prm", "orm"]
+    for whose in ("prm", "orm"):
+        same = whose == "prm"
+        given = dataclasses.replace(
+            config,
+            prm=PRMConfig(train=GUESSED, imitation=1.0, valid_fraction=0.3),
+            orm=ORMConfig(base=True, base_settings=whose, train=train, valid_fraction=0.3),
+        )
+        found = base_orm.run(given, workdir, epath.Path(tmp_path / whose))
+        reason = outcome.comparable({"prm": {"result": result}, "base_orm": {"result": found}})
+        assert reason == (None if same else "the PRM was trained on 40 steps, the ORM on 4")
+        assert (found["tokens_seen"] == result["tokens_seen"]) is same
+        assert found["learnt_from"] == result["learnt_from"]
+        assert found["learnt_from"]["examples"] == found["train_answers"] == result["train_solutions"]
+        assert found["chosen_by"] == "step_loss"
+    labels = prm.read_labels(workdir / "labels")
+    used = [row for row in labels if len(row[3]) == len(row[2].split("\n"))]
+    read = prm.outcomes(labels, tokenizers.load(workdir / "data" / "tokenizer.model"))
+    assert [(o.question, o.answer, o.correct) for o in read] == [(q, s, v[-1] > 0.5) for q, _, s, v in used]
+
+
+@pytest.fixture(scope="module")
+def attempted(trained, config):
+    """The config of a workdir with a revision model (the policy) and chains of twelve questions, made up."""
+    workdir, _, _ = trained
+    config = dataclasses.replace(
+        config,
+        sampler=SamplerConfig(max_tokens=32, rows=8),
+        revision=RevisionConfig(enabled=True, train=TRAIN, max_seq_len=256),
+        orm=ORMConfig(
+            variants=("history", "no_history"),
+            valid_fraction=0.5,
+            train=dataclasses.replace(TRAIN, steps=8, validate_every=4, seq_len=256),
+        ),
+    )
+    tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
+    params, metadata = load_params(workdir / "policy" / "best", tokenizer)
+    model = revision.model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
+    save_params(workdir / "revision" / "best", params, metadata | {"kind": "revision", "model": to_dict(model)})
+    task, splits = loader.load(config.data, workdir / "data")
+    rng, rows = np.random.default_rng(1), []
+    for example in (splits.train[i] for i in range(20, 32)):
+        for chain in range(2):
+            added = rng.integers(0, 2, 3).tolist()
+            answers = [f"{example.solution.rpartition(' ')[0]} {int(example.answer) + more}" for more in added]
+            correct = [task.grade(task.extract(text), example.answer) for text in answers]
+            assert correct == [not more for more in added]
+            rows.append(
+                {
+                    "question": example.id,
+                    "prompt": task.prompt(example.question),
+                    "chain": chain,
+                    "answers": answers,
+                    "correct": correct,
+                    "parsable": [True] * 3,
+                }
+            )
+    write_shard(shard_path(workdir / "attempts", 0), rows, attempts.SCHEMA)
+    for stage, names in (("revision", ["best"]), ("attempts", None), ("prm", ["best"])):
+        folders.complete(workdir / stage, names)
+    return config, workdir, rows, tokenizer
+
+
+def test_the_orm_stage_tells_which_verifier_selects_best_on_questions_it_held_out(attempted):
+    """The reference scores the chains as the chains stage does, and reads the choices from its rows."""
+    config, workdir, rows, tokenizer = attempted
+    found = orm.run(config, workdir, workdir / "orm")
+    assert json.loads(json.dumps(found)) == found
+    held = prm.held_out((row["question"] for row in rows), 0.5, "x")
+    selection = found["selection"]
+    assert selection["questions"] == len(held) == 6
+    assert list(selection["accuracy"]) == ["history", "no_history", "prm"]
+    assert selection["chosen"] == max(selection["accuracy"], key=lambda name: selection["accuracy"][name])
+    folders.complete(workdir / "orm", ["history/best", "no_history/best"], result=found)
+    task, splits = loader.load(config.data, workdir / "data")
+    examples = [e for e in splits.train[20:32] if e.id in held]
+    assert len(examples) == len(held)
+    written = {row["question"]: [] for row in rows}
+    for row in rows:
+        solutions = [
+            Solution((*tokenizer.encode(text), tokenizer.eos_id), text, finished=True, logprob=0.0)
+            for text in row["answers"]
+        ]
+        written[row["question"]].append([Answer(solution, 0) for solution in solutions])
+    scored = {}
+    for name in selection["accuracy"]:
+        stage = "prm" if name == "prm" else f"orm/{name}"
+        engine = load_engine(workdir, config.sampler, policy="revision", verifier=stage)
+        prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
+        reviser = Reviser(engine, prompts, config.revision, history=name == "history")
+        scored[name] = reviser.score([written[e.id] for e in examples])
+    table = chains.result_rows(task, examples, scored, "revise", 0, 0.0)
+    laid_out = AnswerChains.from_table(pa.Table.from_pylist(table, schema=chains.SCHEMA), [3, 3])
+    for name, value in selection["accuracy"].items():
+        heads = [laid_out.accuracy(s, 2, "hierarchical", name).mean() for s in (1, 2, 3)]
+        assert value == pytest.approx(np.mean(heads))
+    assert 0 < min(selection["accuracy"].values()) < 1, "right and wrong answers are both among the choices"
+
+
+def test_what_was_learnt_from_is_known_by_its_tokens_and_not_by_its_labels():
+    tokens = [np.arange(k, dtype=np.int32) for k in (3, 5)]
+    examples = [{"tokens": t, "labels": np.zeros(len(t), np.float32)} for t in tokens]
+    found = prm.learnt_from(examples)
+    assert (found["examples"], found["tokens"]) == (2, 8)
+    assert prm.learnt_from([{**e, "labels": 1 + e["labels"]} for e in examples]) == found
+    cut = [{"tokens": np.arange(8, dtype=np.int32)}]
+    for other in (examples[::-1], cut, [examples[0], {"tokens": tokens[1][::-1]}]):
+        assert prm.learnt_from(other)["hash"] != found["hash"]
 
 
 def test_the_prm_starts_from_the_policys_trunk(trained):

@@ -1,7 +1,8 @@
 """The attempts stage: chains of the revision model on training questions, graded; what its verifier learns from.
 
 A verifier must see what it will judge: answers of the revision model, with the answers before them (Snell et al.
-2024, App. J). The questions come after those that it was trained on, so that the model has not seen their answers.
+2024, App. J). The questions come after those that it was trained on, so that the model has not seen their answers, and
+after those of the step labels, so that the PRM has not either and the two can be compared.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ttcjax.data import loader
 from ttcjax.data.task import Examples, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_folder, read_shard, shard_names, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_folder, read_shard, sampled_tokens, shard_names, shard_path, write_shard
 from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
@@ -40,7 +41,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Sample and grade `config.orm.chains` chains of every question; finished shards are kept.
 
     Returns:
-        `questions`, `answers`, `correct` (the share of right answers by place in the chain), and `files`.
+        `questions`, `answers`, `correct` (the share of right answers by place in the chain), `sampled_tokens`
+        (`parquet.sampled_tokens`), and `files`.
 
     Raises:
         UserError: There are no training questions left.
@@ -48,12 +50,15 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     task, splits = loader.askable(config, workdir)
     settings = config.orm
     rest_em = config.revision.rest_em
-    first = max(config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0)
+    first = max(
+        config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0, config.labels.questions
+    )
     examples: Examples = splits.train[first : first + settings.questions]
     if not len(examples):
         raise UserError(
-            f"the revision model is trained on all {len(splits.train)} training questions, and its verifier needs "
-            "others: lower --revision.trajectories.questions (and --revision.rest_em.questions)"
+            f"the revision model or the PRM is trained on all {len(splits.train)} training questions, and the verifier "
+            "of revisions needs others: lower --revision.trajectories.questions (and --revision.rest_em.questions, "
+            "--labels.questions)"
         )
     engine = load_engine(workdir, config.sampler, policy="revision", verifier=None)
     rows = sample(
@@ -68,11 +73,13 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         name="attempts",
     )
     correct = np.array([row["correct"] for row in rows])
+    names = shard_names(len(examples), settings.shard_questions)
     return {
         "questions": len(examples),
         "answers": int(correct.size),
         "correct": correct.mean(axis=0).tolist(),
-        "files": shard_names(len(examples), settings.shard_questions),
+        "sampled_tokens": sampled_tokens(out / name for name in names),
+        "files": names,
     }
 
 
@@ -116,7 +123,8 @@ def sample(
             if is_whole(path, SCHEMA):
                 bar.skip(len(shard) * sum(lengths))
             else:
-                write_shard(path, _graded(engine, revision, task, shard, lengths, seed, until_right), SCHEMA)
+                rows, tokens = _graded(engine, revision, task, shard, lengths, seed, until_right)
+                write_shard(path, rows, SCHEMA, sampled=tokens)
             found += read_shard(path, SCHEMA).to_pylist()
     return found
 
@@ -129,14 +137,16 @@ def _graded(
     lengths: Sequence[int],
     seed: int,
     until_right: bool,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the rows of some questions, and the tokens that the model read and wrote for them."""
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
     gold = [e.answer for e in examples]
 
     def stop(question: int, answer: Answer) -> bool:
         return until_right and task.grade(read_answer(task, answer), gold[question])
 
-    chains = Reviser(engine, prompts, revision).sample(lengths, seed, stop)
+    reviser = Reviser(engine, prompts, revision)
+    chains = reviser.sample(lengths, seed, stop)
     rows = []
     for example, group in zip(examples, chains, strict=True):
         for c, chain in enumerate(group):
@@ -151,7 +161,7 @@ def _graded(
                     "parsable": [answer is not None for answer in found],
                 }
             )
-    return rows
+    return rows, reviser.tokens(chains)
 
 
 def read(folder: epath.Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.revise.context import Context, View
 from ttcjax.sample.engine import Begun, Engine, Prompt, Solution
+from ttcjax.verify.aggregate import aggregate
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Answer:
     shown: int
     """How many of the chain's answers before it were in view."""
     score: float | None = None
-    """The verifier's, where one has read it: that of the last step, 0 where no step is whole."""
+    """The verifier's, where one has read it: of an ORM that of the last step; 0 where no step is whole."""
     kept: bool | None = None
     """Whether it took the place of the answer before, where a strategy decides that."""
 
@@ -45,7 +46,15 @@ def read_answer(task: Task, answer: Answer) -> str | None:
 class Reviser:
     """Grows and scores the chains of some questions with an engine whose policy is a revision model."""
 
-    def __init__(self, engine: Engine, prompts: Sequence[Prompt], revision: RevisionConfig, *, history: bool = True):
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: Sequence[Prompt],
+        revision: RevisionConfig,
+        *,
+        history: bool = True,
+        aggregate: str = "last",
+    ):
         """Take on some questions.
 
         Args:
@@ -53,11 +62,13 @@ class Reviser:
             prompts: One a question.
             revision: What the model was trained to have in view.
             history: Show the verifier what the model was shown.
+            aggregate: How the scores of an answer's steps become its score: one of `verify.aggregate.AGGREGATIONS`.
         """
         self.engine = engine
         self.prompts = prompts
         self._context = Context(engine.tokenizer, revision.max_answers, restate=revision.restate)
         self._history = history
+        self._aggregate = aggregate
 
     def sample(
         self, lengths: Sequence[int], seed: int, stop: Callable[[int, Answer], bool] = lambda question, answer: False
@@ -138,16 +149,31 @@ class Reviser:
         ]
         scored = self.engine.score(self.prompts, [[a.solution for a in row] for row in answers], shown)
         return [
-            [_with_score(a, solution) for a, solution in zip(row, found, strict=True)]
+            [
+                dataclasses.replace(answer, solution=solution, score=score)
+                for answer, solution, score in zip(row, found, self._scores(found), strict=True)
+            ]
             for row, found in zip(answers, scored, strict=True)
         ]
+
+    def _scores(self, solutions: Sequence[Solution]) -> list[float]:
+        return aggregate([solution.step_scores for solution in solutions], self._aggregate).tolist()
+
+    def tokens(self, chains: Chains) -> int:
+        """Return the tokens that the model reads and writes for chains of all questions.
+
+        The prompt is read once a question; what is in view of an answer, the question again where it is restated, is
+        read anew for each.
+        """
+        total = sum(len(prompt.tokens) for prompt in self.prompts)
+        for i, group in enumerate(chains):
+            for chain in group:
+                for place, answer in enumerate(chain):
+                    before = [a.text for a in chain[place - answer.shown : place]]
+                    total += len(answer.solution.tokens) + len(self._view(i, before).tokens)
+        return total
 
     def _view(self, question: int, answers: Sequence[str]) -> View:
         tokens = self.prompts[question].tokens
         room = self.engine.policy_config.max_seq_len - len(tokens) - self.engine.sampler.max_tokens
         return self._context.view(tokens[1:], answers, room)
-
-
-def _with_score(answer: Answer, scored: Solution) -> Answer:
-    score = scored.step_scores[-1] if scored.step_scores else 0.0
-    return dataclasses.replace(answer, solution=scored, score=score)

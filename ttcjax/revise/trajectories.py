@@ -20,8 +20,9 @@ from ttcjax.config import ExperimentConfig, TrajectoryConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
-from ttcjax.parquet import is_whole, read_folder, read_shard, shard_path, write_shard
+from ttcjax.parquet import is_whole, read_folder, read_shard, sampled_tokens, shard_path, write_shard
 from ttcjax.sample.loading import load_engine
+from ttcjax.sample.requests import read_and_written
 from ttcjax.sample.state import question_number
 
 SAMPLES = pa.schema(
@@ -109,7 +110,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     """Sample training questions and count the trajectories that they give; finished shards of samples are kept.
 
     Returns:
-        The counts of `from_samples`, and `files`.
+        The counts of `from_samples`, `sampled_tokens` (`parquet.sampled_tokens`), and `files`.
 
     Raises:
         UserError: No sample is right, so there is nothing to learn from.
@@ -144,7 +145,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                             "correct": task.grade(answer, example.answer),
                         }
                     )
-            write_shard(path, rows, SAMPLES)
+            write_shard(path, rows, SAMPLES, sampled=read_and_written(prompts, sampled))
     samples = pa.concat_tables(read_shard(path, SAMPLES) for path in paths)
     rows, counts = from_samples(samples, settings)
     if not rows:
@@ -152,7 +153,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             "no sampled answer is right, so there is nothing to revise towards: train the policy longer, or lower "
             "--revision.trajectories.temperature"
         )
-    return {**counts, "files": [path.name for path in paths]}
+    return {**counts, "sampled_tokens": sampled_tokens(paths), "files": [path.name for path in paths]}
 
 
 def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -43,6 +43,16 @@ class Solution:
     """Tokens the verifier read at this place, those of rollouts included."""
     tokens_lookahead: int = 0
     """Tokens of a search's rollouts drawn at this place, beside `tokens_sampled`; a rollout is scored and dropped."""
+
+
+def read_and_written(prompts: Iterable[Prompt], solutions: Iterable[Iterable[Solution]]) -> int:
+    """Return the tokens that a policy reads and writes to sample solutions; a prompt is read once for all of its own.
+
+    Args:
+        prompts: What was sampled from.
+        solutions: Those of each.
+    """
+    return sum(len(prompt.tokens) for prompt in prompts) + sum(len(s.tokens) for group in solutions for s in group)
 
 
 @dataclass(frozen=True)
