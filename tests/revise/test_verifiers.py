@@ -83,7 +83,7 @@ class Reader(Engine):
     def encode_prompt(self, question, text):
         return Prompt(question, (self.tokenizer.bos_id, *self.tokenizer.encode(text)))
 
-    def score(self, prompts, solutions, before=()):
+    def score(self, prompts, solutions, before=None):
         self.shown[self.verifier] = {len(view) > 0 for views in before or () for view in views}
         found = []
         for group in solutions:
