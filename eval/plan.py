@@ -241,8 +241,6 @@ class _Costs:
     """Tokens of a generation."""
     token_from: str
     seen: Mapping[str, Mapping[Shard, _Seen]]
-    base: list[_Seen]
-    """Shards of the bank at the sampler's temperature."""
     scoring: float | None
     """Seconds in which the bank's samples of a question were scored."""
     selecting: str | None = None
@@ -260,7 +258,7 @@ class _Costs:
         if trained is None:
             raise UserError(f"the records of policy and prm in {workdir} do not say how large the models are")
         prompts = ledger.prompt_tokens(config, workdir)
-        base = [found for shard, found in seen["bank"].items() if shard.strategy == "sample"]
+        base = _base(seen)
         token, token_from = _tokens_of_generation(config, workdir, base)
         return cls(
             config,
@@ -269,7 +267,6 @@ class _Costs:
             token,
             token_from,
             seen,
-            base,
             _scoring_seconds(config, folders["bank"], base),
             verifiers.chosen(config, workdir) if config.revision.enabled else None,
         )
@@ -318,7 +315,7 @@ class _Costs:
 
     def _rescore(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
         # What the bank's verifier read is read once more.
-        _, read = self._bank(self.base, answers, self.config.sweep.samples)
+        _, read = self._bank(_base(self.seen), answers, self.config.sweep.samples)
         return 0.0, read
 
     def _greedy(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
@@ -368,6 +365,11 @@ class _Costs:
         # In proportion beyond what is known, a straight line between.
         nearest = min(max(generations, budgets[0]), budgets[-1])
         return float(np.interp(generations, budgets, seconds)) * generations / nearest, _LIKE
+
+
+def _base(seen: Mapping[str, Mapping[Shard, _Seen]]) -> list[_Seen]:
+    """Return the shards of the bank at the sampler's temperature."""
+    return [found for shard, found in seen["bank"].items() if shard.strategy == "sample"]
 
 
 def _mean(own: list[_Seen], name: str) -> float:
