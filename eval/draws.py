@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -16,8 +16,6 @@ from etils import epath
 from ttcjax.files import write_bytes
 from ttcjax.runtime import records
 
-KEY = "draws"
-"""Where an estimate among the numbers of a summary has its `Draws`, until `take` takes them out."""
 FILE = "draws.npz"
 SEPARATOR = "\t"
 """Between the keys of a path."""
@@ -25,25 +23,37 @@ KEPT = 500
 """Resamples of an estimate that are kept, the first ones: a standard error by so many is off by 3%."""
 
 
-class Draws:
-    """An estimate in every resample of the questions; not to be changed.
+class Draws(NamedTuple):
+    """An estimate in every resample of the questions.
 
     Attributes:
         values: `[R]`; not a number where a resample has nothing to estimate from.
         share: Whether it is one of 0 to 1, and its interval Wilson's.
     """
 
-    def __init__(self, values: np.ndarray, share: bool):
-        self.values, self.share = values, share
+    values: np.ndarray
+    share: bool
 
-    def __deepcopy__(self, memo: object) -> Draws:
+
+class Drawn(float):
+    """An estimate that has its draws with it, through all tables of numbers up to `take`; else a number like any."""
+
+    draws: Draws
+
+    def __new__(cls, value: float, values_R: np.ndarray, share: bool = False) -> Drawn:
+        found = super().__new__(cls, value)
+        found.draws = Draws(values_R, share)
+        return found
+
+    def __deepcopy__(self, memo: object) -> Drawn:
         return self  # `dataclasses.asdict` copies what it finds.
 
-    def __eq__(self, other: object) -> bool:
-        equal = isinstance(other, Draws) and self.share == other.share
-        return equal and np.array_equal(self.values, other.values, equal_nan=True)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Drawn, (float(self), *self.draws)
 
-    __hash__ = None  # type: ignore[assignment]
+    def rounded(self, places: int) -> Drawn:
+        """Return the same with fewer decimals, of the estimate alone."""
+        return Drawn(round(float(self), places), *self.draws)
 
 
 def take(summary: dict[str, Any]) -> dict[str, Draws]:
@@ -53,10 +63,10 @@ def take(summary: dict[str, Any]) -> dict[str, Draws]:
     """
     found: dict[str, Draws] = {}
     for path, cell in cells(summary):
-        if KEY in cell:
-            drawn = cell.pop(KEY)
-            if drawn is not None:
-                found[path] = drawn
+        for name, value in cell.items():
+            if isinstance(value, Drawn):
+                found[path] = value.draws
+                cell[name] = float(value)
     return found
 
 
@@ -65,9 +75,8 @@ def cells(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[st
     if isinstance(value, dict):
         if {"low", "high"} <= set(value):
             yield SEPARATOR.join(path), value
-        for key, inner in list(value.items()):
-            if key != KEY:
-                yield from cells(inner, (*path, str(key)))
+        for key, inner in value.items():
+            yield from cells(inner, (*path, str(key)))
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield from cells(inner, (*path, str(place)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
 from ttcjax.errors import UserError
-from ttcjax.eval.draws import Draws
+from ttcjax.eval.draws import Drawn
 
 _FEW = 5
 """Where fewer questions make up a share, or what it lacks to 1, its spread cannot be told."""
@@ -23,18 +23,16 @@ class Estimate:
     """A mean with its interval.
 
     Attributes:
-        mean: Of the questions.
+        mean: Of the questions; with its draws where it comes from resamples, see `draws.Drawn`.
         low: Lower end of the interval.
         high: Upper end.
         se: Standard error: the standard deviation of the mean over resamples of the questions.
-        draws: The same in every resample; no part of what is printed or compared.
     """
 
     mean: float
     low: float
     high: float
     se: float
-    draws: Draws | None = field(default=None, repr=False, compare=False)
 
     @property
     def spread(self) -> bool:
@@ -115,7 +113,7 @@ class Bootstrap:
         means_R = self.means(values_Q, inside_Q) if means_R is None else means_R
         mean, se = _split(means_R)
         low, high = self._wilson(mean, se, values)
-        return Estimate(mean, low, high, se, Draws(means_R[1:], True))
+        return Estimate(Drawn(mean, means_R[1:], True), low, high, se)
 
     def difference(
         self, values_Q: np.ndarray, inside_Q: np.ndarray | None = None, *, means_R: np.ndarray | None = None
@@ -139,7 +137,7 @@ class Bootstrap:
             p, q = up.mean(), down.mean()
             low = min(low, mean - np.hypot(p - up_low, down_high - q))
             high = max(high, mean + np.hypot(up_high - p, q - down_low))
-        return Estimate(mean, float(low), float(high), se, Draws(means_R[1:], False))
+        return Estimate(Drawn(mean, means_R[1:]), float(low), float(high), se)
 
     def paired(self, a_Q: np.ndarray, b_Q: np.ndarray, inside_Q: np.ndarray | None = None) -> Estimate:
         """Return the mean of a - b over the same questions and its interval."""
@@ -167,7 +165,7 @@ class Bootstrap:
         mean, se = _split(found_R)
         any_Q = cases_Q > 0
         low, high = self._wilson(mean, se, events_Q[any_Q] / cases_Q[any_Q])
-        return Estimate(mean, low, high, se, Draws(found_R[1:], True))
+        return Estimate(Drawn(mean, found_R[1:], True), low, high, se)
 
     def ratio(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> Estimate | None:
         """Return the ratio of two sums over questions and its interval; `None` where the second is 0.
@@ -186,7 +184,7 @@ class Bootstrap:
         """
         mean, se = _split(found_R)
         low, high = np.nanquantile(found_R[1:], self._quantiles)
-        return Estimate(mean, float(low), float(high), se, Draws(found_R[1:], False))
+        return Estimate(Drawn(mean, found_R[1:]), float(low), float(high), se)
 
     def ratios(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> np.ndarray:
         """Return the ratio of two sums over questions in each resample, `[1 + R]`; not a number without anything to

@@ -15,7 +15,7 @@ from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, tables
 from ttcjax.eval.allocate import Choice, choose, regret
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.draws import Draws
+from ttcjax.eval.draws import Drawn
 from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.intervals import Bootstrap
 
@@ -52,7 +52,7 @@ def budget_for(budgets: Sequence[int], curve_BR: np.ndarray, target_R: np.ndarra
 
 def compute_saved(
     baseline: Mapping[int, np.ndarray], n: int, chosen_R: np.ndarray, bootstrap: Bootstrap
-) -> dict[str, Any]:
+) -> dict[str, float | bool]:
     """Return how many times n generations the baseline needs to be as accurate as what was chosen at n.
 
     Args:
@@ -62,7 +62,7 @@ def compute_saved(
         bootstrap: The resamples.
 
     Returns:
-        `times`, `low`, `high`, `draws`, and `reached` and `high_reached`: whether the baseline gets there within its
+        `times`, `low`, `high`, and `reached` and `high_reached`: whether the baseline gets there within its
         largest budget, and whether it does at the upper end. Where it does not, that budget stands for what it needs,
         so that the number is a lower bound.
     """
@@ -72,12 +72,11 @@ def compute_saved(
     needed_R = budget_for(budgets, curve_BR, chosen_R)
     low, high = bootstrap.quantiles(needed_R)
     return {
-        "times": min(float(needed_R[0]), largest) / n,
+        "times": Drawn(min(float(needed_R[0]), largest) / n, np.minimum(needed_R[1:], largest) / n),
         "low": min(low, largest) / n,
         "high": min(high, largest) / n,
         "reached": bool(np.isfinite(needed_R[0])),
         "high_reached": bool(np.isfinite(high)),
-        "draws": Draws(np.minimum(needed_R[1:], largest) / n, False),
     }
 
 

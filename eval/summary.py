@@ -17,6 +17,7 @@ from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.errors import UserError
 from ttcjax.eval import budget, figures, optimal, paired, temperatures, weak
 from ttcjax.eval.difficulty import quantile_bins
+from ttcjax.eval.draws import Drawn
 from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
 from ttcjax.eval.intervals import Bootstrap
 from ttcjax.parquet import read_shard
@@ -173,10 +174,10 @@ def summarise(
         },
         "monte_carlo_error": _monte_carlo_errors(config, measured),
         "comparisons": [
-            {"a": a, "b": b, "n": n, "difference": cell.pop("mean"), **cell}
+            {"a": a, "b": b, "n": n, "difference": found.mean, "low": found.low, "high": found.high, "se": found.se}
             for a, b in _pairs(config.sweep.strategies)
             for n in config.sweep.budgets
-            for cell in [dataclasses.asdict(bootstrap.paired(compared[a][n], compared[b][n]))]
+            for found in [bootstrap.paired(compared[a][n], compared[b][n])]
         ],
         "aggregation": {
             how: {str(n): interval(values) for n, values in by_budget.items()} for how, by_budget in aggregated.items()
@@ -346,13 +347,15 @@ def _verifier_quality(config: ExperimentConfig, bank: pa.Table, threshold: float
 
 
 def plain(value: Any) -> Any:
-    """Return JSON's own types: numpy scalars unwrapped, floats to 6 places, NaN as null; `Draws` stay as they are."""
+    """Return JSON's own types: numpy scalars unwrapped, floats to 6 places, NaN as null; draws stay with theirs."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, Drawn) and math.isfinite(value):
+        return value.rounded(6)
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value

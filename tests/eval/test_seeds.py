@@ -1,5 +1,6 @@
 """Intervals over seeds: how often they cover, against exact integration and against simulated studies."""
 
+import copy
 import math
 
 import numpy as np
@@ -217,9 +218,11 @@ def test_what_a_seed_lacks_and_what_differs(counts):
 
 def test_draws_are_taken_out_of_a_summary_and_read_back(tmp_path, counts):
     cell, d = drawn(np.random.default_rng(0).random(QUESTIONS), counts)
-    raw = summary({**cell, draws.KEY: d}, rows=[{"low": 0, "high": 1, draws.KEY: None}])
+    raw = summary({**cell, "mean": draws.Drawn(cell["mean"], *d)}, rows=[{"low": 0, "high": 1, "mean": 0.5}])
+    raw = copy.deepcopy(raw)
     taken = draws.take(raw)
-    assert raw == summary(cell, rows=[{"low": 0, "high": 1}])
+    assert raw == summary(cell, rows=[{"low": 0, "high": 1, "mean": 0.5}])
+    assert type(raw["accuracy"]["beam"]["4"]["mean"]) is float
     assert list(taken) == [AT]
     draws.write(tmp_path / "draws.npz", taken, QUESTIONS)
     again, questions = draws.read(tmp_path / "draws.npz")
