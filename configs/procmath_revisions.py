@@ -1,9 +1,9 @@
-"""Revisions at length, with the demo's policy: more steps, chains of 64 answers, budgets to 64, every verifier.
+"""Revisions at length: more steps, chains of 64 answers, budgets to 64, every verifier.
 
 Command:   ttcjax run configs/procmath_revisions.py --workdir runs/revisions
-           (a copy of the demo's folder under that name saves the data, the policy and the larger one)
+           (a copy of that config's folder under this name saves the data, the policy and the larger one)
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      about an hour after the demo's stages, with other work beside it.
+Time:      about an hour after those stages, with other work beside it.
 Expect:    pass@1 0.56 at every step of a chain; 16 answers in parallel 0.69, one chain of 16 0.68.
 """
 
@@ -21,17 +21,17 @@ from ttcjax.config import (
     TrajectoryConfig,
 )
 
-DEMO = pathlib.Path(__file__).with_name("procmath_tiny.py")
+FULL = pathlib.Path(__file__).with_name("procmath_full.py")
 
 
 def get_config() -> ExperimentConfig:
-    demo: ExperimentConfig = runpy.run_path(str(DEMO))["get_config"]()
+    full: ExperimentConfig = runpy.run_path(str(FULL))["get_config"]()
     return dataclasses.replace(
-        demo,
+        full,
         name="procmath_revisions",
         workdir="runs/procmath_revisions",
-        labels=dataclasses.replace(demo.labels, questions=5000),
-        prm=dataclasses.replace(demo.prm, train=dataclasses.replace(demo.prm.train, steps=300, validate_every=100)),
+        labels=dataclasses.replace(full.labels, questions=5000),
+        prm=dataclasses.replace(full.prm, train=dataclasses.replace(full.prm.train, steps=300, validate_every=100)),
         revision=RevisionConfig(
             enabled=True,
             trajectories=TrajectoryConfig(questions=16_000, samples=8, context="any"),
@@ -62,7 +62,7 @@ def get_config() -> ExperimentConfig:
             ),
         ),
         sweep=dataclasses.replace(
-            demo.sweep, budgets=(1, 2, 4, 8, 16, 32, 64), strategies=(*demo.sweep.strategies, "beam:width=sqrt")
+            full.sweep, budgets=(1, 2, 4, 8, 16, 32, 64), strategies=(*full.sweep.strategies, "beam:width=sqrt")
         ),
         chains=ChainsConfig(answers=64, refine=16, shard_questions=70),
     )

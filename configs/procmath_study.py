@@ -12,14 +12,14 @@ import runpy
 
 from ttcjax.config import ChainsConfig, DataConfig, DraftsConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 
-DEMO = pathlib.Path(__file__).with_name("procmath_tiny.py")
+FULL = pathlib.Path(__file__).with_name("procmath_full.py")
 
 
 def get_config() -> ExperimentConfig:
-    demo: ExperimentConfig = runpy.run_path(str(DEMO))["get_config"]()
-    revision = demo.revision
+    full: ExperimentConfig = runpy.run_path(str(FULL))["get_config"]()
+    revision = full.revision
     return dataclasses.replace(
-        demo,
+        full,
         name="procmath_study",
         workdir="runs/procmath_study",
         # 16 test questions of every subject and level.
@@ -40,7 +40,7 @@ def get_config() -> ExperimentConfig:
             # Far below the policy's own rate: what its drafts have taught is to be kept.
             train=dataclasses.replace(revision.train, optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20)),
         ),
-        sweep=dataclasses.replace(demo.sweep, shard_questions=260),
+        sweep=dataclasses.replace(full.sweep, shard_questions=260),
         chains=ChainsConfig(
             budgets=(1, 2, 4, 8, 16), answers=16, chains=2, swap=16, questions=520, shard_questions=130
         ),

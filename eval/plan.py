@@ -330,7 +330,7 @@ class _Costs:
 
     def _chains(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
         settings, revision = self.config.chains, self.config.revision
-        variants = self.config.orm.variants
+        variants = [name for name in verifiers.candidates(self.config) if name != "prm"]
         again = self.prompt * revision.restate
         if own:
             written, rows = _mean(own, "tokens"), _mean(own, "rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -43,8 +44,9 @@ from ttcjax.eval import (
     verdicts,
     weak,
 )
-from ttcjax.eval.estimators import COLUMNS
+from ttcjax.eval.estimators import COLUMNS, StrategyName
 from ttcjax.eval.exchange_report import Source
+from ttcjax.eval.intervals import Bootstrap
 from ttcjax.eval.summary import (
     Measured,
     first_error_threshold,
@@ -135,7 +137,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         by_selector = {rule: splits.by_ratio(rule) for rule in revisions.SELECTORS}
         once = baseline.of_chains(config.sweep, right["policy"], splits.chains.questions, by_selector, ease)
         summary["greedy"]["chains"] = plain(once)
-        found |= {"selection": made["orm"]["result"][verifiers.SELECTION]}
+        found |= {"selection": made["orm"]["result"][verifiers.SELECTION] if "orm" in made else None}
         summary["revision"] = plain(found | {"trajectories": made["trajectories"]["result"]})
         summary["accuracy"] |= plain(accuracy)
         if trained is not None:
@@ -185,6 +187,30 @@ def _exchange(
     tokens = np.mean([prompts[q] for q in ease]) + np.mean(answered["larger"]["tokens"].to_numpy())
     right = baseline.right_answers(answered)
     return exchange_report.summarise(config.sweep, sources, ease, right, trained, float(tokens))
+
+
+def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console) -> None:
+    """Print the accuracies of strategies that need the bank alone, which is made early.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder, with the bank complete.
+        console: Where to.
+    """
+    names = [name for name in config.sweep.strategies if StrategyName.parse(name).from_bank]
+    if not names or any("temperature=" in name for name in names):
+        return
+    alone = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, strategies=tuple(names)))
+    columns = tuple(dict.fromkeys((*COLUMNS, "gold", "finished")))
+    bank = rows.read_folder(workdir / "bank", columns)
+    measured = measure(alone, temperatures.rows_at(bank, config.sampler.temperature), bank.slice(0, 0))
+    bootstrap = Bootstrap(len(measured.levels), config.sweep.bootstrap, config.sweep.bootstrap_seed)
+    title = f"first accuracies in %, {len(measured.levels)} questions, 95% intervals; the report has all"
+    table = tables.table(title, ["N =", *config.sweep.budgets])
+    for name, by_budget in measured.accuracy.items():
+        points = (dataclasses.asdict(bootstrap(values)) for values in by_budget.values())
+        table.add_row(figures.label(name), *map(tables.cell, points))
+    console.print(table)
 
 
 def render(summary: dict[str, Any], console: Console) -> None:

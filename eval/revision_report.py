@@ -109,7 +109,8 @@ def _render_verifiers(revision: dict[str, Any], console: Console) -> None:
         if rows:
             table.add_row(f"{revision['verifier']} - {name}", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
-    selection = revision["selection"]
+    if (selection := revision["selection"]) is None:
+        return
     found = ", ".join(f"{name} {100 * value:.1f}%" for name, value in selection["accuracy"].items())
     text = f"verifiers on {selection['questions']} training questions that none was trained on, right in: {found}"
     if selection["chosen"] != revision["verifier"]:

@@ -52,7 +52,8 @@ def stage_shares(config: ExperimentConfig, devices: int, processes: int = 1) -> 
         if config.revision.rest_em.chains:
             runs.append(("revision", "revision, offline", config.revision.train))
         runs.append(("revision", "revision", config.revision.train))
-        runs += [("orm", f"ORM {variant}", config.orm.train) for variant in config.orm.variants]
+        if config.orm.revisions:
+            runs += [("orm", f"ORM {variant}", config.orm.train) for variant in config.orm.variants]
     if config.orm.base:
         runs.append(("base_orm", "base ORM", config.base_orm.train))
     if config.larger.enabled:

@@ -408,7 +408,10 @@ class ExperimentConfig:
 
     def _check_revision(self) -> None:
         longest = self.revision.max_seq_len or self.model.max_seq_len
-        for name, train in (("revision.train", self.revision.train), ("orm.train", self.orm.train)):
+        trainings = {"revision.train": self.revision.train}
+        if self.orm.revisions:
+            trainings["orm.train"] = self.orm.train
+        for name, train in trainings.items():
             require(
                 train.seq_len <= longest,
                 f"{name}.seq_len ({train.seq_len}) must not exceed the revision model's limit of {longest} tokens: "
@@ -419,10 +422,11 @@ class ExperimentConfig:
             f"revision.max_seq_len ({longest}) must be model.max_seq_len ({self.model.max_seq_len}) or more: the "
             "revision model reads what the policy reads, and answers before it",
         )
+        trained = self.orm.variants if self.orm.revisions else ()
         require(
-            self.chains.verifier in ("validation", "prm", *self.orm.variants),
+            self.chains.verifier in ("validation", "prm", *trained),
             f"chains.verifier ({self.chains.verifier}) must be validation, prm or one of orm.variants "
-            f"({', '.join(self.orm.variants)})",
+            f"({', '.join(trained) or 'none, as orm.revisions is False'})",
         )
         require(
             self.chains.questions == 0 or self.chains.questions >= 5 * self.sweep.folds,

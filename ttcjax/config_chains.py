@@ -13,6 +13,9 @@ from ttcjax.tables import require, require_list, require_seed
 class ORMConfig:
     """Outcome-reward models: verifiers that are told whether whole answers are right (Snell et al. 2024, App. J, K)."""
 
+    revisions: bool = True
+    """Whether an experiment with revisions trains verifiers on attempts of the revision model; without them the PRM
+    judges revisions, as it judges base samples."""
     variants: tuple[Literal["history", "no_history"], ...] = ("history",)
     """Of the verifiers of the revision model's answers: with the answers before in view, and without. Which one selects
     is `chains.verifier`'s; the others are compared with it."""

@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from etils import epath
@@ -39,13 +39,20 @@ DAMAGED = "damaged"
 
 
 @faults.explained()
-def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CONFIG") -> dict[str, Any]:
+def run(
+    config: ExperimentConfig,
+    *,
+    only: str | None = None,
+    command: str = "CONFIG",
+    made: Callable[[Stage, epath.Path], None] = lambda stage, workdir: None,
+) -> dict[str, Any]:
     """Run every stage in order, or one of them, and return each stage's record.
 
     Args:
         config: Decides everything, the workdir included.
         only: Name of the one stage to run; the stages it reads must be complete.
         command: The config as the user names it, for messages that say what to run next.
+        made: Called after each stage that was not complete before.
 
     Raises:
         MachineError: The machine refuses: no space, permission, memory or network. What is finished is kept.
@@ -60,7 +67,7 @@ def run(config: ExperimentConfig, *, only: str | None = None, command: str = "CO
     with locks.alone(workdir):
         if only is not None:
             require_needs(chosen[0], config, workdir, command)
-        return {stage.name: run_stage(stage, config, workdir) for stage in chosen}
+        return {stage.name: run_stage(stage, config, workdir, made) for stage in chosen}
 
 
 def wanted_stages(config: ExperimentConfig, only: str | None = None) -> list[Stage]:
@@ -141,12 +148,18 @@ def unfit(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> str:
     return ""
 
 
-def run_stage(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> dict[str, Any]:
+def run_stage(
+    stage: Stage,
+    config: ExperimentConfig,
+    workdir: epath.Path,
+    made: Callable[[Stage, epath.Path], None] = lambda stage, workdir: None,
+) -> dict[str, Any]:
     """Run one stage, unless it is complete, and return its record; the caller holds the workdir's lock."""
     stop.check()
     record = settle(stage, config, workdir)
     if record is None:
         record = _compute(stage, config, workdir)
+        made(stage, workdir)
     stop.check()
     return record
 

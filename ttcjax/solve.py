@@ -100,6 +100,10 @@ def config_of(workdir: epath.PathLike, strategy: str) -> ExperimentConfig:
     """
     workdir = resolve_workdir(workdir)
     if is_revising(strategy):
+        if not is_there(workdir / "orm") and is_there(workdir / "revision"):
+            config = _config(workdir, "revision", "no revision model")
+            if not config.orm.revisions:  # The PRM judges them.
+                return config
         return _config(workdir, "orm", "no verifier of revisions", " with --revision.enabled True")
     return _config(workdir, "prm", "no trained verifier")
 

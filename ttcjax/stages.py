@@ -47,8 +47,8 @@ class Stage:
     """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
     writes: tuple[str, ...] = ()
     """Paths, from its folder, without which a complete stage is not complete after all."""
-    switch: str | None = None
-    """Dotted path of the setting that turns it on; `None` for a stage of every experiment."""
+    switch: tuple[str, ...] = ()
+    """Dotted paths of the settings that turn it on together; none for a stage of every experiment."""
     version: int = 1
     """Part of its fingerprint: raise it when the same settings come to mean other results of this stage."""
     derived: Callable[[ExperimentConfig], dict[str, Any]] | None = None
@@ -56,15 +56,18 @@ class Stage:
 
     def wanted(self, config: ExperimentConfig) -> bool:
         """Return whether an experiment has this stage."""
-        return self.switch is None or bool(_lookup(config_lib.to_dict(config), self.switch))
+        tables = config_lib.to_dict(config) if self.switch else {}
+        return all(_lookup(tables, path) for path in self.switch)
 
     @property
     def turned_on_by(self) -> str | None:
-        """The setting that turns it on, with a value that does; `None` for a stage of every experiment."""
-        if self.switch is None:
-            return None
-        on = isinstance(_lookup(config_lib.to_dict(ExperimentConfig()), self.switch), bool)
-        return f"{self.switch} True" if on else f"{self.switch} (its help says how)"
+        """The settings that turn it on, with values that do; `None` for a stage of every experiment."""
+        tables = config_lib.to_dict(ExperimentConfig())
+        given = [
+            f"{path} True" if isinstance(_lookup(tables, path), bool) else f"{path} (its help says how)"
+            for path in self.switch
+        ]
+        return " --".join(given) or None
 
 
 def _validated(config: ExperimentConfig) -> dict[str, Any]:
@@ -117,96 +120,6 @@ STAGES = (
         version=2,
     ),
     Stage(
-        "trajectories",
-        "ttcjax.revise.trajectories",
-        "sample answers of training questions and put others before right ones",
-        ("data", "policy"),
-        ("sampler", "revision.trajectories"),
-        version=2,
-        switch="revision.enabled",
-    ),
-    Stage(
-        "revision",
-        "ttcjax.train.revision",
-        "fine-tune the policy to answer again with its last answers in view",
-        ("data", "policy", "trajectories"),
-        (
-            "revision.train",
-            "revision.valid_fraction",
-            "revision.max_seq_len",
-            "revision.max_answers",
-            "revision.restate",
-            "revision.rest_em",
-            "sampler",
-        ),
-        ("best",),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "attempts",
-        "ttcjax.revise.attempts",
-        "sample and grade the revision model's chains on other training questions",
-        ("data", "revision"),
-        (
-            "sampler",
-            "revision.max_answers",
-            "revision.restate",
-            "revision.trajectories.questions",
-            "labels.questions",
-            "orm.questions",
-            "orm.chains",
-            "orm.answers",
-            "orm.seed",
-            "orm.shard_questions",
-        ),
-        switch="revision.enabled",
-    ),
-    Stage(
-        "orm",
-        "ttcjax.train.orm",
-        "train outcome-reward models on the attempts, and choose the verifier of revisions",
-        ("data", "prm", "revision", "attempts"),
-        (
-            "sampler",
-            "prm.aggregate",
-            "revision.max_answers",
-            "revision.restate",
-            "orm.variants",
-            "orm.every_step",
-            *(f"orm.{name}" for name in _VERIFIER_TRAINING),
-        ),
-        switch="revision.enabled",
-        version=2,
-    ),
-    Stage(
-        "base_orm",
-        "ttcjax.train.base_orm",
-        "train an outcome-reward model on the policy's samples",
-        ("data", "policy", "labels"),
-        (
-            "orm.base_settings",
-            "orm.every_step",
-            *(f"{whose}.{name}" for whose in ("prm", "orm") for name in _VERIFIER_TRAINING),
-        ),
-        ("best",),
-        switch="orm.base",
-        version=2,
-    ),
-    Stage(
-        "larger",
-        "ttcjax.train.larger",
-        "train a larger policy on the same data",
-        ("data",),
-        (
-            "larger.model",
-            "larger.optimizer",
-            "drafts",
-            *(f"policy.{f.name}" for f in dataclasses.fields(config_lib.TrainConfig) if f.name != "optimizer"),
-        ),
-        ("best",),
-        switch="larger.enabled",
-    ),
-    Stage(
         "tune",
         "ttcjax.eval.tune",
         "try strategies at several temperatures on validation questions",
@@ -222,7 +135,7 @@ STAGES = (
             "sweep.seed",
             "sweep.shard_questions",
         ),
-        switch="sweep.temperatures",
+        switch=("sweep.temperatures",),
         derived=_validated,
     ),
     Stage(
@@ -233,14 +146,6 @@ STAGES = (
         ("sampler", "sweep.samples", "sweep.samples_content", "sweep.seed", "sweep.shard_questions"),
         version=2,
         derived=_bank_temperatures,
-    ),
-    Stage(
-        "rescore",
-        "ttcjax.eval.rescore",
-        "judge the bank's samples with an outcome-reward model",
-        ("data", "policy", "base_orm", "bank"),
-        ("sampler", "sweep.shard_questions"),
-        switch="orm.base",
     ),
     Stage(
         "search",
@@ -260,12 +165,118 @@ STAGES = (
         version=2,
     ),
     Stage(
+        "trajectories",
+        "ttcjax.revise.trajectories",
+        "sample answers of training questions and put others before right ones",
+        ("data", "policy"),
+        ("sampler", "revision.trajectories"),
+        version=2,
+        switch=("revision.enabled",),
+    ),
+    Stage(
+        "revision",
+        "ttcjax.train.revision",
+        "fine-tune the policy to answer again with its last answers in view",
+        ("data", "policy", "trajectories"),
+        (
+            "revision.train",
+            "revision.valid_fraction",
+            "revision.max_seq_len",
+            "revision.max_answers",
+            "revision.restate",
+            "revision.rest_em",
+            "sampler",
+        ),
+        ("best",),
+        switch=("revision.enabled",),
+    ),
+    Stage(
+        "attempts",
+        "ttcjax.revise.attempts",
+        "sample and grade the revision model's chains on other training questions",
+        ("data", "revision"),
+        (
+            "sampler",
+            "revision.max_answers",
+            "revision.restate",
+            "revision.trajectories.questions",
+            "labels.questions",
+            "orm.questions",
+            "orm.chains",
+            "orm.answers",
+            "orm.seed",
+            "orm.shard_questions",
+        ),
+        switch=("revision.enabled", "orm.revisions"),
+    ),
+    Stage(
+        "orm",
+        "ttcjax.train.orm",
+        "train outcome-reward models on the attempts, and choose the verifier of revisions",
+        ("data", "prm", "revision", "attempts"),
+        (
+            "sampler",
+            "prm.aggregate",
+            "revision.max_answers",
+            "revision.restate",
+            "orm.variants",
+            "orm.every_step",
+            *(f"orm.{name}" for name in _VERIFIER_TRAINING),
+        ),
+        switch=("revision.enabled", "orm.revisions"),
+        version=2,
+    ),
+    Stage(
+        "base_orm",
+        "ttcjax.train.base_orm",
+        "train an outcome-reward model on the policy's samples",
+        ("data", "policy", "labels"),
+        (
+            "orm.base_settings",
+            "orm.every_step",
+            *(f"{whose}.{name}" for whose in ("prm", "orm") for name in _VERIFIER_TRAINING),
+        ),
+        ("best",),
+        switch=("orm.base",),
+        version=2,
+    ),
+    Stage(
+        "larger",
+        "ttcjax.train.larger",
+        "train a larger policy on the same data",
+        ("data",),
+        (
+            "larger.model",
+            "larger.optimizer",
+            "drafts",
+            *(f"policy.{f.name}" for f in dataclasses.fields(config_lib.TrainConfig) if f.name != "optimizer"),
+        ),
+        ("best",),
+        switch=("larger.enabled",),
+    ),
+    Stage(
+        "rescore",
+        "ttcjax.eval.rescore",
+        "judge the bank's samples with an outcome-reward model",
+        ("data", "policy", "base_orm", "bank"),
+        ("sampler", "sweep.shard_questions"),
+        switch=("orm.base",),
+    ),
+    Stage(
         "chains",
         "ttcjax.eval.chains",
         "sample and score the revision model's chains on the test questions",
         ("data", "prm", "revision", "orm"),
-        ("sampler", "prm.aggregate", "revision.max_answers", "revision.restate", "orm.variants", "chains"),
-        switch="revision.enabled",
+        (
+            "sampler",
+            "prm.aggregate",
+            "revision.max_answers",
+            "revision.restate",
+            "orm.revisions",
+            "orm.variants",
+            "chains",
+        ),
+        switch=("revision.enabled",),
     ),
     Stage(
         "greedy",

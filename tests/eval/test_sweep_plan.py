@@ -19,9 +19,7 @@ def test_time_of_other_budgets_is_in_proportion_or_between(generations, expected
 
     # The second shard of 8 compiled too.
     seen = {"search": {shard(2, 0): took(1.0), shard(8, 0): took(2.5), shard(8, 1): took(9.5)}}
-    costs = plan._Costs(
-        ExperimentConfig(), {}, prompt=9.0, token=20.0, token_from="bank", seen=seen, scoring=None
-    )
+    costs = plan._Costs(ExperimentConfig(), {}, prompt=9.0, token=20.0, token_from="bank", seen=seen, scoring=None)
     assert costs._seconds("search", [], generations) == (pytest.approx(expected), "other budgets")
     assert costs._seconds("search", [took(9.5), took(2.5)], 8) == (2.5, "its own shards")
     assert costs._seconds("rescore", [], 0) == (None, None)

@@ -58,7 +58,9 @@ def _run(args: argparse.Namespace) -> None:
     config = _config_with_flags(args, parser.add_run_flags)
     if args.dry_run:
         return _print_plan(config, args)
-    records = pipeline.run(config, command=_as_typed(args))
+    records = pipeline.run(
+        config, command=_as_typed(args), made=lambda stage, workdir: show.print_first(config, stage, workdir)
+    )
     show.print_report(records["report"]["result"], config.workdir)
 
 

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from ttcjax.text.shown import one_line
 
 if TYPE_CHECKING:
+    from etils import epath
+
+    from ttcjax.config import ExperimentConfig
     from ttcjax.solve import Revised, Solved
+    from ttcjax.stages import Stage
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -34,6 +38,15 @@ def print_report(summary: dict[str, Any], workdir: str) -> None:
         lines.append(f"all of it on one page: {report / 'index.html'}")
     for text in ("", *lines, f"every number: {folder / 'summary.json'}"):
         console.print(terminal.Shown(text, lines=False), soft_wrap=True)
+
+
+def print_first(config: ExperimentConfig, stage: Stage, workdir: epath.Path) -> None:
+    """Print the accuracies that samples alone tell, once there are some: long before the report."""
+    if stage.name == "bank":
+        from ttcjax.eval.report import render_first
+        from ttcjax.text import terminal
+
+        render_first(config, workdir, terminal.console())
 
 
 def print_study(summary: dict[str, Any], workdir: str) -> None:

@@ -150,7 +150,9 @@ def _require_some(config: ExperimentConfig, fits: dict[str, np.ndarray], lengths
             raise UserError(f"no {name} question can be used: each is too long; raise model.max_seq_len")
     trainings = {"policy": config.policy, "prm.train": config.prm.train}
     if config.revision.enabled:
-        trainings |= {"revision.train": config.revision.train, "orm.train": config.orm.train}
+        trainings["revision.train"] = config.revision.train
+        if config.orm.revisions:
+            trainings["orm.train"] = config.orm.train
     for name in ("train", "valid"):
         shortest = int(lengths[name][fits[name]].min())
         for path, train in trainings.items():

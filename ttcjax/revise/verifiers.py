@@ -23,8 +23,8 @@ SELECTION = "selection"
 
 
 def candidates(config: ExperimentConfig) -> tuple[str, ...]:
-    """Return the verifiers of revisions: the ORMs as `orm.variants` names them, then `prm`."""
-    return (*config.orm.variants, "prm")
+    """Return the verifiers of revisions: the ORMs of `orm.variants`, where the experiment trains any, then `prm`."""
+    return (*(config.orm.variants if config.orm.revisions else ()), "prm")
 
 
 def stage_of(verifier: str) -> str:
@@ -40,6 +40,8 @@ def chosen(config: ExperimentConfig, workdir: epath.Path) -> str:
     """
     if config.chains.verifier != "validation":
         return config.chains.verifier
+    if candidates(config) == ("prm",):
+        return "prm"
     record = records.read_complete(workdir / "orm")
     try:
         found = (record or {})["result"][SELECTION]["chosen"]
