@@ -49,6 +49,7 @@ SIGNS_OF_WORK = (
     "policy.partial/metrics.jsonl",
     "labels.partial/shard-00000.parquet",
     "prm.partial/metrics.jsonl",
+    "bank.partial/shard-00000.parquet",
     "trajectories.partial/shard-00000.parquet",
     "revision.partial/offline/metrics.jsonl",
     "revision.partial/chains/shard-00000.parquet",
@@ -56,10 +57,9 @@ SIGNS_OF_WORK = (
     "attempts.partial/shard-00000.parquet",
     "orm.partial/history/metrics.jsonl",
     "larger.partial/metrics.jsonl",
-    "bank.partial/shard-00000.parquet",
 )
-"""A run is killed up to half a second after it has left one of these, each the work of another stage. Those that follow
-the bank are killed as parts of a sweep, below."""
+"""A run is killed up to half a second after it has left one of these, each the work of another stage. Searches, scores
+and chains are killed as parts of a sweep, below."""
 
 
 FOLDERS_OF_ROWS = ("bank", "search", "labels")
@@ -68,7 +68,7 @@ EVALUATION = ("bank", "rescore", "search", "chains")
 
 def command(workdir, name="run", *flags):
     code = "import sys; from ttcjax.cli import main; sys.exit(main(sys.argv[1:]))"
-    config = ROOT / "configs" / "procmath_tiny.py"
+    config = ROOT / "configs" / "procmath_full.py"
     return [sys.executable, "-c", code, name, str(config), *flags, "--workdir", str(workdir), *SMALL.split()]
 
 
@@ -147,7 +147,7 @@ def test_every_stage_lists_what_it_wrote_and_a_loss_of_any_is_noticed(whole, tmp
 @pytest.mark.slow
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
-def test_a_run_killed_in_every_stage_to_the_bank_ends_like_one_left_alone(tmp_path, env, whole):
+def test_a_run_killed_in_every_training_and_the_bank_ends_like_one_left_alone(tmp_path, env, whole):
     rng = random.Random(0)
     for number, sign in enumerate(SIGNS_OF_WORK):
         process = subprocess.Popen(
@@ -287,7 +287,7 @@ def test_parts_at_the_same_time_end_like_one_process(env, whole, trained):
     ends = [(process.communicate(), process.returncode) for process in (one, two)]
     assert [status for _, status in ends] == [0, 0], ends
     waiting = [out for (out, _), _ in ends if "and waits for" in out]
-    assert all(f"or `ttcjax sweep {ROOT}/configs/procmath_tiny.py --workdir {trained}" in line for line in waiting)
+    assert all(f"or `ttcjax sweep {ROOT}/configs/procmath_full.py --workdir {trained}" in line for line in waiting)
     last = subprocess.run(command(trained, "sweep"), env=env, capture_output=True, text=True)
     assert last.returncode == 0, last.stderr
     assert "every number: " in last.stdout

@@ -415,8 +415,8 @@ def changed(**changes) -> set[str]:
 
 
 ALL = [
-    *("data", "policy", "labels", "prm", "trajectories", "revision"),
-    *("attempts", "orm", "base_orm", "larger", "bank", "rescore", "search", "chains", "greedy", "report"),
+    *("data", "policy", "labels", "prm", "bank", "search", "trajectories", "revision"),
+    *("attempts", "orm", "base_orm", "larger", "rescore", "chains", "greedy", "report"),
 ]
 """Of `BASE`, which chooses no temperature: what the stage `tune` reruns stands in `test_temperatures`."""
 SMALLER = [name for name in ALL if name != "larger"]
@@ -536,7 +536,7 @@ def test_every_setting_belongs_to_a_stage():
         for leaf in leaves(config_lib.to_dict(BASE), "")
         if not any(leaf == path or leaf.startswith(path + ".") for path in claimed)
     }
-    reported = {"sweep.bootstrap", "sweep.folds", "sweep.fold_repeats"}
+    reported = {"sweep.bootstrap", "sweep.bootstrap_seed", "sweep.folds", "sweep.fold_repeats"}
     switches = {"revision.enabled", "orm.base", "larger.enabled"}
     assert free == {"name", "workdir", "changed_inputs", "sweep.samples_from"} | reported | switches, (
         "these decide the report alone, or nothing"

@@ -33,7 +33,7 @@ EVALUATION = ("bank", "search")
 
 def command(workdir, *flags):
     code = "import sys; from ttcjax.cli import main; sys.exit(main(sys.argv[1:]))"
-    config = ROOT / "configs" / "procmath_tiny.py"
+    config = ROOT / "configs" / "procmath_full.py"
     arguments = ["study", str(config), "--seeds", "2", *flags, "--workdir", str(workdir)]
     return [sys.executable, "-c", code, *arguments, *SMALL.split()]
 

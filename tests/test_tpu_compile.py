@@ -40,7 +40,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def config():
-    return runpy.run_path(str(Path(__file__).parents[1] / "configs" / "procmath_tiny.py"))["get_config"]()
+    return runpy.run_path(str(Path(__file__).parents[1] / "configs" / "procmath_full.py"))["get_config"]()
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,9 @@ def test_shares_of_nothing_are_refused(rows, devices):
         parallel.share(rows, devices)
 
 
-@pytest.mark.parametrize("name", ["procmath_tiny", "procmath_revisions", "gsm8k_scratch"])
+@pytest.mark.parametrize(
+    "name", ["procmath_tiny", "procmath_full", "procmath_revisions", "procmath_study", "gsm8k_scratch"]
+)
 @pytest.mark.parametrize("devices", [1, 6, 12])
 def test_every_training_stage_of_a_config_has_its_line(name, devices):
     config: ExperimentConfig = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
@@ -70,7 +72,7 @@ def test_every_training_stage_of_a_config_has_its_line(name, devices):
 
 
 def test_the_lines_say_what_is_used():
-    config: ExperimentConfig = runpy.run_path(str(CONFIGS / "procmath_tiny.py"))["get_config"]()
+    config: ExperimentConfig = runpy.run_path(str(CONFIGS / "procmath_full.py"))["get_config"]()
     found = {one.name: str(one) for one in stage_shares(config, 6)}
     assert found == {
         "policy": "policy: 64 rows a step, 16 at a time, 3 a device on 6 of 6 devices, 2 rows of padding",
