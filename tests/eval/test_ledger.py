@@ -207,10 +207,10 @@ def test_it_is_drawn_and_written():
     summary = {
         "name": "made up",
         "compute": counted(SHAPED),
-        "accuracy": {strategy: {str(n): point for n in BUDGETS} for strategy in (ASKING, *STRATEGIES)},
+        "accuracy": {strategy: {str(n): point for n in BUDGETS} for strategy in (ASKING, LIKELIHOOD, *STRATEGIES)},
     }
     ledger.figure(summary).canvas.draw()
-    assert len(ledger.csv_rows(summary)) == (1 + len(STRATEGIES)) * len(BUDGETS) * 8
+    assert len(ledger.csv_rows(summary)) == (2 + len(STRATEGIES)) * len(BUDGETS) * 8
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from rich.console import Console
 
 from ttcjax import compute, parquet
 from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SweepConfig, config_hash
+from ttcjax.data import loader
+from ttcjax.data.task import Example
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, greedy, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
@@ -197,6 +199,25 @@ def calibrated(temperature):
     config = dataclasses.replace(CONFIG, labels=LabelConfig(temperature=temperature))
     bank = pa.Table.from_pylist(found, schema=rows.SCHEMA)
     return summary_lib.plain(summary_lib._verifier_quality(config, bank, 0.5))
+
+
+def test_what_is_chosen_is_compared_with_the_references_of_the_same_questions(workdir, monkeypatch):
+    """A quarter of them repeats a step; a run whose models were trained elsewhere compares nothing."""
+    assert run(workdir)["over_optimisation"]["references"] == {}
+    test = [
+        Example(f"test-{q:03d}", "", "1+1=2\n1+1=2\nAnswer: 7" if q % 4 == 0 else "1+1=2\nAnswer: 7", "7", 1, "algebra")
+        for q in range(QUESTIONS)
+    ]
+    trained = {name: {"params": 10, "tokens_seen": 1000} for name in ("policy", "prm")}
+    monkeypatch.setattr(ledger, "models", lambda workdir: trained)
+    monkeypatch.setattr(ledger, "prompt_tokens", lambda config, workdir: {example.id: 5 for example in test})
+    monkeypatch.setattr(report.loader, "load", lambda data, folder: (None, loader.Splits([], [], test)))
+    found = run(workdir)["over_optimisation"]
+    assert found["references"]["repeated"]["mean"] == 0.25
+    cell = found["chosen"]["beam:width=4"]["8"]
+    assert cell["repeated_beyond_reference"]["mean"] == pytest.approx(cell["repeated"]["mean"] - 0.25, abs=0.05)
+    claimed = [claim["measure"] for claim in run(workdir)["claims"] if claim["measure"].startswith("over_optimisation")]
+    assert "over_optimisation.chosen[beam:width=4][8].repeated_beyond_reference" in claimed
 
 
 def test_calibration_compares_like_with_like():
