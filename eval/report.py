@@ -201,7 +201,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
         )
     for strategy, cells in once["minus"].items():
         table.add_row(f"{figures.label(strategy)}\n- greedy", *map(tables.difference_cell, cells.values()))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
 
     levels = summary["per_level"]
     table = tables.table(f"accuracy in % by level at N = {budgets[-1]}", ["level", *levels])
