@@ -216,6 +216,7 @@ def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console
 def render(summary: dict[str, Any], console: Console) -> None:
     """Print a summary as tables: strategies by budget, differences, levels, and a line on the verifier."""
     by_budget = figures.by_budget(summary["accuracy"])
+    once = summary.get("greedy", {"accuracy": {}, "minus": {}})  # Summaries made before there was one have none.
     strategies, budgets = list(by_budget), list(next(iter(by_budget.values())))
     table = tables.table(
         f"accuracy in % by budget N, {summary['questions']} questions, 95% intervals", ["N =", *budgets]
@@ -226,7 +227,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
         if alone not in strategies:
             table.add_row(figures.label(alone), *map(tables.cell, points.values()))
     table.add_row("any right (pass@N)", *map(tables.cell, summary["pass_at_k"].values()), style="dim")
-    for model, point in summary["greedy"]["accuracy"].items():
+    for model, point in once["accuracy"].items():
         table.add_row(baseline.NAMES[model], tables.cell(point))
     console.print(table)
 
@@ -237,9 +238,10 @@ def render(summary: dict[str, Any], console: Console) -> None:
             f"{figures.label(a)}\n- {figures.label(b)}",
             *(tables.difference_cell({**cell, "mean": cell["difference"]}) for cell in cells),
         )
-    for strategy, cells in summary["greedy"]["minus"].items():
+    for strategy, cells in once["minus"].items():
         table.add_row(f"{figures.label(strategy)}\n- greedy", *map(tables.difference_cell, cells.values()))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
 
     levels = summary["per_level"]
     table = tables.table(f"accuracy in % by level at N = {budgets[-1]}", ["level", *levels])
@@ -247,7 +249,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     table.add_row("pass@1", *(tables.cell(level["pass_at_1"]) for level in levels.values()))
     for strategy in strategies:
         table.add_row(figures.label(strategy), *(tables.cell(level["accuracy"][strategy]) for level in levels.values()))
-    for model in summary["greedy"]["accuracy"]:
+    for model in once["accuracy"]:
         points = (level["greedy"][model] for level in levels.values())
         table.add_row(baseline.NAMES[model], *map(tables.cell, points))
     console.print(table)
@@ -269,7 +271,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
         lines.append(Text.assemble(missing, ": report/missing.csv"))
     for line in lines:
         console.print(line, soft_wrap=True)
-    if "validation" in summary["temperatures"]:
+    if "validation" in summary.get("temperatures", {}):
         choice.render(summary["temperatures"]["validation"], console)
     if "compute_optimal" in summary:
         optimal.render(summary, console)
@@ -282,7 +284,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
         revision_optimal.render(summary["revision"]["compute_optimal"], console)
-        baseline.render_chains(summary["greedy"]["chains"], console)
+        if "chains" in once:
+            baseline.render_chains(once["chains"], console)
     if "exchange" in summary:
         exchange_report.render(summary["exchange"], console)
     if summary.get("claims"):

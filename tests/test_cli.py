@@ -318,6 +318,7 @@ def test_list_shows_every_stage(capsys, tmp_path):
 
 def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
     row = {"level": 1, "strategy": "sample", "n": 0, "seed": 2, "answer": "7", "step_truth": [True, False]}
+    row |= {"temperature": 1.0}
     bank = [
         row | {"question": q, "sample": i, "correct": i % 2 == 0, "step_scores": [0.9, 0.2], "tokens": 9, "logprob": -1}
         for q in ("a", "b")
