@@ -169,6 +169,15 @@ def test_where_all_are_wrong_or_right_the_interval_is_a_seed_s_own(counts, value
     assert (found["low"], found["high"]) == pytest.approx(ends, abs=1e-5)
 
 
+def test_a_share_of_0_whose_resamples_differ_has_a_seed_s_own_interval():
+    """What is chosen anew in every resample may be right there, and never as it was seen."""
+    cell = {"mean": 0.0, "low": 0.0, "high": 0.07, "se": 0.01}
+    drawn = Draws(np.random.default_rng(0).random(400) * 0.03, True)
+    found = seeds.combine([summary(cell)] * 3, [{AT: drawn}] * 3, QUESTIONS)["accuracy"]["beam"]["4"]
+    assert found["low"] == 0
+    assert found["high"] >= 0.069
+
+
 def test_a_share_stays_between_0_and_1_and_keeps_its_centre(counts):
     rng = np.random.default_rng(2)
     values = (rng.random((3, QUESTIONS)) < np.array([[0.02], [0.05], [0.10]])).astype(float)
