@@ -113,8 +113,8 @@ def spread(values_S: np.ndarray, draws_SR: np.ndarray, questions: int, *, least_
         elif least > said:
             common, own = common * least / said, own * least / said
     observed = float(values_S.var(ddof=1))
-    parts = (np.array([part]) for part in (common, own, observed))
-    half, df = (float(found[0]) for found in half_width(*parts, seeds, questions))
+    found = half_width(np.array([common]), np.array([own]), np.array([observed]), seeds, questions)
+    half, df = (float(one[0]) for one in found)
     mean, training = float(values_S.mean()), max(0.0, observed - own) / seeds
     return Spread(mean, mean - half, mean + half, math.sqrt(common), math.sqrt(training), df)
 

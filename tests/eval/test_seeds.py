@@ -65,7 +65,8 @@ def study(rng: np.random.Generator, count: int, effect: float, training: float) 
     crossing = 0.25 * np.sign(ease)
     base = 0.5 + 0.35 * ease + rng.normal(0, 0.1, (count, QUESTIONS))
     gain = effect + crossing + rng.normal(0, training, (count, 1))
-    return tuple(rng.random((count, QUESTIONS)) < np.clip(p, 0, 1) for p in (base, base + gain))
+    first, second = (rng.random((count, QUESTIONS)) < np.clip(p, 0, 1) for p in (base, base + gain))
+    return first, second
 
 
 @pytest.mark.parametrize("training", [0.0, 0.03])
