@@ -113,8 +113,8 @@ def spread(values_S: np.ndarray, draws_SR: np.ndarray, questions: int, *, least_
         elif least > said:
             common, own = common * least / said, own * least / said
     observed = float(values_S.var(ddof=1))
-    parts = (np.array([part]) for part in (common, own, observed))
-    half, df = (float(found[0]) for found in half_width(*parts, seeds, questions))
+    found = half_width(np.array([common]), np.array([own]), np.array([observed]), seeds, questions)
+    half, df = (float(one[0]) for one in found)
     mean, training = float(values_S.mean()), max(0.0, observed - own) / seeds
     return Spread(mean, mean - half, mean + half, math.sqrt(common), math.sqrt(training), df)
 
@@ -191,30 +191,25 @@ def _cell(cells: list[Mapping[str, Any]], draws: list[Draws | None], name: str, 
 def _of_share(over: Spread, cells: list[Mapping[str, Any]]) -> tuple[float, float]:
     """Return Wilson's interval of a share of which the mean over seeds and its standard error are known.
 
-    It is that of as many questions as would have this standard error, and of no more than each seed's own interval is
-    of where that does not rest on its resamples.
+    It is that of as many questions as would have this standard error. Where a seed's own interval does not rest on its
+    resamples, it is no narrower than those of the seeds are in the mean.
     """
-    mean, variance = over.mean, over.questions**2 + over.seeds**2
-    n = mean * (1 - mean) / variance if variance > _NOTHING else math.inf
+    error = math.hypot(over.questions, over.seeds)
+    t = (over.high - over.mean) / error if error**2 > _NOTHING else _Z
+    low, high = _wilson(over.mean, error, t)
     for cell in cells:
-        p, own = cell["mean"], _questions_behind(cell)
-        by_resamples = p * (1 - p) / cell["se"] ** 2 if cell.get("se") else math.inf
-        if own < 0.95 * by_resamples:
-            n = min(n, own)
-    t = _Z if variance <= _NOTHING else (over.high - mean) / math.sqrt(variance)
-    z2 = t**2 / n
+        ends = _wilson(cell["mean"], cell.get("se") or 0.0, _Z)
+        if cell["high"] - cell["low"] > 1.05 * (ends[1] - ends[0]):
+            own = [float(np.mean([one[key] for one in cells])) for key in ("low", "high")]
+            return min(low, own[0]), max(high, own[1])
+    return low, high
+
+
+def _wilson(mean: float, error: float, quantile: float) -> tuple[float, float]:
+    """Return Wilson's interval of a share with a standard error; without any width where that is 0."""
+    if error**2 <= _NOTHING or not 0 < mean < 1:
+        return mean, mean
+    z2 = (quantile * error) ** 2 / (mean * (1 - mean))
     centre = (mean + z2 / 2) / (1 + z2)
-    half = math.sqrt(max(mean * (1 - mean), 0.0) * z2 + z2**2 / 4) / (1 + z2)
+    half = math.sqrt(mean * (1 - mean) * z2 + z2**2 / 4) / (1 + z2)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _questions_behind(cell: Mapping[str, Any]) -> float:
-    """Return the number of questions n of which a share's Wilson interval is.
-
-    Its width w has w^2 (1 + x)^2 = 4 p (1 - p) x + x^2, with x = z^2 / n.
-    """
-    p, w2 = cell["mean"], (cell["high"] - cell["low"]) ** 2
-    a, b = w2 - 1, 2 * w2 - 4 * p * (1 - p)
-    root = math.sqrt(max(b * b - 4 * a * w2, 0.0))
-    x = (-b - root) / (2 * a) if a else math.inf
-    return _Z**2 / x if x > 0 else math.inf

@@ -1,5 +1,8 @@
 """Intervals that cover as often as they say, at 0 and 1 too."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -119,3 +122,31 @@ def test_ratios_are_those_of_sums():
 def test_no_question_is_refused():
     with pytest.raises(UserError, match="no question"):
         Bootstrap(0, 10, 0)
+
+
+def test_some_of_the_questions_are_resampled_as_among_all():
+    """So that bins of other questions in two runs go together, resample by resample."""
+    rng = np.random.default_rng(6)
+    values, inside = rng.random(60), rng.random(60) < 0.4
+    bootstrap = Bootstrap(60, 100, 0)
+    found, expected = bootstrap.within(inside)(values[inside]), bootstrap(values, inside)
+    assert found == expected
+    np.testing.assert_array_equal(found.mean.draws.values, expected.mean.draws.values)
+    assert found.mean.draws.values == pytest.approx(bootstrap.means(values, inside)[1:])
+
+
+def test_every_estimate_has_its_draws_and_reads_as_a_number():
+    rng = np.random.default_rng(7)
+    bootstrap = Bootstrap(40, 50, 0)
+    a, b = rng.random(40), rng.random(40)
+    for estimate, share in (
+        (bootstrap(a), True),
+        (bootstrap.paired(a, b), False),
+        (bootstrap.rate(a * b, b), True),
+        (bootstrap.ratio(a, b), False),
+    ):
+        assert estimate is not None
+        drawn = estimate.mean.draws
+        assert (len(drawn.values), drawn.share) == (50, share)
+        assert np.std(drawn.values) == pytest.approx(estimate.se)
+        assert json.loads(json.dumps(dataclasses.asdict(estimate)))["mean"] == float(estimate.mean)

@@ -65,8 +65,8 @@ def study(rng: np.random.Generator, count: int, effect: float, training: float) 
     crossing = 0.25 * np.sign(ease)
     base = 0.5 + 0.35 * ease + rng.normal(0, 0.1, (count, QUESTIONS))
     gain = effect + crossing + rng.normal(0, training, (count, 1))
-    a, b = (rng.random((count, QUESTIONS)) < np.clip(p, 0, 1) for p in (base, base + gain))
-    return a, b
+    first, second = (rng.random((count, QUESTIONS)) < np.clip(p, 0, 1) for p in (base, base + gain))
+    return first, second
 
 
 @pytest.mark.parametrize("training", [0.0, 0.03])
@@ -168,6 +168,15 @@ def test_where_all_are_wrong_or_right_the_interval_is_a_seed_s_own(counts, value
     drawn = Draws(np.full(400, value), True)
     found = seeds.combine([summary(cell)] * 3, [{AT: drawn}] * 3, QUESTIONS)["accuracy"]["beam"]["4"]
     assert (found["low"], found["high"]) == pytest.approx(ends, abs=1e-5)
+
+
+def test_a_share_of_0_whose_resamples_differ_has_a_seed_s_own_interval():
+    """What is chosen anew in every resample may be right there, and never as it was seen."""
+    cell = {"mean": 0.0, "low": 0.0, "high": 0.07, "se": 0.01}
+    drawn = Draws(np.random.default_rng(0).random(400) * 0.03, True)
+    found = seeds.combine([summary(cell)] * 3, [{AT: drawn}] * 3, QUESTIONS)["accuracy"]["beam"]["4"]
+    assert found["low"] == 0
+    assert found["high"] >= 0.069
 
 
 def test_a_share_stays_between_0_and_1_and_keeps_its_centre(counts):
