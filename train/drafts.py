@@ -67,9 +67,9 @@ def draft_examples(
         seq_len: Where an example is longer, its first attempts are left out, as they are when a model revises.
 
     Returns:
-        Examples with `tokens`, `targets` (the token after each) and `weights`: 0 on a question and on what attempts that
-        fail choose, `config.again` on a question put again, 1 on the rest; where attempts are in view that are right,
-        0 on them.
+        Examples with `tokens`, `targets` (the token after each) and `weights`: 0 on a question and on what attempts
+        that fail choose, `config.again` on a question put again, 1 on the rest; where attempts are in view that are
+        right, 0 on them.
     """
     examples = list(examples)
     if not config.failing and not config.several:
