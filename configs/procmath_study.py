@@ -2,8 +2,10 @@
 
 Command:   ttcjax run configs/procmath_study.py --workdir runs/study
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      not measured as a whole.
-Expect:    not measured as a whole. docs/method.md says what the drafts are for.
+Time:      not measured as a whole; a thousand of the policy's steps took 15 min on one busy core.
+Expect:    not measured as a whole. A policy of `pair`, `residue` and `algebra`, a thousand such steps, was right in 0.23,
+           0.40 and 0.43 of the pairs at the first, second and fourth answer of a chain, and in 0.30, 0.03 and 0.07 with
+           another question's answers in view.
 """
 
 import dataclasses
@@ -22,8 +24,16 @@ def get_config() -> ExperimentConfig:
         full,
         name="procmath_study",
         workdir="runs/procmath_study",
-        # 16 test questions of every subject and level.
-        data=DataConfig(name="procmath", seed=1, num_train=30_000, num_valid=650, num_test=1040),
+        # 20 test questions of every subject and level. Not `doors`, `reach` and `subset`: to look up numbers by what
+        # stands beside them was not learned by models of this size within 2.6 million tokens.
+        data=DataConfig(
+            name="procmath",
+            seed=1,
+            families=("derivations", "pair", "residue", "change"),
+            num_train=30_000,
+            num_valid=500,
+            num_test=1000,
+        ),
         policy=TrainConfig(
             steps=1800,
             batch_size=20,

@@ -22,9 +22,9 @@ class Pair(Tried):
     )
 
     def draw(self, rng: random.Random, level: int) -> Puzzle:
-        low, high = ((6, 10), (10, 13), (13, 16), (16, 18), (18, 20))[level - 1]
+        low, high = ((6, 11), (10, 13), (13, 16), (15, 18), (17, 20))[level - 1]
         total = rng.randint(low, high)
-        small, more = rng.randint(1, total // 2), rng.randint(1, 10)
+        small, more = rng.randint(1, total // 2), rng.randint(1, 13)
         return Puzzle((total, more, small * (total - small) + more))
 
     def ask(self, puzzle: Puzzle) -> str:
