@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from ttcjax.errors import UserError
-from ttcjax.eval.intervals import Bootstrap
+from ttcjax.eval.draws import Drawn, Draws
+from ttcjax.eval.intervals import Bootstrap, Estimate
 
 WORLDS = 500
 """Data sets behind each coverage: the share that is covered has a standard error of 1 point."""
@@ -124,6 +125,11 @@ def test_no_question_is_refused():
         Bootstrap(0, 10, 0)
 
 
+def draws_of(estimate: Estimate) -> Draws:
+    assert isinstance(estimate.mean, Drawn)
+    return estimate.mean.draws
+
+
 def test_some_of_the_questions_are_resampled_as_among_all():
     """So that bins of other questions in two runs go together, resample by resample."""
     rng = np.random.default_rng(6)
@@ -131,8 +137,9 @@ def test_some_of_the_questions_are_resampled_as_among_all():
     bootstrap = Bootstrap(60, 100, 0)
     found, expected = bootstrap.within(inside)(values[inside]), bootstrap(values, inside)
     assert found == expected
-    np.testing.assert_array_equal(found.mean.draws.values, expected.mean.draws.values)
-    assert found.mean.draws.values == pytest.approx(bootstrap.means(values, inside)[1:])
+    drawn = draws_of(found)
+    np.testing.assert_array_equal(drawn.values, draws_of(expected).values)
+    assert drawn.values == pytest.approx(bootstrap.means(values, inside)[1:])
 
 
 def test_every_estimate_has_its_draws_and_reads_as_a_number():
@@ -146,7 +153,7 @@ def test_every_estimate_has_its_draws_and_reads_as_a_number():
         (bootstrap.ratio(a, b), False),
     ):
         assert estimate is not None
-        drawn = estimate.mean.draws
+        drawn = draws_of(estimate)
         assert (len(drawn.values), drawn.share) == (50, share)
         assert np.std(drawn.values) == pytest.approx(estimate.se)
         assert json.loads(json.dumps(dataclasses.asdict(estimate)))["mean"] == float(estimate.mean)
