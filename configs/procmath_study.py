@@ -3,9 +3,9 @@
 Command:   ttcjax run configs/procmath_study.py --workdir runs/study
 Hardware:  two CPU cores, no accelerator, no downloads.
 Time:      not measured as a whole; a thousand of the policy's steps took 15 min on one busy core.
-Expect:    not measured as a whole. A policy of `pair`, `residue` and `algebra`, a thousand such steps, was right in 0.23,
-           0.40 and 0.43 of the pairs at the first, second and fourth answer of a chain, and in 0.30, 0.03 and 0.07 with
-           another question's answers in view.
+Expect:    not measured as a whole. A policy of `pair`, `residue` and `algebra`, a thousand such steps, was right in
+           0.23, 0.40 and 0.43 of the pairs at the first, second and fourth answer of a chain, and in 0.30, 0.03 and
+           0.07 with another question's answers in view.
 """
 
 import dataclasses
