@@ -1,0 +1,34 @@
+"""The swap control in the stage of chains: what it costs, and its rows."""
+
+import dataclasses
+
+import pytest
+
+from ttcjax.config import ChainsConfig, ConfigError, ExperimentConfig
+from ttcjax.data.procmath import TASK, generate
+from ttcjax.eval import chains
+from ttcjax.revise.chain import Answer
+from ttcjax.sample.engine import Solution
+
+
+def test_the_control_costs_its_answers_but_the_first():
+    config = ExperimentConfig(chains=ChainsConfig(budgets=(1, 4), answers=4, chains=1, shard_questions=8))
+    [plain] = chains.shards(config, 8)
+    [swap] = chains.shards(dataclasses.replace(config, chains=dataclasses.replace(config.chains, swap=4)), 8)
+    assert plain.answers == (("revise", 0),)
+    assert swap.answers == (("revise", 0), ("swap", 0))
+    assert swap.generations == plain.generations + 3, "the first answer has nothing in view and is the chain's own"
+    with pytest.raises(ConfigError, match=r"chains\.swap \(5\) must not exceed the 4 answers of a chain"):
+        ChainsConfig(budgets=(1, 4), answers=4, chains=1, swap=5)
+
+
+def test_a_question_without_a_partner_has_no_rows():
+    one, other = generate("test", 2, 0)
+    fields = {f.name: 0 for f in dataclasses.fields(Solution)}
+    fields |= {"text": one.solution, "finished": True, "tokens": (), "step_scores": ()}
+    answer = Answer(Solution(**{name: fields[name] for name in fields}), shown=1)
+    rows = chains.result_rows(TASK, [one, other], {"history": [[[answer, answer]], []]}, "swap", "last", 0, 0.0)
+    assert [(row["question"], row["strategy"], row["place"], row["correct"]) for row in rows] == [
+        (one.id, "swap", 0, True),
+        (one.id, "swap", 1, True),
+    ]
