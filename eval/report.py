@@ -206,7 +206,7 @@ def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console
     measured = measure(alone, temperatures.rows_at(bank, config.sampler.temperature), bank.slice(0, 0))
     bootstrap = Bootstrap(len(measured.levels), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     title = f"first accuracies in %, {len(measured.levels)} questions, 95% intervals; the report has all"
-    table = tables.table(title, ["N =", *config.sweep.budgets])
+    table = tables.table(title, ["N =", *map(str, config.sweep.budgets)])
     for name, by_budget in measured.accuracy.items():
         points = (dataclasses.asdict(bootstrap(values)) for values in by_budget.values())
         table.add_row(figures.label(name), *map(tables.cell, points))
