@@ -20,7 +20,7 @@ from ttcjax.eval.report import TIMING_KEYS
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = """
     --data.num-train 400 --data.num-valid 20 --data.num-test 20
-    --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
+    --model.d-model 32 --model.num-layers 1 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
     --policy.accumulate 1 --policy.steps 60 --policy.batch-size 16 --policy.checkpoint-every 20
     --policy.validate-every 30
     --labels.questions 20 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 10
@@ -63,8 +63,9 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def env(shared):
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(shared / "jax"), "JAX_NUM_CPU_DEVICES": "1"}
+def env():
+    # Programs of earlier tests are taken: compiling is most of the work.
+    return os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,7 @@ def whole(shared, env):
 
 @pytest.mark.slow
 @pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_a_study_reports_over_seeds_and_of_each(whole, shared):
     summary = json.loads((whole / "study.json").read_text())
     own = [json.loads((whole / f"seed-{k}" / "summary.json").read_text()) for k in range(2)]
@@ -113,6 +115,7 @@ def test_a_study_reports_over_seeds_and_of_each(whole, shared):
 
 @pytest.mark.slow
 @pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_a_study_killed_again_and_again_ends_like_one_left_alone(whole, env, tmp_path):
     rng = random.Random(0)
     signs = ("seed-0/policy.partial", "seed-0/bank.partial/*.parquet", "seed-1/prm.partial", "seed-1/search.partial/*")
@@ -134,6 +137,7 @@ def test_a_study_killed_again_and_again_ends_like_one_left_alone(whole, env, tmp
 
 @pytest.mark.slow
 @pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_parts_at_the_same_time_end_like_one_process(whole, env, tmp_path):
     """Three parts of two seeds: two share the training and the evaluation of the first, one makes the other alone."""
     processes = [
