@@ -31,22 +31,22 @@ def get_config() -> ExperimentConfig:
         name="procmath_tiny",
         workdir="runs/procmath_tiny",
         data=DataConfig(
-            name="procmath", seed=1, num_train=30_000, num_valid=350, num_test=280, families=("derivations",)
+            name="procmath", seed=1, num_train=20_000, num_valid=350, num_test=210, families=("derivations",)
         ),
         tokenizer=TokenizerConfig(vocab_size=768, number_pieces=100, merge_words=True),
         model=ModelConfig(
             num_layers=3, d_model=96, num_heads=4, num_kv_heads=4, head_dim=24, d_ff=256, max_seq_len=256
         ),
         policy=TrainConfig(
-            steps=173,
+            steps=240,
             batch_size=64,
             seq_len=128,
             accumulate=4,  # What is at work at once then stays in a CPU's caches: a fifth faster, and half the memory.
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
-            validate_every=173,
+            validate_every=240,
         ),
         sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=64, waves=16, prompt_bucket=64),
-        labels=LabelConfig(questions=2000, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
+        labels=LabelConfig(questions=1200, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
         prm=PRMConfig(
             likelihood=True,
             imitation=1.0,
@@ -83,7 +83,7 @@ def get_config() -> ExperimentConfig:
             samples=80,  # 16 of them tell how hard a question is.
             budgets=(1, 4, 16, 64),
             strategies=("majority", "best_of_n:select=weighted", "beam:width=4"),
-            shard_questions=140,
+            shard_questions=105,
         ),
-        chains=ChainsConfig(budgets=(1, 2, 4, 8), answers=8, chains=1, questions=140, shard_questions=70),
+        chains=ChainsConfig(budgets=(1, 2, 4, 8), answers=8, chains=1, questions=105, shard_questions=53),
     )

@@ -22,6 +22,7 @@ from ttcjax.data.task import Example
 from ttcjax.errors import UserError
 from ttcjax.eval import catalogue, figures, greedy, ledger, overoptimisation, report, rows, tables, weak
 from ttcjax.eval import summary as summary_lib
+from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.sweep import cell_name
 from ttcjax.select import choose_one
 from ttcjax.testing import folders
@@ -110,6 +111,21 @@ def run(workdir, config=CONFIG):
     found = report.run(config, workdir, out)
     assert sorted(found.pop("files")) == sorted(["../summary.json", *(path.name for path in out.iterdir())])
     return found
+
+
+def test_first_accuracies_are_those_of_the_report(workdir):
+    """Printed when the bank is there, long before the report: no other stage's folder is read."""
+    (workdir / "search").rmtree()
+    console = Console(file=io.StringIO(), width=100)
+    report.render_first(CONFIG, workdir, console)
+    first = console.file.getvalue()  # type: ignore[attr-defined]
+    write(workdir, *make_rows())
+    found = run(workdir)
+    for strategy in (name for name in STRATEGIES if StrategyName.parse(name).from_bank):
+        [line] = [line for line in first.splitlines() if line.strip().startswith(figures.label(strategy))]
+        shown = [float(word) for word in line.replace(figures.label(strategy), "").split()]
+        assert shown == pytest.approx([100 * found["accuracy"][strategy][str(n)]["mean"] for n in BUDGETS], abs=0.051)
+    assert "beam" not in first
 
 
 def without_times(summary):

@@ -58,7 +58,7 @@ def generate(
         ValueError: A subject and level have too few different questions for `count`.
     """
     subjects = procmath_subjects(families)
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for index in range(count):
         subject, level = subjects[index % len(subjects)], index // len(subjects) % LEVELS + 1
         rng = random.Random(f"{seed}/{split}/{index}")
@@ -68,17 +68,18 @@ def generate(
             form = form_of(subject, question)
             if split_of(form) != split:
                 continue
-            if form not in seen:
-                found = form, question, lines, answer
+            numbers = subject, *re.findall(r"[0-9]+", question)
+            if numbers not in seen:
+                found = numbers, question, lines, answer
                 break
             if split == "train":
-                found = form, question, lines, answer
+                found = numbers, question, lines, answer
         if found is None:
             raise ValueError(
                 f"procmath has too few different {subject} questions of level {level} for {count} {split} examples"
             )
-        form, question, lines, answer = found
-        seen.add(form)
+        numbers, question, lines, answer = found
+        seen.add(numbers)
         yield Example(
             id=f"procmath-{split}-{seed}-{index}",
             question=question,

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_VALUE = 60
+MAX_VALUE = 32
 """Largest result of any step; `draw` takes other numbers where a template comes out above."""
 
 ASKED = "Name each result."
