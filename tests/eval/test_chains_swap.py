@@ -27,7 +27,7 @@ def test_a_question_without_a_partner_has_no_rows():
     fields = {f.name: 0 for f in dataclasses.fields(Solution)}
     fields |= {"text": one.solution, "finished": True, "tokens": (), "step_scores": ()}
     answer = Answer(Solution(**{name: fields[name] for name in fields}), shown=1)
-    rows = chains.result_rows(TASK, [one, other], {"history": [[[answer, answer]], []]}, "swap", "last", 0, 0.0)
+    rows = chains.result_rows(TASK, [one, other], {"history": [[[answer, answer]], []]}, "swap", 0, 0.0)
     assert [(row["question"], row["strategy"], row["place"], row["correct"]) for row in rows] == [
         (one.id, "swap", 0, True),
         (one.id, "swap", 1, True),
