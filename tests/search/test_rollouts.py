@@ -29,7 +29,7 @@ class Glance:
     n: int = 4
     name = "glance"
     max_rounds = 1
-    temperature = None
+    temperature: float | None = None
 
     def cost(self):
         return self.n

@@ -151,7 +151,8 @@ def test_token_counts_are_those_of_the_places(engine, prompts, found):
         prefixes = {s.tokens[:end] for s in candidates for end in range(1, len(s.tokens) + 1)}
         drawn = sum(s.tokens_sampled for s in candidates)
         assert drawn >= len(prefixes), "a candidate holds tokens that no place has drawn"
-        assert drawn <= len(candidates) * engine.sampler.max_tokens
+        # A place that is given a shorter row draws on from there: a little more than rows are long, not many times it.
+        assert drawn <= 1.5 * len(candidates) * engine.sampler.max_tokens
         for s in candidates:
             assert s.tokens_verified == s.tokens_sampled + s.tokens_lookahead + 1
 
