@@ -150,6 +150,8 @@ def draw(
     else:
         uniform_B = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys_B)
         token_B = _invert(filtered_probabilities(logits_BV, config, factors_2), uniform_B)
+    # Fused with what is drawn from, the sum below would round by where a row stands in its batch.
+    logits_BV = jax.lax.optimization_barrier(logits_BV)
     chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
     sound_B = jnp.isfinite(logits_BV.max(axis=-1))
     return token_B, jnp.where(sound_B, chosen_B - jax.nn.logsumexp(logits_BV, axis=-1), jnp.nan)
