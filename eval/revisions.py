@@ -393,7 +393,7 @@ def _by_ease(
     everyone = Bootstrap(len(bins), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     for rule in SELECTORS:
         one, many = values[largest, 1, rule], values[1, largest, rule]
-        found[rule] = {"easy": {"sequential_minus_parallel": _plain(everyone.paired(one, many, easy))}}
+        found[rule] = {"easy": {"sequential_minus_parallel": _plain(everyone.difference(one - many, easy))}}
         between = [values[s, p, rule][hard] for s, p in pairs(largest) if s > 1 and p > 1]
         if between:
             chosen = choose(config.sweep, np.stack(between), bins[hard], everyone.within(hard))

@@ -24,9 +24,7 @@ def test_the_control_costs_its_answers_but_the_first():
 
 def test_a_question_without_a_partner_has_no_rows():
     one, other = generate("test", 2, 0)
-    fields = {f.name: 0 for f in dataclasses.fields(Solution)}
-    fields |= {"text": one.solution, "finished": True, "tokens": (), "step_scores": ()}
-    answer = Answer(Solution(**{name: fields[name] for name in fields}), shown=1)
+    answer = Answer(Solution(tokens=(), text=one.solution, finished=True, logprob=0.0, tokens_sampled=0), shown=1)
     rows = chains.result_rows(TASK, [one, other], {"history": [[[answer, answer]], []]}, "swap", 0, 0.0)
     assert [(row["question"], row["strategy"], row["place"], row["correct"]) for row in rows] == [
         (one.id, "swap", 0, True),

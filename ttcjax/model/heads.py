@@ -23,11 +23,30 @@ LEAST_LOGPROB = -20.0
 """Log-probabilities below this are the same to the value head."""
 
 
+_LANES = 16
+"""Most float32 numbers that a CPU's vector holds."""
+
+
+def log_normaliser(logits: jax.Array) -> jax.Array:
+    """Return the logarithm `[...]` of the summed exponentials of logits `[..., V]`, for a row the same bits wherever
+    it stands among others.
+
+    XLA takes the logarithms of whole vectors on a CPU by other means than those of the numbers that are left over.
+    """
+    most = logits.max(axis=-1)
+    # An infinite maximum is not subtracted: the sum is infinite or zero then, and no NaN.
+    offset = jnp.where(jnp.isfinite(most), most, 0.0)
+    sums = jnp.exp(logits - offset[..., None]).sum(axis=-1)
+    flat = sums.reshape(-1)
+    whole = jnp.log(jnp.pad(flat, (0, -flat.size % _LANES), constant_values=1.0))
+    return whole[: flat.size].reshape(sums.shape) + offset
+
+
 def token_logprob(params: Params, hidden: jax.Array, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     """Return the log-probability `[...]` of `tokens` `[...]`, each given the hidden state `[..., D]` before it."""
     scores = logits(params, hidden, config)
     chosen = jnp.take_along_axis(scores, tokens[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(scores, axis=-1)
+    return chosen - log_normaliser(scores)
 
 
 _LOGITS_AT_ONCE = 1 << 25

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ttcjax.config import SamplerConfig
+from ttcjax.model import heads
 
 _LEAST, _FAR, _MOST = 2.0**-126, 2.0**100, 2.0**126
 """Numbers from the least to the most have an inverse in float32, and neither is rounded to 0."""
@@ -150,8 +151,6 @@ def draw(
     else:
         uniform_B = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys_B)
         token_B = _invert(filtered_probabilities(logits_BV, config, factors_2), uniform_B)
-    # Fused with what is drawn from, the sum below would round by where a row stands in its batch.
-    logits_BV = jax.lax.optimization_barrier(logits_BV)
     chosen_B = jnp.take_along_axis(logits_BV, token_B[:, None], axis=-1)[:, 0]
     sound_B = jnp.isfinite(logits_BV.max(axis=-1))
-    return token_B, jnp.where(sound_B, chosen_B - jax.nn.logsumexp(logits_BV, axis=-1), jnp.nan)
+    return token_B, jnp.where(sound_B, chosen_B - heads.log_normaliser(logits_BV), jnp.nan)
