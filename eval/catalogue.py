@@ -235,6 +235,14 @@ FIGURES = (
         "sweep.samples",
     ),
     Entry(
+        "revision_families",
+        "Revisions by subject, and the swap control",
+        "Where an attempt tells the next one something, the share of right answers rises along a chain, and with "
+        "another question's answers in view it does not. Where it tells nothing, as in derivations, it stays flat.",
+        _REVISIONS,
+        tables=("revision_families", "luck"),
+    ),
+    Entry(
         "revision_trajectories",
         "What the revision model learned from",
         "The last answer before a right one should be near it, so that the model learns to mend and not to start over.",

@@ -25,6 +25,7 @@ from ttcjax.eval import (
     claims,
     draws,
     exchange_report,
+    families,
     figures,
     greedy,
     ledger,
@@ -87,7 +88,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     """
     began = time.perf_counter()
     workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
-    columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished")))
+    columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished", "subject")))
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = sweep.search_cells(config)
     search = bank.slice(0, 0)
@@ -115,6 +116,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     for level, points in plain(once.pop("per_level")).items():
         summary["per_level"][level]["greedy"] = points
     summary["greedy"] = plain(once)
+    summary["luck"] = plain(families.luck(config, base))
     exploited = overoptimisation.summarise(config, bank, search, references, chosen)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
@@ -130,10 +132,13 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         answers = chains.read(workdir / "chains")
         verifier, made = verifiers.chosen(config, workdir), records.of_stages(workdir)
         splits = revisions.splits(config, answers, ease["oracle"], verifier)
+        subjects = dict(zip(*(bank[name].to_pylist() for name in ("question", "subject")), strict=True))
+        task = loader.load(config.data, workdir / "data")[0]
         found, accuracy = revisions.summarise(config, splits, ease["oracle"], ease["predicted"])
         found |= {"rest_em": config.revision.rest_em.chains > 0}
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
         found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
+        found |= {"families": families.summarise(config, answers, subjects, task.attempts_inform, splits.accuracy)}
         by_selector = {rule: splits.by_ratio(rule) for rule in revisions.SELECTORS}
         once = baseline.of_chains(config.sweep, right["policy"], splits.chains.questions, by_selector, ease)
         summary["greedy"]["chains"] = plain(once)
@@ -266,6 +271,10 @@ def render(summary: dict[str, Any], console: Console) -> None:
             f"{prm['first_error_threshold']:.2f}, {prm['first_error_threshold_source']})"
         ),
     ]
+    if summary.get("luck"):
+        share = summary["luck"]["all"]
+        text = f"right by luck: {100 * share['mean']:.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
+        lines.append(Shown(f"{text} of right samples hold a false step"))
     if summary["missing"]:
         missing = (f"{summary['missing']} results are missing and count as wrong", "bold red")
         lines.append(Text.assemble(missing, ": report/missing.csv"))
@@ -284,6 +293,7 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "revision" in summary:
         revision_report.render(summary["revision"], summary["accuracy"], console)
         revision_optimal.render(summary["revision"]["compute_optimal"], console)
+        families.render(summary["revision"]["families"], console)
         if "chains" in once:
             baseline.render_chains(once["chains"], console)
     if "exchange" in summary:

@@ -17,6 +17,7 @@ from ttcjax.eval import (
     budget,
     choice,
     exchange_report,
+    families,
     figures,
     ledger,
     optimal,
@@ -103,6 +104,8 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
     estimate = "mean low high"
     files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
     files.table("greedy", f"measure name group budget {estimate}", baseline.csv_rows(summary["greedy"]))
+    if summary.get("luck"):
+        files.table("luck", f"subject {estimate}", families.luck_rows(summary["luck"]))
     files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))
     if "validation" in summary["temperatures"]:
         found = choice.csv_rows(summary["temperatures"]["validation"])
@@ -123,6 +126,8 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
     if "revision" in summary:
         revision = summary["revision"]
         files.table("revision_steps", f"step chains measure {estimate}", revision_report.step_rows(revision))
+        found = families.csv_rows(revision["families"])
+        files.table("revision_families", f"subject measure at {estimate}", found)
         accuracy = revision_report.accuracy_rows(summary["accuracy"])
         files.table("revision_accuracy", f"strategy selector {estimate}", accuracy)
         files.table("revision_bins", f"bins bin selector strategy {estimate}", revision_report.bin_rows(revision))
@@ -154,6 +159,8 @@ def draw(summary: dict[str, Any], out: Files) -> None:
     if "revision" in summary:
         for name, figure in revision_figures.ALL.items():
             files.figure(name, figure(summary["revision"], summary["accuracy"]))
+        drawn = families.figure(summary["revision"]["families"], summary["revision"]["trained_answers"])
+        files.figure("revision_families", drawn)
         files.figure("revision_by_difficulty", revision_optimal.figure(summary["revision"]["compute_optimal"]))
     if "exchange" in summary:
         files.figure("exchange", exchange_report.figure(summary["exchange"]))

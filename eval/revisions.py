@@ -43,6 +43,8 @@ def other_recipe(revision: RevisionConfig) -> str | None:
         return "here the model is trained on its own trajectories (ReST^EM)"
     if revision.trajectories.context != "wrong":
         return "here right answers are in view in training too, in the paper wrong ones alone"
+    if revision.trajectories.kept:
+        return "here the model also learns to repeat right answers, in the paper it never sees one in view"
     if revision.trajectories.most != PAPERS_MOST:
         return f"here training has up to {revision.trajectories.most} answers in view, in the paper {PAPERS_MOST}"
     return None

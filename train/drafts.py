@@ -43,13 +43,17 @@ def policy_texts(task: Task, example: Example, config: DraftsConfig) -> tuple[li
     failed = [_attempt(draft) for draft in task.failing(example, shown - kept + max(fails, kept > 0), rng)]
     if not failed:
         return [], right  # A data set, or a subject, that writes no attempts.
-    if fails:
+    if fails and failed[-1][-1][1]:
         return failed[:-1], failed[-1]
+    if fails:
+        return failed[:shown], right  # Of an attempt without a line that counts nothing is learned.
     return [*failed[: shown - kept], *[[(example.solution, 0.0)]] * kept], right
 
 
 def _attempt(draft: Draft) -> list[_Piece]:
     """Return an attempt that fails in pieces: no loss on what it chooses, since that is not to be learned from."""
+    if draft.commits == len(draft.lines):
+        return [(SEPARATOR.join(draft.lines), 0.0)]
     chosen = "".join(line + SEPARATOR for line in draft.lines[: draft.commits])
     return [(chosen, 0.0), (SEPARATOR.join(draft.lines[draft.commits :]), 1.0)]
 

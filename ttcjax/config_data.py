@@ -18,7 +18,7 @@ PROCMATH: dict[str, tuple[str, ...]] = {
         "intermediate_algebra",
         "precalculus",
     ),
-    "search": ("pair", "residue", "change", "doors", "reach", "subset"),
+    "search": ("pair", "residue", "coins", "doors", "reach", "subset"),
 }
 """Subjects of the embedded domain by what they are short for."""
 

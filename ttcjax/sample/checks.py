@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ttcjax.errors import UserError
-from ttcjax.sample.requests import Model
+from ttcjax.sample.requests import Model, Prompt
 from ttcjax.text.tokenizer import Tokenizer
 
 
@@ -28,6 +30,26 @@ def check_tokenizer(tokenizer: Tokenizer, model: Model, name: str) -> None:
             f"the tokenizer has {tokenizer.vocab_size} ids and the {name} a vocabulary of {model.config.vocab_size}: "
             f"take the tokenizer of the {name}'s own workdir"
         )
+
+
+def check_scored(prompts: Sequence[Prompt], rows: Sequence[Sequence[tuple[tuple[int, ...], int]]], limit: int) -> None:
+    """Refuse what a verifier has no room for.
+
+    Args:
+        prompts: The prompts.
+        rows: Of each, tokens to read after it, and from where on they are scored.
+        limit: Most tokens that the verifier reads.
+
+    Raises:
+        UserError: A prompt and a row are longer together.
+    """
+    for prompt, group in zip(prompts, rows, strict=True):
+        length = len(prompt.tokens) + max((len(tokens) for tokens, _ in group), default=0)
+        if length > limit:
+            raise UserError(
+                f"{prompt.id[:60]} and what is to be scored have {length} tokens, more than the verifier's limit of "
+                f"{limit}: shorten one of them, or load a verifier that was trained with a larger max_seq_len"
+            )
 
 
 def not_finite(what: str, question_id: str) -> UserError:

@@ -16,12 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from ttcjax import parallel
-from ttcjax.config import SamplerConfig
+from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, methods, programs, shapes
-from ttcjax.sample.checks import check_tokenizer, not_finite
+from ttcjax.sample.checks import check_scored, check_tokenizer, not_finite
 from ttcjax.sample.compiled import Compilation, Program, title
 from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution, pad
 from ttcjax.sample.state import Stops
@@ -187,7 +187,8 @@ class Engine:
         most = self.sampler.max_tokens if max_tokens is None else max_tokens
         for prompt, rows in zip(prompts, begun, strict=True):
             longest = max((len(row.tokens) for row in rows), default=0)
-            self.check_lengths([prompt], most, longest)
+            # The verifier may read less of it than the policy: what it is asked to score has a check of its own.
+            self.check_lengths([prompt], most, longest, scored=False)
         limited = [
             dataclasses.replace(p, max_tokens=most if p.max_tokens is None else min(most, p.max_tokens))
             for p in prompts
@@ -235,13 +236,14 @@ class Engine:
         Raises:
             UserError: The engine has no verifier, or its scores are not finite.
         """
-        self.require_verifier()
-        assert self.verifier is not None
+        limit = self.require_verifier().max_seq_len
         before = [[()] * len(group) for group in solutions] if before is None else before
         rows = [
             [(shown + s.tokens, 1 + len(shown)) for s, shown in zip(group, shows, strict=True)]
             for group, shows in zip(solutions, before, strict=True)
         ]
+        check_scored(prompts, rows, limit)
+        assert self.verifier is not None
         found = self._read("score", programs.score, self.verifier, prompts, rows)
         return [
             [
@@ -573,9 +575,9 @@ class Engine:
                     ],
                 )
 
-    def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int, begun: int = 0) -> None:
+    def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int, begun: int = 0, *, scored: bool = True) -> None:
         limit = self.policy_config.max_seq_len
-        if self.verifier_config is not None:
+        if scored and self.verifier_config is not None:
             limit = min(limit, self.verifier_config.max_seq_len)
         for prompt in prompts:
             if not prompt.tokens:
@@ -588,6 +590,7 @@ class Engine:
                     f"{room}, more than the model's limit of {limit} together: shorten the prompt{cure}"
                 )
 
-    def require_verifier(self) -> None:
-        if self.verifier is None:
+    def require_verifier(self) -> ModelConfig:
+        if self.verifier_config is None:
             raise UserError("this needs a verifier: train one with `ttcjax prm CONFIG` and load it into the engine")
+        return self.verifier_config

@@ -9,7 +9,8 @@ step whether it is true.
 from ttcjax.config import procmath_subjects
 from ttcjax.data.procmath.checker import check_steps
 from ttcjax.data.procmath.generate import generate
-from ttcjax.data.procmath.search import attempts_inform, failing
+from ttcjax.data.procmath.search import attempts_inform
+from ttcjax.data.procmath.slips import failing
 from ttcjax.data.procmath.templates import Problem
 from ttcjax.data.task import Task
 from ttcjax.text.grading import extract_answer_line, grade_exact

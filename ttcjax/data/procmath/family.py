@@ -118,12 +118,18 @@ class Family(abc.ABC):
         """Return the guess that fits."""
         return next(guess for guess in self.guesses(puzzle) if self.attempt(puzzle, guess).fits)
 
+    def starts(self, puzzle: Puzzle, count: int) -> list[Guess]:
+        """Return the guesses to begin with where `count` attempts are to fail before the one that fits."""
+        del count
+        return [guess for guess in self.guesses(puzzle) if guess != self.right(puzzle)]
+
     def failing(self, question: str, count: int, rng: random.Random, check_lines: bool = True) -> list[Draft]:
         """Return attempts that fail, each made with what those before it tell; fewer where no more are left."""
         puzzle = self.read(question)
         right, tried = self.right(puzzle), []
         for _ in range(count):
-            left = [guess for guess in self.informed(puzzle, tried) if guess != right]
+            every = self.informed(puzzle, tried) if tried else self.starts(puzzle, count)
+            left = [guess for guess in every if guess != right]
             if not left:
                 break
             tried.append(rng.choice(left))

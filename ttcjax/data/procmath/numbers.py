@@ -1,13 +1,27 @@
-"""Search families whose guess is a number: a hidden pair, a remainder, exact change."""
+"""Search families whose guess is a number: a hidden pair, one of some numbers, coins of two kinds."""
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Sequence
 
 from ttcjax.data.procmath.family import Attempt, Guess, Puzzle, Tried, numbers_of
+
+
+def between(family: Tried, puzzle: Puzzle, tried: Sequence[Guess], *, rises: bool) -> list[Guess]:
+    """Return the guesses between those attempts that reached too little and too much.
+
+    Args:
+        family: Its guesses are single numbers.
+        puzzle: The question.
+        tried: Attempts that failed.
+        rises: Whether what is reached grows with the guess; otherwise it falls.
+    """
+    found = [(guess, (a.reached < a.wanted) == rises) for guess in tried for a in [family.attempt(puzzle, guess)]]
+    above = max((guess[0] for guess, low in found if low), default=-1)
+    below = min((guess[0] for guess, low in found if not low), default=None)
+    return [g for g in family.guesses(puzzle) if above < g[0] and (below is None or g[0] < below)]
 
 
 class Pair(Tried):
@@ -24,7 +38,7 @@ class Pair(Tried):
     def draw(self, rng: random.Random, level: int) -> Puzzle:
         low, high = ((6, 11), (10, 13), (13, 16), (15, 18), (17, 20))[level - 1]
         total = rng.randint(low, high)
-        small, more = rng.randint(1, total // 2), rng.randint(1, 13)
+        small, more = rng.randint(1, total // 2), rng.randint(1, 25)
         return Puzzle((total, more, small * (total - small) + more))
 
     def ask(self, puzzle: Puzzle) -> str:
@@ -48,77 +62,86 @@ class Pair(Tried):
         return Attempt((f"try {small}",), checks, product + more, made, (small, large))
 
     def informed(self, puzzle: Puzzle, tried: Sequence[Guess]) -> list[Guess]:
-        found = [(guess, self.attempt(puzzle, guess)) for guess in tried]
-        above = max((guess[0] for guess, a in found if a.reached < a.wanted), default=0)
-        below = min((guess[0] for guess, a in found if a.reached > a.wanted), default=puzzle.numbers[0])
-        return [guess for guess in self.guesses(puzzle) if above < guess[0] < below]
+        return between(self, puzzle, tried, rises=True)
 
 
 class Residue(Tried):
-    """The number of a range that leaves two remainders.
+    """The one of some numbers that leaves a remainder.
 
-    Numbers with the first remainder are what one would try; each that fails is out. A level has more of them.
+    What fails tells the next attempt, which is the number listed after it, or, after the last, the first. A level has
+    more numbers.
     """
 
     name = "residue"
-    pattern = re.compile(r"Which number from \d+ to \d+ leaves \d+ by \d+ and \d+ by \d+\?")
+    pattern = re.compile(r"Which of \d+(?:, \d+)+ and \d+ leaves \d+ by \d+\?")
 
     def draw(self, rng: random.Random, level: int) -> Puzzle:
-        second = (3, 4, 5, 7, 9)[level - 1]
-        first = rng.choice([m for m in range(4, 13) if math.gcd(m, second) == 1 and m * second <= 80])
-        low = rng.randint(1, 99 - first * second)
-        number = rng.randint(low, low + first * second - 1)
-        return Puzzle((low, low + first * second - 1, number % first, first, number % second, second))
+        numbers = rng.sample(range(10, 100), (3, 4, 5, 7, 9)[level - 1])
+        divisor = rng.randint(4, 9)
+        return Puzzle((*numbers, rng.choice(numbers) % divisor, divisor))
 
     def ask(self, puzzle: Puzzle) -> str:
-        low, high, r, m, q, k = puzzle.numbers
-        return f"Which number from {low} to {high} leaves {r} by {m} and {q} by {k}?"
+        *numbers, last, rest, divisor = puzzle.numbers
+        return f"Which of {', '.join(map(str, numbers))} and {last} leaves {rest} by {divisor}?"
 
     def read(self, question: str) -> Puzzle:
         return Puzzle(numbers_of(question))
 
     def guesses(self, puzzle: Puzzle) -> list[Guess]:
-        low, high, r, m, *_ = puzzle.numbers
-        return [(n,) for n in range(low, high + 1) if n % m == r]
+        return [(n,) for n in puzzle.numbers[:-2]]
 
     def attempt(self, puzzle: Puzzle, guess: Guess) -> Attempt:
-        _, _, _, m, q, k = puzzle.numbers
+        *_, rest, divisor = puzzle.numbers
         (n,) = guess
-        return Attempt((f"try {n}",), (f"{n} mod {m}={n % m}", f"{n} mod {k}={n % k}"), n % k, q, (n,))
+        return Attempt((f"try {n}",), (f"{n} mod {divisor}={n % divisor}",), n % divisor, rest, (n,))
+
+    def informed(self, puzzle: Puzzle, tried: Sequence[Guess]) -> list[Guess]:
+        """Return the one after the last attempt, of those not tried, or all where there was none."""
+        order = self.guesses(puzzle)
+        at = order.index(tried[-1]) + 1 if tried else 0
+        left = [guess for guess in (*order[at:], *order[:at]) if guess not in tried]
+        return left[:1] if tried else left
+
+    def starts(self, puzzle: Puzzle, count: int) -> list[Guess]:
+        order = self.guesses(puzzle)
+        return [order[(order.index(self.right(puzzle)) - min(count, len(order) - 1)) % len(order)]]
 
 
-class Change(Tried):
-    """A sum paid in two kinds of coins: how many of the first, and what is left for the second.
+class Coins(Tried):
+    """So many coins of two kinds and what they are worth together: how many are there of each?
 
-    Numbers that fail are out. A level has more numbers that the sum allows.
+    What fails tells the direction, and by how much: to change one coin for another changes the worth by a known sum. A
+    level has more coins.
     """
 
-    name = "change"
-    pattern = re.compile(r"\d+ is paid in \d+s and \d+s\. How many \d+s, and what is left for the \d+s\?")
+    name = "coins"
+    pattern = re.compile(r"\d+ coins, \d+s and \d+s, are worth \d+\. How many \d+s and \d+s\?")
 
     def draw(self, rng: random.Random, level: int) -> Puzzle:
-        width = (3, 4, 5, 6, 8)[level - 1]
-        first = rng.randint(3, 14)
-        second = rng.randint(width, width + 9)
-        total = rng.randint(first * (width - 1), first * width - 1)
-        if math.gcd(first, second) > 1 or first == second:
-            return Puzzle((1, 1, 1))
-        return Puzzle((total, first, second))
+        count = rng.choice(((2, 3), (3, 4), (5, 6), (6, 7), (8, 9))[level - 1])
+        first, second = rng.sample(range(2, 12), 2)
+        number = rng.randint(0, count)
+        worth = number * first + (count - number) * second
+        return Puzzle((count, first, second, worth)) if worth < 100 else Puzzle((0, 1, 1, 0))
 
     def ask(self, puzzle: Puzzle) -> str:
-        total, first, second = puzzle.numbers
-        return f"{total} is paid in {first}s and {second}s. How many {first}s, and what is left for the {second}s?"
+        count, first, second, worth = puzzle.numbers
+        return f"{count} coins, {first}s and {second}s, are worth {worth}. How many {first}s and {second}s?"
 
     def read(self, question: str) -> Puzzle:
-        return Puzzle(numbers_of(question)[:3])
+        return Puzzle(numbers_of(question)[:4])
 
     def guesses(self, puzzle: Puzzle) -> list[Guess]:
-        total, first, _ = puzzle.numbers
-        return [(n,) for n in range(total // first + 1)]
+        return [(n,) for n in range(puzzle.numbers[0] + 1)]
 
     def attempt(self, puzzle: Puzzle, guess: Guess) -> Attempt:
-        total, first, second = puzzle.numbers
+        count, first, second, worth = puzzle.numbers
         (n,) = guess
-        left = total - n * first
-        checks = (f"{n}*{first}={n * first}", f"{total}-{n * first}={left}", f"{left} mod {second}={left % second}")
-        return Attempt((f"try {n}",), checks, left % second, 0, (n, left))
+        rest = count - n
+        a, b = n * first, rest * second
+        checks = (f"{count}-{n}={rest}", f"{n}*{first}={a}", f"{rest}*{second}={b}", f"{a}+{b}={a + b}")
+        return Attempt((f"try {n}",), checks, a + b, worth, (n, rest))
+
+    def informed(self, puzzle: Puzzle, tried: Sequence[Guess]) -> list[Guess]:
+        _, first, second, _ = puzzle.numbers
+        return between(self, puzzle, tried, rises=first > second)

@@ -1,0 +1,140 @@
+"""Revisions by subject: the numbers against counting by hand, and what independent answers must give."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ttcjax.config import ChainsConfig, ExperimentConfig, RevisionConfig, SweepConfig
+from ttcjax.eval import chains, families, revisions
+
+SUBJECTS = ("informs", "flat")
+LENGTH, SWAP = 6, 4
+MADE = ChainsConfig(budgets=(1, 2, 4), answers=LENGTH, chains=3, swap=SWAP)
+CHAINS = len(MADE.lengths)
+
+
+def config(questions):
+    settings = dataclasses.replace(MADE, questions=questions)
+    return ExperimentConfig(chains=settings, revision=RevisionConfig(enabled=True), sweep=SweepConfig(bootstrap=200))
+
+
+def rows(right_QCS, lengths, swap_QS):
+    """Rows of the chains stage for given right and wrong answers."""
+    empty = {field.name: None if field.nullable else 0 for field in chains.SCHEMA}
+    empty |= {"gold": "1", "text": "", "finished": True, "shown": 0}
+    found = []
+    for q in range(len(right_QCS)):
+        for c, length in enumerate(lengths):
+            for s in range(length):
+                found.append(
+                    {"strategy": "revise", "chain": c, "place": s, "correct": bool(right_QCS[q, c, s])} | {"q": q}
+                )
+        for s in range(len(swap_QS[q])):
+            found.append({"strategy": "swap", "chain": 0, "place": s, "correct": bool(swap_QS[q, s])} | {"q": q})
+    table = [
+        {**empty, **{k: v for k, v in row.items() if k != "q"}, "question": f"q{row['q']:03d}", "answer": "1"}
+        for row in found
+    ]
+    return pa.Table.from_pylist(table, schema=chains.SCHEMA)
+
+
+def subject_of(questions):
+    return {f"q{q:03d}": SUBJECTS[q % 2] for q in range(questions)}
+
+
+def no_accuracy(questions):
+    """What splits of budgets are right in, which these tests do not look at."""
+    splits = [pair for n in MADE.budgets for pair in revisions.pairs(n)]
+    return {(s, p, rule): np.zeros(questions) for s, p in splits for rule in revisions.SELECTORS}
+
+
+def summary(right, swap):
+    made = config(len(right))
+    table = rows(right, MADE.lengths, swap)
+    values = no_accuracy(len(right))
+    informs = {"informs": True, "flat": False}.get
+    return families.summarise(made, table, subject_of(len(right)), informs, values)
+
+
+def test_numbers_are_those_of_counting():
+    rng = np.random.default_rng(0)
+    right, swap = rng.random((40, CHAINS, LENGTH)) < 0.4, rng.random((40, SWAP)) < 0.5
+    found = summary(right, swap)
+    assert list(found) == sorted(SUBJECTS)
+    for place, subject in enumerate(SUBJECTS):
+        own, of = right[place::2], found[subject]
+        assert of["questions"] == 20
+        assert of["attempts_inform"] is (subject == "informs")
+        known = np.asarray(MADE.lengths)
+        for s, row in enumerate(of["pass_at_1_by_step"]):
+            assert row["mean"] == pytest.approx(own[:, known > s, s].mean())
+        assert [row["mean"] for row in of["swap_by_step"]] == pytest.approx(swap[place::2].mean(axis=0))
+        counts = {(ok, what): [0, 0] for ok in (0, 1) for what in ("own", "other")}
+        for q in own:
+            for s in range(LENGTH - 1):
+                among = [c for c in range(len(known)) if known[c] > s + 1]
+                if len(among) < 2:
+                    continue
+                for i, c in enumerate(among):
+                    for what, after in (("own", c), ("other", among[i - 1])):
+                        counts[int(q[c, s]), what][0] += q[after, s + 1]
+                        counts[int(q[c, s]), what][1] += 1
+        for ok, name in enumerate(("wrong", "right")):
+            for what in ("own", "other"):
+                events, cases = counts[ok, what]
+                assert of["after"][name][what]["mean"] == pytest.approx(events / cases), (subject, name, what)
+
+
+def test_answers_that_inform_are_told_from_those_that_do_not():
+    """Of one subject, an answer after a wrong one is right more often and after a right one always; of the other, never
+    mind what came before. Each interval leaves out the truth in one of twenty."""
+    rng = np.random.default_rng(1)
+    right = rng.random((400, CHAINS, LENGTH)) < 0.3
+    for s in range(1, LENGTH):
+        right[::2, :, s] |= right[::2, :, s - 1]
+    swap = rng.random((400, SWAP)) < 0.3
+    found = summary(right, swap)
+    informs, flat = found["informs"], found["flat"]
+    assert informs["gain"]["low"] > 0.4
+    assert informs["swap_gain"]["low"] < 0 < informs["swap_gain"]["high"]
+    assert flat["gain"]["low"] < 0 < flat["gain"]["high"]
+    assert informs["after"]["right"]["own"]["mean"] == 1
+    for what in ("right", "wrong"):
+        own, other = (flat["after"][what][name] for name in ("own", "other"))
+        assert own["low"] < other["high"], "independent answers"
+        assert other["low"] < own["high"], "independent answers"
+
+
+def test_without_the_control_and_with_one_chain_there_is_less_to_say():
+    right = np.random.default_rng(2).random((10, CHAINS, LENGTH)) < 0.5
+    made = config(10)
+    made = dataclasses.replace(made, chains=dataclasses.replace(made.chains, swap=0))
+    table = rows(right, made.chains.lengths, np.zeros((10, 0)))
+    values = {
+        (s, p, rule): np.zeros(10) for n in (1, 2, 4) for s, p in revisions.pairs(n) for rule in revisions.SELECTORS
+    }
+    found = families.summarise(made, table, subject_of(10), lambda subject: None, values)
+    assert "swap_gain" not in found["flat"]
+    assert families.csv_rows(found)
+    families.figure(found, 4)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_luck_is_the_share_of_right_samples_with_a_false_step(known):
+    table = pa.table(
+        {
+            "question": ["a", "a", "a", "b", "b"],
+            "subject": ["x", "x", "x", "y", "y"],
+            "correct": [True, True, False, True, True],
+            "step_truth": pa.array(
+                [[True, False], [True, True], [False, True], [True], [True]] if known else [None] * 5,
+                pa.list_(pa.bool_()),
+            ),
+        }
+    )
+    found = families.luck(config(10), table)
+    assert (found is not None) == known
+    if found is not None:
+        assert {name: cell["mean"] for name, cell in found.items()} == {"all": 0.25, "x": 0.5, "y": 0}
