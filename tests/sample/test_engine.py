@@ -263,6 +263,18 @@ def test_scoring_without_a_verifier_says_what_to_do(tiny, prompts, samples):
         engine.score(prompts, samples)
 
 
+def test_rows_go_on_past_what_the_verifier_reads_and_are_then_not_scored(tiny, prompts):
+    """A revision model has its answers in view; a verifier of base samples, which reads less, judges each alone."""
+    limit = 40
+    short = dataclasses.replace(tiny.verifier, config=dataclasses.replace(tiny.verifier.config, max_seq_len=limit))
+    engine = tiny.engine(verifier=short, max_tokens=4)
+    prompt = dataclasses.replace(prompts[0], tokens=prompts[0].tokens[:12])
+    [[row]] = engine.resume([prompt], [[Begun((5,) * 30, 0, 0)]], SEED)
+    assert engine.score([prompt], [[row]])
+    with pytest.raises(UserError, match=rf"scored have \d+ tokens, more than the verifier's limit of {limit}"):
+        engine.score([prompt], [[row]], [[(5,) * 30]])
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_logits_that_are_not_finite_are_an_error_that_names_the_question(engine, prompts, monkeypatch, bad):
     scale = jnp.full_like(engine.policy["final_norm"], bad)
