@@ -22,6 +22,7 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.eval import tables
 from ttcjax.eval.figures import MUTED, STYLE, band, legend_below, new_figure
 from ttcjax.eval.intervals import Bootstrap, Estimate
+from ttcjax.eval.paired import WEIGHTED
 from ttcjax.eval.revisions import SELECTORS, AnswerChains
 
 _MOST_SHOWN = 10
@@ -54,6 +55,50 @@ def luck(config: ExperimentConfig, samples: pa.Table) -> dict[str, Any] | None:
         inside = subjects == subject
         found[subject] = bootstrap.rate(events * inside, cases * inside)
     return {name: dataclasses.asdict(estimate) for name, estimate in found.items() if estimate is not None}
+
+
+def searches(
+    config: ExperimentConfig,
+    subjects: Sequence[str],
+    greedy: np.ndarray,
+    accuracy: Mapping[str, Mapping[int, np.ndarray]],
+) -> dict[str, Any]:
+    """Compute what strategies do by subject.
+
+    Args:
+        config: The experiment.
+        subjects: Of every question.
+        greedy: Which of them one greedy answer gets right.
+        accuracy: Each question's accuracy, by strategy and budget.
+
+    Returns:
+        By subject `questions`, `greedy`, `accuracy[strategy][N]`, and `beyond_weighted[strategy][N]`: a search less
+        best-of-N weighted, over the same questions.
+    """
+    of, budgets = np.asarray(subjects), config.sweep.budgets
+    bootstrap = Bootstrap(len(of), config.sweep.bootstrap, config.sweep.bootstrap_seed)
+    weighted = accuracy.get(WEIGHTED)
+    above = [name for name in accuracy if weighted is not None and ":width=" in name]
+    found = {}
+    for subject in sorted(set(of)):
+        inside = of == subject
+        found[subject] = {
+            "questions": int(inside.sum()),
+            "greedy": _plain(bootstrap(greedy.astype(np.float64), inside)),
+            "accuracy": {
+                name: {str(n): _plain(bootstrap(cells[n], inside)) for n in budgets} for name, cells in accuracy.items()
+            },
+            "beyond_weighted": {
+                name: {
+                    str(n): _plain(bootstrap.difference(accuracy[name][n] - weighted[n], inside))
+                    for n in budgets
+                    if n > 1
+                }
+                for name in above
+                if weighted is not None
+            },
+        }
+    return found
 
 
 def summarise(
@@ -197,6 +242,29 @@ def csv_rows(families: dict[str, Any]) -> list[tuple[Any, ...]]:
             for row in found["sequential_minus_parallel"]
         ]
     return rows
+
+
+def search_rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return (subject, measure, budget, mean, low, high) of every strategy by subject."""
+    rows: list[tuple[Any, ...]] = []
+    for subject, cells in found.items():
+        rows.append((subject, "greedy", 1, *_ends(cells["greedy"])))
+        for measure in ("accuracy", "beyond_weighted"):
+            for name, points in cells[measure].items():
+                what = name if measure == "accuracy" else f"{name} - {WEIGHTED}"
+                rows += [(subject, what, n, *_ends(point)) for n, point in points.items()]
+    return rows
+
+
+def render_searches(found: dict[str, Any], console: Console) -> None:
+    """Print every strategy at its largest budget by subject."""
+    first = next(iter(found.values()))["accuracy"]
+    largest = list(next(iter(first.values())))[-1]
+    table = tables.table(f"accuracy in % by subject at N = {largest}", ["subject", "greedy", *first])
+    for subject, cells in found.items():
+        points = [cells["greedy"], *(points[largest] for points in cells["accuracy"].values())]
+        table.add_row(subject, *map(tables.cell, points))
+    console.print(table)
 
 
 def luck_rows(found: dict[str, Any] | None) -> list[tuple[Any, ...]]:

@@ -116,7 +116,11 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     for level, points in plain(once.pop("per_level")).items():
         summary["per_level"][level]["greedy"] = points
     summary["greedy"] = plain(once)
+    subjects = dict(zip(*(bank[name].to_pylist() for name in ("question", "subject")), strict=True))
     summary["luck"] = plain(families.luck(config, base))
+    by_question = [subjects.get(question, "") for question in questions]
+    ended_right = np.array([right["policy"].get(question, False) for question in questions])
+    summary["by_subject"] = plain(families.searches(config, by_question, ended_right, measured.accuracy))
     exploited = overoptimisation.summarise(config, bank, search, references, chosen)
     table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
@@ -132,7 +136,6 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         answers = chains.read(workdir / "chains")
         verifier, made = verifiers.chosen(config, workdir), records.of_stages(workdir)
         splits = revisions.splits(config, answers, ease["oracle"], verifier)
-        subjects = dict(zip(*(bank[name].to_pylist() for name in ("question", "subject")), strict=True))
         task = loader.load(config.data, workdir / "data")[0]
         found, accuracy = revisions.summarise(config, splits, ease["oracle"], ease["predicted"])
         found |= {"rest_em": config.revision.rest_em.chains > 0}
@@ -285,6 +288,8 @@ def render(summary: dict[str, Any], console: Console) -> None:
     if "compute_optimal" in summary:
         optimal.render(summary, console)
         budget.render(summary["budget"], console)
+    if len(summary.get("by_subject", ())) > 1:
+        families.render_searches(summary["by_subject"], console)
     weak.render(summary["weak_verifiers"], console)
     if "over_optimisation" in summary:
         overoptimisation.render(summary["over_optimisation"], console)

@@ -104,6 +104,7 @@ def write_tables(summary: dict[str, Any], files: Files) -> None:
     estimate = "mean low high"
     files.table("accuracy", f"strategy budget {estimate} questions", _accuracy_rows(summary))
     files.table("greedy", f"measure name group budget {estimate}", baseline.csv_rows(summary["greedy"]))
+    files.table("by_subject", f"subject strategy budget {estimate}", families.search_rows(summary["by_subject"]))
     if summary.get("luck"):
         files.table("luck", f"subject {estimate}", families.luck_rows(summary["luck"]))
     files.table("per_level", f"level questions measure {estimate}", _level_rows(summary))

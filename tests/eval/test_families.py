@@ -138,3 +138,25 @@ def test_luck_is_the_share_of_right_samples_with_a_false_step(known):
     assert (found is not None) == known
     if found is not None:
         assert {name: cell["mean"] for name, cell in found.items()} == {"all": 0.25, "x": 0.5, "y": 0}
+
+
+def test_searches_by_subject_are_means_over_their_questions():
+    rng = np.random.default_rng(3)
+    names = ("majority", "best_of_n:select=weighted", "beam:width=4")
+    made = config(40)
+    budgets = made.sweep.budgets
+    accuracy = {name: {n: rng.random(40) for n in budgets} for name in names}
+    greedy = rng.random(40) < 0.5
+    found = families.searches(made, list(subject_of(40).values()), greedy, accuracy)
+    for place, subject in enumerate(SUBJECTS):
+        cells = found[subject]
+        assert cells["greedy"]["mean"] == pytest.approx(greedy[place::2].mean())
+        for name in names:
+            for n in budgets:
+                assert cells["accuracy"][name][str(n)]["mean"] == pytest.approx(accuracy[name][n][place::2].mean())
+        assert list(cells["beyond_weighted"]) == ["beam:width=4"]
+        for n in budgets[1:]:
+            less = (accuracy["beam:width=4"][n] - accuracy[names[1]][n])[place::2].mean()
+            assert cells["beyond_weighted"]["beam:width=4"][str(n)]["mean"] == pytest.approx(less)
+    rows = families.search_rows(found)
+    assert len(rows) == 2 * (1 + len(budgets) * 3 + len(budgets) - 1)
