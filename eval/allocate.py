@@ -50,8 +50,10 @@ class Choice:
         kept = np.ones(len(self.bins), bool) if bins is None else np.isin(self.bins, list(bins))
         with np.errstate(invalid="ignore"):
             found = self.right[kept].sum(axis=0) / self.drawn[kept].sum(axis=0)
-        # Resamples differ as data sets would, around a mean of their own: what was seen is their centre here.
-        found[1:] += found[0] - np.nanmean(found[1:])
+        # Resamples differ as data sets would, around a mean of their own, as each chooses with fewer questions than
+        # there are: their centre here is that of the same resamples of what was chosen.
+        of_chosen = self.bootstrap.means(self.accuracy, self.inside(bins))
+        found[1:] += np.nanmean(of_chosen[1:]) - np.nanmean(found[1:])
         return found
 
     def estimate(self, bins: Collection[int] | None = None) -> Estimate:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ttcjax.config import SweepConfig
-from ttcjax.eval import figures, optimal
+from ttcjax.eval import allocate, figures, optimal
 from ttcjax.eval.intervals import Bootstrap
 
 SETTINGS = SweepConfig(bootstrap=300)
@@ -43,6 +43,18 @@ def test_compute_saved_is_a_ratio_of_budgets():
     found = optimal.compute_saved(right, 4, bootstrap.means(np.ones(400)), bootstrap)
     at_least = {"times": 4.0, "low": 4.0, "high": 4.0, "reached": False, "high_reached": False}
     assert found == at_least, "16 at least, and nobody knows more"
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_nothing_is_saved_in_any_resample_by_a_choice_among_equals(n):
+    """A centre of its own once made it 1.0 times with an interval of 1.002 to 1.004, which reads as a claim that holds."""
+    rng = np.random.default_rng(0)
+    easy = rng.random(200)
+    curve = {budget: 1 - (1 - easy) ** budget for budget in (1, 2, 4, 8)}
+    bootstrap = Bootstrap(200, 300, 2)
+    chosen = allocate.choose(SweepConfig(), np.stack([curve[n], curve[n]]), np.arange(200) % 5 + 1, bootstrap)
+    saved = optimal.compute_saved(curve, n, chosen.means(), bootstrap)
+    assert [round(float(saved[name]), 9) for name in ("times", "low", "high")] == [1, 1, 1]
 
 
 def test_chosen_is_among_strategies_that_a_verifier_selects_in():
