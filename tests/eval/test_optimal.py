@@ -47,7 +47,7 @@ def test_compute_saved_is_a_ratio_of_budgets():
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_nothing_is_saved_in_any_resample_by_a_choice_among_equals(n):
-    """With a centre of its own it was 1.0 times with an interval of 1.002 to 1.004, which reads as a claim that holds."""
+    """With a centre of its own it was 1.0 times with an interval of 1.002 to 1.004: read as a claim that holds."""
     rng = np.random.default_rng(0)
     easy = rng.random(200)
     curve = {budget: 1 - (1 - easy) ** budget for budget in (1, 2, 4, 8)}

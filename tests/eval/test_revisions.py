@@ -278,6 +278,7 @@ def test_what_claims_rest_on_agrees_with_the_chains():
         (RevisionConfig(restate=True), True),
         (RevisionConfig(trajectories=TrajectoryConfig(context="any")), False),
         (RevisionConfig(trajectories=TrajectoryConfig(most=2)), False),
+        (RevisionConfig(trajectories=TrajectoryConfig(kept=0.3)), False),
         (RevisionConfig(rest_em=ReSTConfig(chains=4)), False),
     ],
 )
