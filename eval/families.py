@@ -44,8 +44,9 @@ def luck(config: ExperimentConfig, samples: pa.Table) -> dict[str, Any] | None:
     questions, place = np.unique(np.array(samples["question"].to_pylist()), return_inverse=True)
     right = samples["correct"].to_numpy(zero_copy_only=False)
     steps = samples["step_truth"].combine_chunks()
+    row = np.repeat(np.arange(len(samples)), steps.value_lengths().fill_null(0).to_numpy())
     false = np.zeros(len(samples), bool)
-    false[pc.list_parent_indices(steps).filter(pc.invert(pc.list_flatten(steps))).to_numpy()] = True
+    false[row[~steps.flatten().to_numpy(zero_copy_only=False)]] = True
     cases, events = (np.bincount(place, weights=w, minlength=len(questions)) for w in (right, right & false))
     subjects = np.full(len(questions), "", object)
     subjects[place] = samples["subject"].to_pylist()
@@ -303,7 +304,8 @@ def figure(families: dict[str, Any], trained: int) -> Figure:
             where.set_axis_off()
         for where in axes[:, 0]:
             where.set_ylabel("right answers (%)")
-        for where in axes[-1]:
+        for where in axes.flat[max(0, len(shown) - columns) : len(shown)]:  # The lowest of each column.
             where.set_xlabel("step of the chain")
+            where.tick_params(labelbottom=True)
         legend_below(drawn)
         return drawn

@@ -185,7 +185,7 @@ def summarise(
             prefills.append(sum(compute.prefill(shape, prompts[q] - 1) for q in questions) / len(questions))
 
     def cost(table: pa.Table, runs: float, generations: float, verified: bool) -> dict[str, float]:
-        policy, lookahead, verifier = ((pc.sum(table[name]).as_py() or 0) / runs for name in COLUMNS)
+        policy, lookahead, verifier = (int(table[name].to_numpy().sum()) / runs for name in COLUMNS)
         verifier *= verified
         read = compute.inference(parameters["prm"], verifier + prompt) if verified else 0.0
         found = {
