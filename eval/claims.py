@@ -392,23 +392,14 @@ def _bar(source: str, group: str, times: str, cell: dict[str, Any], percent: flo
 
 
 def _exploiting(summary: dict[str, Any]) -> Iterator[Claim]:
-    found = summary.get("over_optimisation", {})
+    growth = summary.get("over_optimisation", {}).get("growth", {})
     paper = "examples of beams that repeat themselves, or are over in a step or two, with high scores"
-    for strategy, beyond in found.get("growth_beyond", {}).items():
-        if ":width=" not in strategy:
-            continue
-        name = figures.label(strategy)
-        # The best of many scores is above the truth in any selection: a search exploits its verifier by what it adds.
-        for baseline, growth in beyond.items():
-            other = figures.label(baseline)
-            text = f"The score of what {name} chooses outruns the truth with budget, by more than {other}"
-            if _known(growth["gap"]):
-                where = f"over_optimisation.growth_beyond[{strategy}][{baseline}].gap"
-                yield _higher(text, "Figs. 24 to 29", paper, growth["gap"], where)
-        cells = found["chosen"][strategy]
-        n = max(map(int, cells))
-        cell = cells[str(n)].get("repeated_beyond_reference")
-        if _known(cell):
-            text = f"What {name} chooses repeats a step more often than reference solutions do (N = {n})"
-            where = f"over_optimisation.chosen[{strategy}][{n}].repeated_beyond_reference"
-            yield _higher(text, "Figs. 24 to 29", paper, cell, where)
+    for strategy in (name for name in growth if ":width=" in name):
+        for measure, text in (
+            ("gap", "The verifier's score of what {} chooses outruns the truth as the budget grows"),
+            ("repeated", "More of what {} chooses repeats a step as the budget grows"),
+        ):
+            cell = growth[strategy][measure]
+            if _known(cell):
+                where = f"over_optimisation.growth[{strategy}].{measure}"
+                yield _higher(text.format(figures.label(strategy)), "Figs. 24 to 29", paper, cell, where)
