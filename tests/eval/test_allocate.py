@@ -110,7 +110,7 @@ def test_resamples_choose_anew_as_a_choice_by_hand_would():
     np.testing.assert_allclose(found.right.sum(axis=0) / found.drawn.sum(axis=0), anew)
     means = found.means()
     assert means[0] == pytest.approx(found.accuracy.mean()) == pytest.approx(anew[0])
-    np.testing.assert_allclose(means[1:] - means[1:].mean(), anew[1:] - np.mean(anew[1:]), atol=1e-12)
+    np.testing.assert_allclose(means[1:] - means[1:].mean(), np.array(anew[1:]) - np.mean(anew[1:]), atol=1e-12)
     assert means[1:].mean() == pytest.approx(means[0])
     np.testing.assert_allclose(found.means([2])[0], found.accuracy[bins == 2].mean())
 
