@@ -129,9 +129,9 @@ class Bootstrap:
             high = max(high, mean + np.hypot(up_high - p, q - down_low))
         return Estimate(mean, float(low), float(high), se)
 
-    def paired(self, a_Q: np.ndarray, b_Q: np.ndarray, inside_Q: np.ndarray | None = None) -> Estimate:
+    def paired(self, a_Q: np.ndarray, b_Q: np.ndarray) -> Estimate:
         """Return the mean of a - b over the same questions and its interval."""
-        return self.difference(np.asarray(a_Q, np.float64) - b_Q, inside_Q)
+        return self.difference(np.asarray(a_Q, np.float64) - b_Q)
 
     def quantiles(self, found_R: np.ndarray) -> tuple[float, float]:
         """Return the ends of the interval of what was computed in each resample; infinite values are welcome.

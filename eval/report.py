@@ -145,7 +145,7 @@ def _exchange(
     flops = {
         n: {name: cells[str(n)]["flops"] for name, cells in costs["per_question"].items()} for n in config.sweep.budgets
     }
-    candidates = optimal.by_budget(measured.accuracy)
+    candidates = optimal.by_budget(optimal.verified(measured.accuracy))
     sources = {"search": Source(measured.samples.questions, candidates, flops, ("policy", "prm"))}
     if splits is not None:
         ratios = splits.by_ratio("hierarchical")

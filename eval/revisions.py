@@ -163,7 +163,7 @@ def pairs(budget: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What every split of every budget gives.
+    """Accuracies under every split of every budget.
 
     Attributes:
         chains: The answers.

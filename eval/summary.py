@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-    """What rows say of each question.
+    """Accuracies of each question, from its rows.
 
     Attributes:
         levels: Of each question, `[Q]`.

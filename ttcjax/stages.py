@@ -220,7 +220,7 @@ STAGES = (
         ("data", "policy", "labels", "prm", "trajectories", "bank", "rescore", "search", "chains", "greedy"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in config_lib.UNHASHED),
         ("../summary.json",),
-        version=2,
+        version=3,
     ),
 )
 

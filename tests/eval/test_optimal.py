@@ -45,6 +45,13 @@ def test_compute_saved_is_a_ratio_of_budgets():
     assert found == at_least, "16 at least, and nobody knows more"
 
 
+def test_chosen_is_among_strategies_that_a_verifier_selects_in():
+    """As in the paper; a majority vote is a candidate only where there is nothing else."""
+    accuracy = {"majority": 1, "best_of_n:select=majority": 2, BASELINE: 3, "beam:width=4": 4}
+    assert optimal.verified(accuracy) == {BASELINE: 3, "beam:width=4": 4}
+    assert optimal.verified({"majority": 1}) == {"majority": 1}
+
+
 def by_design(rng):
     """Beams are right where questions are hard, best-of-N where they are easy; neither knows it."""
     ease = np.linspace(0, 1, 100)
