@@ -2,10 +2,9 @@
 
 Command:   ttcjax run configs/procmath_full.py --workdir runs/full
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      about 15 min on two cores, 2 GB; 4 of them train the larger model.
-Expect:    beam search ahead of best-of-N weighted at small budgets, and both ahead of majority; a model 14 times as
-           large better on all but easy questions. The revision model is trained briefly;
-           configs/procmath_revisions.py has what more training gives.
+Time:      not measured since questions ask for every result; 15 min and 2 GB before, 4 of them for the larger model.
+Expect:    not measured since then. Before: beam search ahead of best-of-N weighted at small budgets, both ahead of majority,
+           and a model 14 times as large better on all but easy questions.
 """
 
 from ttcjax.config import (
