@@ -3,8 +3,8 @@
 Command:   ttcjax run configs/procmath_full.py --workdir runs/full
 Hardware:  two CPU cores, no accelerator, no downloads.
 Time:      not measured since questions ask for every result; 15 min and 2 GB before, 4 of them for the larger model.
-Expect:    not measured since then. Before: beam search ahead of best-of-N weighted at small budgets, both ahead of majority,
-           and a model 14 times as large better on all but easy questions.
+Expect:    not measured since then. Before: beam search ahead of best-of-N weighted at small budgets, both ahead of
+           majority, and a model 14 times as large better on all but easy questions.
 """
 
 from ttcjax.config import (

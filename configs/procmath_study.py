@@ -5,8 +5,8 @@ Hardware:  one GPU or TPU chip; on CPU cores leave the larger model out (`--larg
 Time:      on an H100 that six processes shared, a seed: policy 180 s, labels 80, verifier 50, bank 100. On two busy
            cores after that: searches 330 to 430 s, trajectories and revision 260 to 350, chains 320 to 470, 2.1 GB.
            The larger model did not end within 8 minutes there.
-Expect:    `coins` right in 0.30 of a chain's first answers and 0.86 of its 32nd, 0.08 at the 16th with another question's
-           in view; best-of-N weighted 0.86 at N = 64, beam search 0.64, one greedy answer 0.64.
+Expect:    `coins` right in 0.30 of a chain's first answers and 0.86 of its 32nd, 0.08 at the 16th with another
+           question's in view; best-of-N weighted 0.86 at N = 64, beam search 0.64, one greedy answer 0.64.
 """
 
 import dataclasses
