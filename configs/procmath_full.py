@@ -7,75 +7,37 @@ Expect:    not measured since then. Before: beam search ahead of best-of-N weigh
            majority, and a model 14 times as large better on all but easy questions.
 """
 
+import dataclasses
+import pathlib
+import runpy
+
 from ttcjax.config import (
     ChainsConfig,
-    DataConfig,
     ExperimentConfig,
-    LabelConfig,
     LargerConfig,
     ModelConfig,
     OptimizerConfig,
     ORMConfig,
-    PRMConfig,
-    RevisionConfig,
-    SamplerConfig,
-    SweepConfig,
-    TokenizerConfig,
     TrainConfig,
-    TrajectoryConfig,
 )
+
+TINY = pathlib.Path(__file__).with_name("procmath_tiny.py")
 
 
 def get_config() -> ExperimentConfig:
-    return ExperimentConfig(
+    tiny: ExperimentConfig = runpy.run_path(str(TINY))["get_config"]()
+    revision = tiny.revision
+    return dataclasses.replace(
+        tiny,
         name="procmath_full",
         workdir="runs/procmath_full",
-        data=DataConfig(
-            name="procmath", seed=1, num_train=30_000, num_valid=350, num_test=420, families=("derivations",)
-        ),
-        tokenizer=TokenizerConfig(vocab_size=768, number_pieces=100, merge_words=True),
-        model=ModelConfig(
-            num_layers=3, d_model=96, num_heads=4, num_kv_heads=4, head_dim=24, d_ff=256, max_seq_len=256
-        ),
-        policy=TrainConfig(
-            steps=240,
-            batch_size=64,
-            seq_len=128,
-            accumulate=4,  # What is at work at once then stays in a CPU's caches: a fifth faster, and half the memory.
-            optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=30, final_fraction=0.02),
-            validate_every=240,
-        ),
-        sampler=SamplerConfig(max_tokens=88, max_step_tokens=12, verifier_chunk=8, rows=64, waves=16, prompt_bucket=64),
-        labels=LabelConfig(questions=4500, samples=4, rollouts=2, temperature=0.5, shard_questions=500),
-        prm=PRMConfig(
-            likelihood=True,
-            imitation=1.0,
-            train=TrainConfig(
-                steps=240,
-                batch_size=64,
-                seq_len=128,
-                accumulate=4,
-                # Far above the paper's 3e-5: that is for a large pretrained model, this one has 4e5 weights.
-                optimizer=OptimizerConfig(learning_rate=2e-3),
-                validate_every=80,
-                patience=4,
-            ),
-        ),
-        revision=RevisionConfig(
-            enabled=True,
-            # Right answers too, the question once more after them: configs/procmath_revisions.py says why.
-            trajectories=TrajectoryConfig(questions=5000, samples=8, context="any"),
-            train=TrainConfig(
-                steps=150,
-                batch_size=20,
-                seq_len=384,
-                accumulate=5,
-                optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-                validate_every=75,
-                past_minimum=1,
-            ),
-            max_seq_len=448,
-            restate=True,
+        data=dataclasses.replace(tiny.data, num_train=30_000, num_test=420),
+        labels=dataclasses.replace(tiny.labels, questions=4500),
+        prm=dataclasses.replace(tiny.prm, train=dataclasses.replace(tiny.prm.train, steps=240, validate_every=80)),
+        revision=dataclasses.replace(
+            revision,
+            trajectories=dataclasses.replace(revision.trajectories, questions=5000),
+            train=dataclasses.replace(revision.train, steps=150, validate_every=75),
         ),
         orm=ORMConfig(
             base=True,
@@ -100,11 +62,6 @@ def get_config() -> ExperimentConfig:
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30, final_fraction=0.02),
         ),
-        sweep=SweepConfig(
-            samples=80,  # 16 of them tell how hard a question is.
-            budgets=(1, 2, 4, 8, 16, 64),
-            strategies=("majority", "best_of_n:select=weighted", "beam:width=4"),
-            shard_questions=210,
-        ),
+        sweep=dataclasses.replace(tiny.sweep, budgets=(1, 2, 4, 8, 16, 64), shard_questions=210),
         chains=ChainsConfig(budgets=(1, 2, 4, 8, 16), answers=16, chains=2, questions=112, shard_questions=56),
     )

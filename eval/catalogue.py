@@ -35,7 +35,7 @@ class Entry:
 
     @property
     def number(self) -> str:
-        """How the figure is called, e.g. `Fig. 14 (ICLR 15)`; empty for those of our own."""
+        """Name of the figure in the paper, e.g. `Fig. 14 (ICLR 15)`; empty for those of our own."""
         if not self.paper:
             return f"ICLR {_figures(self.iclr)}" if self.iclr else ""
         return _figures(self.paper) + (f" (ICLR {self.iclr})" if self.iclr else "")

@@ -384,7 +384,7 @@ class StrategyName:
         return self.options.get("temperature")
 
     def aggregation(self, default: str) -> str:
-        """What the scores that select are: the option `aggregate` or the default, or `LIKELIHOOD` (`by=likelihood`)."""
+        """Return the scores that select: the option `aggregate` or the default, or `LIKELIHOOD` (`by=likelihood`)."""
         return LIKELIHOOD if self.options.get("by") == LIKELIHOOD else self.options.get("aggregate", default)
 
     @property

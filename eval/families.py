@@ -21,12 +21,9 @@ from rich.console import Console
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import tables
 from ttcjax.eval.figures import MUTED, STYLE, band, legend_below, new_figure
-from ttcjax.eval.intervals import Bootstrap, Estimate
+from ttcjax.eval.intervals import Bootstrap, as_table
 from ttcjax.eval.paired import WEIGHTED
-from ttcjax.eval.revisions import SELECTORS, AnswerChains
-
-_MOST_SHOWN = 10
-"""Subjects in the figure."""
+from ttcjax.eval.revisions import SELECTORS, AnswerChains, Splits
 
 
 def luck(config: ExperimentConfig, samples: pa.Table) -> dict[str, Any] | None:
@@ -78,25 +75,24 @@ def searches(
     """
     of, budgets = np.asarray(subjects), config.sweep.budgets
     bootstrap = Bootstrap(len(of), config.sweep.bootstrap, config.sweep.bootstrap_seed)
-    weighted = accuracy.get(WEIGHTED)
-    above = [name for name in accuracy if weighted is not None and ":width=" in name]
+    above = [name for name in accuracy if ":width=" in name] if WEIGHTED in accuracy else []
     found = {}
     for subject in sorted(set(of)):
         inside = of == subject
         found[subject] = {
             "questions": int(inside.sum()),
-            "greedy": _plain(bootstrap(greedy.astype(np.float64), inside)),
+            "greedy": as_table(bootstrap(greedy.astype(np.float64), inside)),
             "accuracy": {
-                name: {str(n): _plain(bootstrap(cells[n], inside)) for n in budgets} for name, cells in accuracy.items()
+                name: {str(n): as_table(bootstrap(cells[n], inside)) for n in budgets}
+                for name, cells in accuracy.items()
             },
             "beyond_weighted": {
                 name: {
-                    str(n): _plain(bootstrap.difference(accuracy[name][n] - weighted[n], inside))
+                    str(n): as_table(bootstrap.difference(accuracy[name][n] - accuracy[WEIGHTED][n], inside))
                     for n in budgets
                     if n > 1
                 }
                 for name in above
-                if weighted is not None
             },
         }
     return found
@@ -104,19 +100,19 @@ def searches(
 
 def summarise(
     config: ExperimentConfig,
+    found: Splits,
     table: pa.Table,
     subjects: Mapping[str, str],
     informs: Callable[[str], bool | None],
-    values: Mapping[tuple[int, int, str], np.ndarray],
 ) -> dict[str, Any]:
     """Compute what chains of revisions do by subject.
 
     Args:
         config: The experiment.
-        table: Rows of the chains stage.
+        found: The chains, and every split of every budget.
+        table: Rows of the chains stage, for those of the control.
         subjects: Of every question, by its id.
         informs: `Task.attempts_inform`.
-        values: Each question's accuracy by s, p and selector, of `revisions.Splits`.
 
     Returns:
         By subject `questions`, `attempts_inform`, `pass_at_1_by_step`, `swap_by_step` where the config asks for the
@@ -124,8 +120,7 @@ def summarise(
         each with that of the control as `swap_gain`; `after`, how often an answer is right by the one before, of this
         chain and of another; and `sequential_minus_parallel` by selector and budget.
     """
-    lengths = config.chains.lengths
-    chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), lengths)
+    chains = found.chains
     of = np.array([subjects[question] for question in chains.questions])
     bootstrap = Bootstrap(len(of), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     swap = _swapped(table, chains.questions, config.chains.swap)
@@ -136,7 +131,11 @@ def summarise(
             **_along(config, bootstrap, chains, swap, of == subject),
             "after": _after(bootstrap, chains, of == subject),
             "sequential_minus_parallel": [
-                {"n": n, "selector": rule, **_plain(bootstrap.difference(_less(values, n, rule), of == subject))}
+                {
+                    "n": n,
+                    "selector": rule,
+                    **as_table(bootstrap.difference(_less(found.accuracy, n, rule), of == subject)),
+                }
                 for rule in SELECTORS
                 for n in config.chains.budgets
                 if n > 1
@@ -170,16 +169,16 @@ def _along(
     right = np.stack([chains.pass_at_1(place) for place in range(steps)], axis=1)
     found: dict[str, Any] = {"pass_at_1_by_step": _by_step(bootstrap, right, inside)}
     trained = min(config.revision.trajectories.most, steps - 1)
-    found["gain"] = _plain(bootstrap.difference(right[:, -1] - right[:, 0], inside))
-    found["late"] = _plain(bootstrap.difference(right[:, -1] - right[:, trained], inside))
+    found["gain"] = as_table(bootstrap.difference(right[:, -1] - right[:, 0], inside))
+    found["late"] = as_table(bootstrap.difference(right[:, -1] - right[:, trained], inside))
     if swap is not None and (known := inside & ~np.isnan(swap).any(axis=1)).any():
         found["swap_by_step"] = _by_step(bootstrap, swap, known)
-        found["swap_gain"] = _plain(bootstrap.difference(swap[:, -1] - swap[:, 0], known))
+        found["swap_gain"] = as_table(bootstrap.difference(swap[:, -1] - swap[:, 0], known))
     return found
 
 
 def _by_step(bootstrap: Bootstrap, right_QS: np.ndarray, inside: np.ndarray) -> list[dict[str, Any]]:
-    return [{"step": s + 1, **_plain(bootstrap(right_QS[:, s], inside))} for s in range(right_QS.shape[1])]
+    return [{"step": s + 1, **as_table(bootstrap(right_QS[:, s], inside))} for s in range(right_QS.shape[1])]
 
 
 def _after(bootstrap: Bootstrap, chains: AnswerChains, inside: np.ndarray) -> dict[str, Any]:
@@ -200,13 +199,9 @@ def _after(bootstrap: Bootstrap, chains: AnswerChains, inside: np.ndarray) -> di
                 cases[i, ok] += (before == ok).sum(axis=1)
     events, cases = events * inside, cases * inside
     return {
-        what: {name: _plain(bootstrap.rate(events[i, ok], cases[i, ok])) for i, name in enumerate(("own", "other"))}
+        what: {name: as_table(bootstrap.rate(events[i, ok], cases[i, ok])) for i, name in enumerate(("own", "other"))}
         for ok, what in enumerate(("wrong", "right"))
     }
-
-
-def _plain(estimate: Estimate | None) -> dict[str, float | None]:
-    return dict.fromkeys(("mean", "low", "high", "se")) if estimate is None else dataclasses.asdict(estimate)
 
 
 def render(families: dict[str, Any], console: Console) -> None:
@@ -284,7 +279,7 @@ def figure(families: dict[str, Any], trained: int) -> Figure:
         families: What `summarise` returns.
         trained: Most answers in view in training.
     """
-    shown = list(families.items())[:_MOST_SHOWN]
+    shown = list(families.items())
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     with mpl.rc_context(STYLE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -38,6 +39,12 @@ class Estimate:
     def spread(self) -> bool:
         """Whether resamples differ at all, but for rounding."""
         return self.se > _NO_SPREAD
+
+
+def as_table(estimate: Estimate | None) -> dict[str, float | None]:
+    """Return the fields of an estimate, all `None` where there is none."""
+    names = [field.name for field in dataclasses.fields(Estimate)]
+    return dict.fromkeys(names) if estimate is None else dataclasses.asdict(estimate)
 
 
 class Bootstrap:

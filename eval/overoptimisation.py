@@ -8,7 +8,6 @@ it adds to those.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, rows, tables, temperatures
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, step_scores
-from ttcjax.eval.intervals import Bootstrap, Estimate
+from ttcjax.eval.intervals import Bootstrap, Estimate, as_table
 from ttcjax.parquet import read_shard
 from ttcjax.runtime import records
 from ttcjax.search import registry
@@ -213,7 +212,7 @@ def summarise(
                         exploited.append((float(scores.flat[at]), strategy, n, int(places[row.flat[at]])))
         found["chosen"][strategy] = {
             str(n): {
-                measure: _plain((bootstrap.rate if measure in _SHARES else bootstrap.ratio)(*pair))
+                measure: as_table((bootstrap.rate if measure in _SHARES else bootstrap.ratio)(*pair))
                 for measure, pair in cells.items()
             }
             for n, cells in parts.items()
@@ -221,7 +220,7 @@ def summarise(
         first, last = parts[min(parts)], parts[max(parts)]
         ends[strategy] = {measure: (last[measure], first[measure]) for measure in last}
         found["growth"][strategy] = {
-            measure: _plain(_difference(bootstrap, [last], [first]))
+            measure: as_table(_difference(bootstrap, [last], [first]))
             for measure, (last, first) in ends[strategy].items()
         }
     for strategy, own in ends.items():
@@ -230,13 +229,13 @@ def summarise(
             pairs = {measure: (own[measure], ends[baseline][measure]) for measure in own}
             found["growth_beyond"][strategy][baseline] = {
                 # What it gained, less what the baseline gained.
-                measure: _plain(_difference(bootstrap, [last, base_first], [first, base_last]))
+                measure: as_table(_difference(bootstrap, [last, base_first], [first, base_last]))
                 for measure, ((last, first), (base_last, base_first)) in pairs.items()
             }
     exploited.sort(key=lambda item: -item[0])
     return {
         **found,
-        "references": {BEYOND[measure]: _plain(bootstrap(of_Q)) for measure, of_Q in known.items()},
+        "references": {BEYOND[measure]: as_table(bootstrap(of_Q)) for measure, of_Q in known.items()},
         "auroc": _auroc_by_bin(config, base, base_rows),
         "exploited": [{"strategy": s, "n": n, "row": row} for _, s, n, row in exploited[:EXAMPLES]],
     }
@@ -320,14 +319,10 @@ def _auroc_by_bin(config: ExperimentConfig, samples: Samples, bank: pa.Table) ->
         estimate = bootstrap(within, known) if known.any() else None
         found[str(b)] = {
             "pooled": None if math.isnan(pooled) else pooled,
-            **_plain(estimate),
+            **as_table(estimate),
             "questions": int(known.sum()),
         }
     return found
-
-
-def _plain(estimate: Estimate | None) -> dict[str, float | None]:
-    return dict.fromkeys(("mean", "low", "high", "se")) if estimate is None else dataclasses.asdict(estimate)
 
 
 def figure(summary: dict[str, Any]) -> Figure:

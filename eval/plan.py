@@ -42,7 +42,7 @@ _COUNTS = ("tokens", "lookahead_tokens", "verifier_tokens", "seconds", "shown")
 
 @dataclass(frozen=True)
 class Amount:
-    """What some work takes. Tokens are read and written ones; FLOPs are logical (`ttcjax.compute.inference`)."""
+    """Cost of some work. Tokens are read and written ones; FLOPs are logical (`ttcjax.compute.inference`)."""
 
     generations: float = 0.0
     policy_tokens: float = 0.0
@@ -187,7 +187,7 @@ def shards_of(stage: str, config: ExperimentConfig, splits: Splits, chosen: Chos
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a finished shard says of a question, on average."""
+    """Averages over the questions of a finished shard."""
 
     questions: int
     tokens: float
@@ -231,7 +231,7 @@ def _column(table: pa.Table, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Costs:
-    """What a question takes in each cell, from what has been seen."""
+    """Cost of a question in each cell, from the shards seen so far."""
 
     config: ExperimentConfig
     params: Mapping[str, int]

@@ -141,7 +141,7 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         found |= {"rest_em": config.revision.rest_em.chains > 0}
         found |= {"examples": revision_report.examples(answers, found["verifier"])}
         found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
-        found |= {"families": families.summarise(config, answers, subjects, task.attempts_inform, splits.accuracy)}
+        found |= {"families": families.summarise(config, splits, answers, subjects, task.attempts_inform)}
         by_selector = {rule: splits.by_ratio(rule) for rule in revisions.SELECTORS}
         once = baseline.of_chains(config.sweep, right["policy"], splits.chains.questions, by_selector, ease)
         summary["greedy"]["chains"] = plain(once)

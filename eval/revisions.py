@@ -7,7 +7,6 @@ beforehand, whatever the answers, so the estimates are unbiased.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval.allocate import choose
 from ttcjax.eval.chains import VERIFIERS
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.intervals import Bootstrap, Estimate
+from ttcjax.eval.intervals import Bootstrap, Estimate, as_table
 from ttcjax.revise.strategies import Refine
 from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
 
@@ -259,14 +258,14 @@ def summarise(
     settings, chains, values = config.chains, found.chains, found.accuracy
     bootstrap = Bootstrap(len(chains.questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     accuracy = {
-        strategy_name(s, p): {rule: _plain(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
+        strategy_name(s, p): {rule: as_table(bootstrap(values[s, p, rule])) for rule in CHAIN_RULES}
         for n in settings.budgets
         for s, p in pairs(n)
     }
     refined = []
     if found.refined is not None:
         for count in range(1 + settings.refine):
-            estimate = _plain(bootstrap(found.refined.standing(count)))
+            estimate = as_table(bootstrap(found.refined.standing(count)))
             refined.append({"tries": count, **estimate})
             if count:
                 accuracy[Refine(count).name] = {"accepted": estimate}
@@ -286,22 +285,22 @@ def summarise(
             {
                 "step": place + 1,
                 "chains": int((chains.lengths > place).sum()),
-                **_plain(bootstrap(chains.pass_at_1(place))),
+                **as_table(bootstrap(chains.pass_at_1(place))),
             }
             for place in range(steps)
         ],
-        "right_to_wrong": _plain(_flips(bootstrap, total, 1)),
-        "wrong_to_right": _plain(_flips(bootstrap, total, 0)),
+        "right_to_wrong": as_table(_flips(bootstrap, total, 1)),
+        "wrong_to_right": as_table(_flips(bootstrap, total, 0)),
         "flips_by_step": [
             {
                 "step": place + 2,
-                "right_to_wrong": _plain(_flips(bootstrap, counts, 1)),
-                "wrong_to_right": _plain(_flips(bootstrap, counts, 0)),
+                "right_to_wrong": as_table(_flips(bootstrap, counts, 1)),
+                "wrong_to_right": as_table(_flips(bootstrap, counts, 0)),
             }
             for place, counts in enumerate(turns)
         ],
         "sequential_minus_parallel": [
-            {"n": n, "selector": rule, **_plain(bootstrap.paired(values[n, 1, rule], values[1, n, rule]))}
+            {"n": n, "selector": rule, **as_table(bootstrap.paired(values[n, 1, rule], values[1, n, rule]))}
             for rule in SELECTORS
             for n in settings.budgets
             if n > 1
@@ -317,7 +316,7 @@ def summarise(
         "by_ease": _by_ease(config, bins, values),
         "late_steps": _late_steps(bootstrap, chains, config.revision.trajectories.most),
         "verifiers": {
-            name: {str(n): _plain(bootstrap(chains.accuracy(n, 1, "hierarchical", name))) for n in settings.budgets}
+            name: {str(n): as_table(bootstrap(chains.accuracy(n, 1, "hierarchical", name))) for n in settings.budgets}
             for name in chains.scores
         },
         "verifier_differences": [
@@ -325,7 +324,7 @@ def summarise(
                 "a": a,
                 "b": b,
                 "n": n,
-                **_plain(
+                **as_table(
                     bootstrap.paired(chains.accuracy(n, 1, "hierarchical", a), chains.accuracy(n, 1, "hierarchical", b))
                 ),
             }
@@ -351,7 +350,7 @@ def _best(config: ExperimentConfig, bootstrap: Bootstrap, values: dict[tuple[int
     everything = np.stack(list(values.values()))
     choice = choose(config.sweep, everything, np.ones(everything.shape[1], np.int64), bootstrap)
     parallel = values[min(values)]
-    return {"s": s, "p": p, **_plain(choice.estimate()), "minus_parallel": _plain(choice.less(parallel))}
+    return {"s": s, "p": p, **as_table(choice.estimate()), "minus_parallel": as_table(choice.less(parallel))}
 
 
 def _per_bin(
@@ -366,11 +365,11 @@ def _per_bin(
         found[str(number)] = {
             "questions": int(inside.sum()),
             "n": largest,
-            "pass_at_1": _plain(bootstrap(values[1, 1, "majority"][inside])),
+            "pass_at_1": as_table(bootstrap(values[1, 1, "majority"][inside])),
             **{
                 rule: {
                     "accuracy": {
-                        strategy_name(s, p): _plain(bootstrap(values[s, p, rule][inside])) for s, p in pairs(largest)
+                        strategy_name(s, p): as_table(bootstrap(values[s, p, rule][inside])) for s, p in pairs(largest)
                     },
                     "best": _best(config, bootstrap, {(s, p): values[s, p, rule][inside] for s, p in pairs(largest)}),
                 }
@@ -395,13 +394,13 @@ def _by_ease(
     everyone = Bootstrap(len(bins), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     for rule in SELECTORS:
         one, many = values[largest, 1, rule], values[1, largest, rule]
-        found[rule] = {"easy": {"sequential_minus_parallel": _plain(everyone.difference(one - many, easy))}}
+        found[rule] = {"easy": {"sequential_minus_parallel": as_table(everyone.difference(one - many, easy))}}
         between = [values[s, p, rule][hard] for s, p in pairs(largest) if s > 1 and p > 1]
         if between:
             chosen = choose(config.sweep, np.stack(between), bins[hard], everyone.within(hard))
             found[rule]["hard"] = {
-                "between_minus_parallel": _plain(chosen.less(many[hard])),
-                "between_minus_sequential": _plain(chosen.less(one[hard])),
+                "between_minus_parallel": as_table(chosen.less(many[hard])),
+                "between_minus_sequential": as_table(chosen.less(one[hard])),
             }
     return found
 
@@ -420,10 +419,6 @@ def _late_steps(bootstrap: Bootstrap, chains: AnswerChains, most: int) -> dict[s
         "from": most + 2,
         "to": last,
         "trained": most + 1,
-        "minus_first": _plain(bootstrap.paired(late, chains.pass_at_1(0))),
-        "minus_trained": _plain(bootstrap.paired(late, chains.pass_at_1(most))),
+        "minus_first": as_table(bootstrap.paired(late, chains.pass_at_1(0))),
+        "minus_trained": as_table(bootstrap.paired(late, chains.pass_at_1(most))),
     }
-
-
-def _plain(estimate: Estimate | None) -> dict[str, float | None]:
-    return dict.fromkeys(("mean", "low", "high", "se")) if estimate is None else dataclasses.asdict(estimate)

@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class _Counts:
-    """What happened to the samples of the shards at hand."""
+    """Counts of the samples of the shards at hand, by what became of them."""
 
     samples: int = 0
     dropped: int = 0

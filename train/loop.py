@@ -41,7 +41,7 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class FitResult:
-    """What `fit` leaves behind."""
+    """Result of `fit`."""
 
     params: Any
     """Parameters after the last step, on the devices; the best ones are in `best/`."""
@@ -70,7 +70,7 @@ class FitResult:
 
 @dataclass
 class _HostState:
-    """What resuming needs beside the device's state and the data iterator's."""
+    """State on the host that resuming needs, beside the device's and the data iterator's."""
 
     tokens_seen: int = 0
     train_loss: float = math.nan

@@ -54,7 +54,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """How tokens are drawn and where a sequence ends."""
+    """Settings of the engine: how tokens are drawn and where a sequence ends."""
 
     temperature: float = 1.0
     """0 is greedy."""
@@ -267,7 +267,7 @@ class LargerConfig:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Which strategies are compared, at which generation budgets, with which statistics."""
+    """Strategies that are compared, their generation budgets, and the statistics."""
 
     samples: int = 64
     """Base samples a test question in the bank. Those beyond the largest budget tell how hard a question is, up to half

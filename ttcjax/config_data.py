@@ -38,7 +38,7 @@ def procmath_subjects(families: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where questions come from and how many of each split are used."""
+    """Source of the questions, and how many of each split are used."""
 
     name: Literal["procmath", "gsm8k"] = "procmath"
     dir: str | None = None

@@ -10,7 +10,7 @@ from ttcjax.tables import require
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are stretched for contexts longer than those trained on."""
+    """Stretching of rotary frequencies for contexts longer than those trained on."""
 
     kind: Literal["none", "linear", "llama3"] = "none"
     factor: float = 1.0

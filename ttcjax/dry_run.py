@@ -17,7 +17,7 @@ from ttcjax.stages import Stage
 
 @dataclass(frozen=True)
 class Planned:
-    """What a run would do of one stage."""
+    """Work that a run would do of one stage."""
 
     stage: str
     action: str

@@ -21,6 +21,7 @@ from etils import epath
 from ttcjax import config as config_lib
 from ttcjax import dry_run, pipeline
 from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
 from ttcjax.errors import UserError
 from ttcjax.eval.shards import WHOLE, Part
 from ttcjax.files import is_remote, resolve_workdir
@@ -246,7 +247,11 @@ def _require_same_questions(runs: list[Run]) -> None:
     found = {run.number: record for run in runs if (record := records.read_complete(run.workdir / "data")) is not None}
     # Of the records the manifest has a hash of what they say: their files are compressed by threads, and differ.
     contents = {
-        number: {name: content for name, content in records.hashes(record).items() if not name.startswith("records/")}
+        number: {
+            name: content
+            for name, content in records.hashes(record).items()
+            if not name.startswith(f"{loader.RECORDS}/")
+        }
         for number, record in found.items()
     }
     first, *others = contents

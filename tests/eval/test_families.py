@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from ttcjax.config import ChainsConfig, ExperimentConfig, RevisionConfig, SweepConfig
@@ -44,18 +45,21 @@ def subject_of(questions):
     return {f"q{q:03d}": SUBJECTS[q % 2] for q in range(questions)}
 
 
-def no_accuracy(questions):
-    """What splits of budgets are right in, which these tests do not look at."""
-    splits = [pair for n in MADE.budgets for pair in revisions.pairs(n)]
-    return {(s, p, rule): np.zeros(questions) for s, p in splits for rule in revisions.SELECTORS}
+def splits_of(table, made=MADE):
+    """The chains of a table; what splits of budgets are right in, these tests do not look at."""
+    chains = revisions.AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), made.lengths)
+    every = [pair for n in made.budgets for pair in revisions.pairs(n)]
+    nothing = np.zeros(len(chains.questions))
+    return revisions.Splits(
+        chains, None, {(s, p, rule): nothing for s, p in every for rule in revisions.SELECTORS}, "prm"
+    )
 
 
 def summary(right, swap):
     made = config(len(right))
     table = rows(right, MADE.lengths, swap)
-    values = no_accuracy(len(right))
     informs = {"informs": True, "flat": False}.get
-    return families.summarise(made, table, subject_of(len(right)), informs, values)
+    return families.summarise(made, splits_of(table), table, subject_of(len(right)), informs)
 
 
 def test_numbers_are_those_of_counting():
@@ -108,17 +112,19 @@ def test_answers_that_inform_are_told_from_those_that_do_not():
 
 
 def test_without_the_control_and_with_one_chain_there_is_less_to_say():
-    right = np.random.default_rng(2).random((10, CHAINS, LENGTH)) < 0.5
-    made = config(10)
-    made = dataclasses.replace(made, chains=dataclasses.replace(made.chains, swap=0))
-    table = rows(right, made.chains.lengths, np.zeros((10, 0)))
-    values = {
-        (s, p, rule): np.zeros(10) for n in (1, 2, 4) for s, p in revisions.pairs(n) for rule in revisions.SELECTORS
-    }
-    found = families.summarise(made, table, subject_of(10), lambda subject: None, values)
-    assert "swap_gain" not in found["flat"]
-    assert families.csv_rows(found)
-    families.figure(found, 4)
+    alone = dataclasses.replace(MADE, budgets=(1,), chains=1, swap=0)
+    assert alone.lengths == (LENGTH,)
+    right = np.random.default_rng(2).random((10, 1, LENGTH)) < 0.5
+    table = rows(right, alone.lengths, np.zeros((10, 0)))
+    made = dataclasses.replace(config(10), chains=dataclasses.replace(alone, questions=10))
+    found = families.summarise(made, splits_of(table, alone), table, subject_of(10), lambda subject: None)
+    for subject in SUBJECTS:
+        assert not {"swap_by_step", "swap_gain"} & set(found[subject])
+        assert found[subject]["after"]["right"]["other"]["mean"] is None, "there is no other chain to compare with"
+        assert found[subject]["attempts_inform"] is None
+    assert not [row for row in families.csv_rows(found) if row[1].startswith("swap")]
+    [_, lines] = [axes.get_lines() for axes in families.figure(found, 4).axes]
+    assert len(lines) == 2, "its own answers, and where training ends"
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -271,7 +271,7 @@ def test_rows_go_on_past_what_the_verifier_reads_and_are_then_not_scored(tiny, p
     prompt = dataclasses.replace(prompts[0], tokens=prompts[0].tokens[:12])
     [[row]] = engine.resume([prompt], [[Begun((5,) * 30, 0, 0)]], SEED)
     assert engine.score([prompt], [[row]])
-    with pytest.raises(UserError, match=rf"scored have \d+ tokens, more than the verifier's limit of {limit}"):
+    with pytest.raises(UserError, match=rf"continuation have \d+ tokens, more than the verifier's limit of {limit}"):
         engine.score([prompt], [[row]], [[(5,) * 30]])
 
 

@@ -38,7 +38,7 @@ _CORRUPT = (RuntimeError, ValueError, AttributeError, TypeError, DecodeError, OS
 
 @dataclasses.dataclass
 class ProcmathConfig(tfds.core.BuilderConfig):
-    """How many questions of each split, of which subjects, and the seed they come from."""
+    """Numbers of questions of each split, their subjects, and the seed they come from."""
 
     num_train: int = 40_000
     num_valid: int = 500

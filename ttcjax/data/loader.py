@@ -26,7 +26,7 @@ SPLITS = ("train", "valid", "test")
 LENGTHS_FILE = "prompt_tokens.npz"
 """Tokens of every question's prompt, the begin mark included, by split; written by the data stage."""
 
-_RECORDS = "records"
+RECORDS = "records"
 _SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -55,7 +55,7 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
     if config.name == "procmath":
         from ttcjax.data import builder  # imports tfds, which is slow
 
-        builder.prepare(config, folder / _RECORDS)
+        builder.prepare(config, folder / RECORDS)
         return []
     found = sources.read_files(config)
     digests = sources.digests(found)
@@ -72,7 +72,7 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
 
 def files(config: DataConfig) -> list[str]:
     """Return the names of the files and folders that `prepare` leaves."""
-    return [_RECORDS] if config.name == "procmath" else [*(f"{name}.parquet" for name in SPLITS), sources.FILE]
+    return [RECORDS] if config.name == "procmath" else [*(f"{name}.parquet" for name in SPLITS), sources.FILE]
 
 
 def task(config: DataConfig) -> Task:
@@ -96,7 +96,7 @@ def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
     if config.name == "procmath":
         from ttcjax.data import builder
 
-        return task(config), builder.load(config, folder / _RECORDS)
+        return task(config), builder.load(config, folder / RECORDS)
     splits = []
     for path in (folder / f"{split}.parquet" for split in SPLITS):
         table = read_shard(path, _SCHEMA, sha256=records.hash_of(path))

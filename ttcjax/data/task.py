@@ -48,7 +48,7 @@ def _unknown_steps(example: Example, steps: Sequence[str]) -> list[bool] | None:
 
 @dataclass(frozen=True)
 class Task:
-    """How the questions of one data set are put, answered and checked."""
+    """One data set: how its questions are put, answered and checked."""
 
     name: str
     prompt: Callable[[str], str]

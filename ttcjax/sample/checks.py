@@ -32,13 +32,16 @@ def check_tokenizer(tokenizer: Tokenizer, model: Model, name: str) -> None:
         )
 
 
-def check_scored(prompts: Sequence[Prompt], rows: Sequence[Sequence[tuple[tuple[int, ...], int]]], limit: int) -> None:
-    """Refuse what a verifier has no room for.
+def check_read(
+    prompts: Sequence[Prompt], rows: Sequence[Sequence[tuple[tuple[int, ...], int]]], limit: int, name: str
+) -> None:
+    """Refuse rows that a model has no room to read whole.
 
     Args:
         prompts: The prompts.
-        rows: Of each, tokens to read after it, and from where on they are scored.
-        limit: Most tokens that the verifier reads.
+        rows: Of each, tokens to read after it, and the first slot that counts.
+        limit: Most tokens that the model reads.
+        name: What the model is called in the error.
 
     Raises:
         UserError: A prompt and a row are longer together.
@@ -47,8 +50,8 @@ def check_scored(prompts: Sequence[Prompt], rows: Sequence[Sequence[tuple[tuple[
         length = len(prompt.tokens) + max((len(tokens) for tokens, _ in group), default=0)
         if length > limit:
             raise UserError(
-                f"{prompt.id[:60]} and what is to be scored have {length} tokens, more than the verifier's limit of "
-                f"{limit}: shorten one of them, or load a verifier that was trained with a larger max_seq_len"
+                f"{prompt.id[:60]} and its continuation have {length} tokens, more than the {name}'s limit of {limit}: "
+                "shorten one of them"
             )
 
 

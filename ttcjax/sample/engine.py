@@ -21,7 +21,7 @@ from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.sample import memory, methods, programs, shapes
-from ttcjax.sample.checks import check_scored, check_tokenizer, not_finite
+from ttcjax.sample.checks import check_read, check_tokenizer, not_finite
 from ttcjax.sample.compiled import Compilation, Program, title
 from ttcjax.sample.requests import Begun, Model, Prompt, Request, Solution, pad
 from ttcjax.sample.state import Stops
@@ -242,7 +242,7 @@ class Engine:
             [(shown + s.tokens, 1 + len(shown)) for s, shown in zip(group, shows, strict=True)]
             for group, shows in zip(solutions, before, strict=True)
         ]
-        check_scored(prompts, rows, limit)
+        check_read(prompts, rows, limit, "verifier")
         assert self.verifier is not None
         found = self._read("score", programs.score, self.verifier, prompts, rows)
         return [
@@ -272,13 +272,7 @@ class Engine:
             UserError: A prompt and a continuation are longer together than the model's limit, or logits are not finite.
         """
         rows = [[(tuple(row), 1) for row in group] for group in continuations]
-        for prompt, group in zip(prompts, rows, strict=True):
-            length = len(prompt.tokens) + max((len(row) for row, _ in group), default=0)
-            if length > self.policy_config.max_seq_len:
-                raise UserError(
-                    f"{prompt.id[:60]} and its continuation have {length} tokens, more than the policy's limit of "
-                    f"{self.policy_config.max_seq_len}: shorten one of them"
-                )
+        check_read(prompts, rows, self.policy_config.max_seq_len, "policy")
         found = self._read("logprobs", programs.likelihood, self.policy, prompts, rows)
         cut = [
             [numbers[1 : len(row) + 1].copy() for (row, _), numbers in zip(group, read, strict=True)]

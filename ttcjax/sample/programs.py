@@ -41,7 +41,7 @@ class Prompts:
 
 @struct.dataclass
 class Sampled:
-    """What sampling leaves of B rows; see `state.Rows`."""
+    """Results of sampling B rows; see `state.Rows`."""
 
     tokens: jax.Array
     length: jax.Array
@@ -53,7 +53,7 @@ class Sampled:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is static in a program: model shapes and limits."""
+    """Static part of a program: model shapes and limits."""
 
     policy: ModelConfig
     sampler: SamplerConfig

@@ -60,7 +60,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stops:
-    """Where sampling pauses or ends; static in compiled programs."""
+    """Tokens at which sampling pauses or ends; static in compiled programs."""
 
     eos: int
     step_ends: tuple[int, ...]

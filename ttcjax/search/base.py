@@ -15,7 +15,7 @@ import jax
 
 @runtime_checkable
 class SearchOps(Protocol):
-    """What an engine offers to a strategy inside a compiled program.
+    """Operations that an engine offers to a strategy inside a compiled program.
 
     The state is a pytree of the engine's own; rows of one question are adjacent.
     """
@@ -87,7 +87,7 @@ class Strategy(Protocol):
 
     @property
     def temperature(self) -> float | None:
-        """Of sampling, above 0; `None` for that of the engine's sampler. A compiled program serves all of them."""
+        """Temperature of sampling, above 0; `None` for the sampler's own. One compiled program serves all of them."""
         ...
 
     def cost(self) -> int:

@@ -141,7 +141,7 @@ class EngineOps:
 
 @struct.dataclass
 class Found:
-    """What a search leaves of B rows."""
+    """Results of a search in B rows."""
 
     rows: programs.Sampled
     step_scores: jax.Array

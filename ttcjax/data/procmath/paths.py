@@ -152,7 +152,7 @@ class Subset(Family):
         return Attempt(tuple(lines), (), sums[-1], puzzle.numbers[-1], guess)
 
     def informed(self, puzzle: Puzzle, tried: Sequence[Guess]) -> list[Guess]:
-        """Of those not tried, the ones that change one number of the last attempt in the direction it tells, if any."""
+        """Return the untried guesses that change one number of the last in the direction it tells; all if none does."""
         left = super().informed(puzzle, tried)
         if not tried:
             return left

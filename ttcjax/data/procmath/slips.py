@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 
@@ -29,8 +30,7 @@ def slipped(example: Example, count: int, rng: random.Random) -> list[Draft]:
     They are independent of each other, and nothing is to be learned from any of their lines.
     """
     found = (_slip(example, rng) for _ in range(count * _TRIES))
-    drafts = [draft for draft in found if draft is not None]
-    return drafts[:count]
+    return [*itertools.islice((draft for draft in found if draft is not None), count)]
 
 
 def _slip(example: Example, rng: random.Random) -> Draft | None:

@@ -269,7 +269,7 @@ def geometry_rectangle(rng: random.Random, level: int) -> Problem:
 
 
 def geometry_box(rng: random.Random, level: int) -> Problem:
-    """What is left of the volume of a box, of its edges, or of the three faces at a corner."""
+    """The rest of the volume of a box, of its edges, or of the three faces at a corner."""
     a, b, c = (rng.randint(2, 6 if level < 3 else 5) for _ in range(3))
     box = rng.choice(_BOXES)
     steps = _Steps()
