@@ -6,7 +6,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,26 +68,72 @@ TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 logger = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Results:
+    """Everything that a report says, before it is written.
+
+    Attributes:
+        summary: The content of `summary.json` but for what the stages took.
+        drawn: The resamples behind its estimates, see `draws.take`.
+        missing: The results that are not there and count as wrong: strategy, budget, question, seed and sample.
+        unreadable: The samples without an answer: the same and the reason.
+    """
+
+    summary: dict[str, Any]
+    drawn: Mapping[str, draws.Draws]
+    missing: Sequence[Sequence[Any]]
+    unreadable: Sequence[Sequence[Any]]
+
+
 def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
     """Write the report of an experiment.
 
-    Reads `bank/`, `search/`, `greedy/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what
-    the config turns on: `rescore/`, `trajectories/`, `chains/`. Writes tables (CSV), figures (PNG and SVG), the page
-    with all of them (`index.html`) and `draws.npz` under `out`, and `summary.json` under `workdir`.
+    Writes tables (CSV), figures (PNG and SVG), the page with all of them (`index.html`) and `draws.npz` under `out`,
+    and `summary.json` under `workdir`.
 
     Args:
-        config: The experiment.
-        workdir: Its folder, with the earlier stages complete.
+        config: As for `results`.
+        workdir: As for `results`.
         out: The folder of this stage.
 
     Returns:
         The content of `summary.json`; `files`.
 
     Raises:
-        UserError: Results are missing, corrupt, or of another config.
+        UserError: See `results`.
     """
     began = time.perf_counter()
-    workdir, files = epath.Path(workdir), report_files.Files(epath.Path(out))
+    workdir, out = epath.Path(workdir), epath.Path(out)
+    found = results(config, workdir)
+    summary, files = found.summary, report_files.Files(out)
+    draws.write(out / draws.FILE, found.drawn, summary["questions"])
+    if found.missing:
+        count = len(found.missing)
+        logger.warning("%d results are missing and count as wrong: see missing.csv of the report", count)
+    files.table("missing", "strategy budget question seed sample", found.missing)
+    files.table("unreadable", "strategy budget question seed sample why", found.unreadable)
+    report_files.write_tables(summary, files)
+    report_files.draw(summary, files)
+    summary |= _timing(workdir, began)
+    text = page.html(summary, files.figures, files.tables, to_dict(config))
+    write_bytes(out / "index.html", text.encode())
+    write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    return summary | {"files": [*files.names, draws.FILE, "index.html", "../summary.json"]}
+
+
+def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
+    """Return what the rows of an experiment say, with the paper's claims.
+
+    Reads `bank/`, `search/`, `greedy/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what
+    the config turns on: `rescore/`, `trajectories/`, `chains/`.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder, with the earlier stages complete.
+
+    Raises:
+        UserError: Results are missing, corrupt, or of another config.
+    """
     columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished", "subject")))
     bank = overoptimisation.with_lines(rows.read_folder(workdir / "bank", columns), workdir / "bank")
     searches = sweep.search_cells(config)
@@ -154,20 +200,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
         found = _exchange(config, answered, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
         summary["exchange"] = plain(found)
     drawn = draws.take(summary)
-    draws.write(epath.Path(out) / draws.FILE, drawn, summary["questions"])
     summary["claims"] = claims.summarise(summary)
-    if lost:
-        logger.warning("%d results are missing and count as wrong: see missing.csv of the report", len(lost))
-
-    files.table("missing", "strategy budget question seed sample", lost)
-    files.table("unreadable", "strategy budget question seed sample why", unreadable(bank, search))
-    report_files.write_tables(summary, files)
-    report_files.draw(summary, files)
-    summary |= _timing(workdir, began)
-    text = page.html(summary, files.figures, files.tables, to_dict(config))
-    write_bytes(epath.Path(out) / "index.html", text.encode())
-    write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
-    return summary | {"files": [*files.names, draws.FILE, "index.html", "../summary.json"]}
+    return Results(summary, drawn, lost, list(unreadable(bank, search)))
 
 
 def _exchange(

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from rich.console import Console
 
-from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows, run, write
+from tests.eval.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows, run, summarise, write
 from ttcjax import parquet
 from ttcjax.config import ORMConfig
 from ttcjax.errors import UserError
@@ -58,7 +58,7 @@ def judged(tmp_path):
 
 def test_a_verifier_that_knows_finds_every_right_answer(judged):
     workdir, bank = judged
-    summary = run(workdir, WITH_ORM)
+    summary = summarise(workdir, WITH_ORM)
     found = summary["orm"]
     right = np.array([row["correct"] for row in bank]).reshape(QUESTIONS, SAMPLES)
     for n in BUDGETS:
@@ -98,7 +98,7 @@ def test_the_report_compares_verifiers_of_equal_training_alone(judged):
         for stage, record in trained(**changes).items():
             (workdir / stage).mkdir(exist_ok=True)
             folders.complete(workdir / stage, result=record["result"])
-        summary = run(workdir, WITH_ORM)
+        summary = summarise(workdir, WITH_ORM)
         versus = [claim for claim in summary["claims"] if re.match("The PRM.*the ORM", claim["claim"])]
         assert len(versus) == 2
         assert all(claim["held"] in held for claim in versus)
@@ -115,7 +115,7 @@ def test_the_report_compares_verifiers_of_equal_training_alone(judged):
 
 def test_what_the_largest_budget_brings_is_the_difference_of_the_means(judged):
     workdir, _ = judged
-    found = run(workdir, WITH_ORM)["orm"]
+    found = summarise(workdir, WITH_ORM)["orm"]
     mean = {
         (name, rule, int(n)): cell["mean"]
         for name, rules in found["accuracy"].items()
@@ -161,4 +161,4 @@ def test_a_sample_without_a_score_is_refused(judged):
     workdir, bank = judged
     write_scores(workdir, scored(bank, lambda row: [0.5])[2:])
     with pytest.raises(UserError, match=r"lacks scores of 2 of 160 samples: move it away and run again"):
-        run(workdir, WITH_ORM)
+        summarise(workdir, WITH_ORM)

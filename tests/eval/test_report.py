@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 import re
+import time
 import xml.etree.ElementTree
 
 import numpy as np
@@ -113,6 +114,11 @@ def run(workdir, config=CONFIG):
     return found
 
 
+def summarise(workdir, config=CONFIG):
+    """Return the summary without a file written: drawing is most of a report's work."""
+    return report.results(config, workdir).summary
+
+
 def test_first_accuracies_are_those_of_the_report(workdir):
     """Printed when the bank is there, long before the report: no other stage's folder is read."""
     (workdir / "search").rmtree()
@@ -120,7 +126,7 @@ def test_first_accuracies_are_those_of_the_report(workdir):
     report.render_first(CONFIG, workdir, console)
     first = console.file.getvalue()  # type: ignore[attr-defined]
     write(workdir, *make_rows())
-    found = run(workdir)
+    found = summarise(workdir)
     for strategy in (name for name in STRATEGIES if StrategyName.parse(name).from_bank):
         [line] = [line for line in first.splitlines() if line.strip().startswith(figures.label(strategy))]
         shown = [float(word) for word in line.replace(figures.label(strategy), "").split()]
@@ -219,7 +225,7 @@ def calibrated(temperature):
 
 def test_what_is_chosen_is_compared_with_the_references_of_the_same_questions(workdir, monkeypatch):
     """A quarter of them repeats a step; a run whose models were trained elsewhere compares nothing."""
-    assert run(workdir)["over_optimisation"]["references"] == {}
+    assert summarise(workdir)["over_optimisation"]["references"] == {}
     test = [
         Example(f"test-{q:03d}", "", "1+1=2\n1+1=2\nAnswer: 7" if q % 4 == 0 else "1+1=2\nAnswer: 7", "7", 1, "algebra")
         for q in range(QUESTIONS)
@@ -228,11 +234,12 @@ def test_what_is_chosen_is_compared_with_the_references_of_the_same_questions(wo
     monkeypatch.setattr(ledger, "models", lambda workdir: trained)
     monkeypatch.setattr(ledger, "prompt_tokens", lambda config, workdir: {example.id: 5 for example in test})
     monkeypatch.setattr(report.loader, "load", lambda data, folder: (None, loader.Splits([], [], test)))
-    found = run(workdir)["over_optimisation"]
+    summary = summarise(workdir)
+    found = summary["over_optimisation"]
     assert found["references"]["repeated"]["mean"] == 0.25
     cell = found["chosen"]["beam:width=4"]["8"]
     assert cell["repeated_beyond_reference"]["mean"] == pytest.approx(cell["repeated"]["mean"] - 0.25, abs=0.05)
-    claimed = [claim["measure"] for claim in run(workdir)["claims"] if claim["measure"].startswith("over_optimisation")]
+    claimed = [claim["measure"] for claim in summary["claims"] if claim["measure"].startswith("over_optimisation")]
     assert "over_optimisation.chosen[beam:width=4][8].repeated_beyond_reference" in claimed
 
 
@@ -269,7 +276,7 @@ def test_a_sample_that_was_cut_off_is_no_sign_of_an_easy_question():
 
 
 def test_differences_behind_claims_are_those_of_the_means(workdir):
-    summary = run(workdir)
+    summary = summarise(workdir)
     accuracy, found = summary["accuracy"], summary["paired"]
     for row in found["aggregation"]:
         means = (
@@ -361,17 +368,18 @@ def test_missing_samples_count_as_wrong_and_are_listed(tmp_path):
     assert any(row["correct"] for row in gone)
     search["beam:width=4", 4] = [row for row in search["beam:width=4", 4] if row["question"] != "test-000"]
     write(workdir, [row for row in bank if row not in gone], search)
-    summary = run(workdir)
+    found = report.results(CONFIG, workdir)
+    summary = found.summary
     right = sum(row["correct"] for row in bank) - sum(row["correct"] for row in gone)
     assert summary["pass_at_1"] == pytest.approx(right / len(bank), abs=1e-6)
-    listed = (workdir / "report.partial" / "missing.csv").read_text().splitlines()[1:]
+    listed = [tuple(row) for row in found.missing]
     assert len(listed) == summary["missing"] == 3 + 2 * 4
-    assert listed[0] == "sample,0,test-019,2,0"
-    assert "beam:width=4,4,test-000,3,1" in listed
+    assert listed[0] == ("sample", 0, "test-019", 2, 0)
+    assert ("beam:width=4", 4, "test-000", 3, 1) in listed
 
 
 def test_the_error_of_random_subsets_is_stated(workdir):
-    found = run(workdir)["monte_carlo_error"]
+    found = summarise(workdir)["monte_carlo_error"]
     assert set(found) == {"majority", "best_of_n:select=weighted"}
     for by_budget in found.values():
         assert by_budget["1"] == by_budget[str(SAMPLES)] == 0, "exact where every sample or all of them are taken"
@@ -385,13 +393,12 @@ def test_answers_that_cannot_be_read_are_listed_with_the_reason(tmp_path):
     searched = search["beam:width=4", 4][1]
     searched |= {"answer": None, "correct": False, "finished": True}
     write(workdir, bank, search)
-    run(workdir)
-    listed = (workdir / "report.partial" / "unreadable.csv").read_text().splitlines()[1:]
+    listed = [tuple(row) for row in report.results(CONFIG, workdir).unreadable]
     silent = [row for rows_ in (bank, *search.values()) for row in rows_ if row["answer"] is None]
     assert len(listed) == len(silent)
-    assert f"sample,0,{bank[3]['question']},{bank[3]['seed']},{bank[3]['sample']},cut off" in listed
-    place = f"{searched['question']},{searched['seed']},{searched['sample']}"
-    assert f"beam:width=4,4,{place},no answer found" in listed
+    assert ("sample", 0, bank[3]["question"], bank[3]["seed"], bank[3]["sample"], "cut off") in listed
+    place = searched["question"], searched["seed"], searched["sample"]
+    assert ("beam:width=4", 4, *place, "no answer found") in listed
 
 
 def test_the_first_error_threshold_comes_from_validation_scores(workdir):
@@ -402,28 +409,28 @@ def test_the_first_error_threshold_comes_from_validation_scores(workdir):
         {"step_scores": [0.3], "step_truth": [True]},
     ]
     parquet.write_shard(path, found, VALIDATION_SCHEMA)
-    prm = run(workdir)["prm"]
+    prm = summarise(workdir)["prm"]
     assert prm["first_error_threshold_source"] == "validation"
     assert prm["first_error_threshold"] == pytest.approx(0.15)
     parquet.write_shard(path, found[1:], VALIDATION_SCHEMA)
-    assert run(workdir)["prm"]["first_error_threshold_source"] == "default"
+    assert summarise(workdir)["prm"]["first_error_threshold_source"] == "default"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(UserError, match=r"validation_scores.parquet is damaged"):
-        run(workdir)
+        summarise(workdir)
 
 
 def test_times_are_those_of_the_current_stages(workdir):
     stages = {"policy": (10.0, 4.0, 1 << 50), "bank": (5.0, 1.5, 7), "bank.old-0123": (99.0, 9.0, 1 << 60)}
     for name, (seconds, compiling, memory) in stages.items():
         folders.complete(workdir / name, seconds=seconds, compile_seconds=compiling, peak_rss_bytes=memory)
-    summary = run(workdir)
-    assert {k: v for k, v in summary["seconds"].items() if k != "report"} == {
+    taken = report._timing(workdir, time.perf_counter())
+    assert {k: v for k, v in taken["seconds"].items() if k != "report"} == {
         "bank": 5.0,
         "policy": 10.0,
         "search": 1.0,
         "greedy": 1.0,
     }
-    assert (summary["compile_seconds"], summary["peak_rss_bytes"]) == (5.5, 1 << 50)
+    assert (taken["compile_seconds"], taken["peak_rss_bytes"]) == (5.5, 1 << 50)
 
 
 def test_a_data_set_without_step_truth_or_searches_is_reported_too(tmp_path):
@@ -451,19 +458,19 @@ def test_incomplete_results_are_refused_with_the_fix(tmp_path):
     bank, search = make_rows()
     workdir = epath.Path(tmp_path / "a")
     with pytest.raises(UserError, match=r"run the bank stage first"):
-        run(workdir)
+        summarise(workdir)
     write(workdir, bank, {k: v for k, v in search.items() if k != ("beam:width=4", 8)})
     with pytest.raises(UserError, match=r"no rows of beam:width=4 at budget 8"):
-        run(workdir)
+        summarise(workdir)
     workdir = epath.Path(tmp_path / "b")
     lost = [row for row in bank if row["question"] != "test-003"]
     write(workdir, lost, {k: [r for r in v if r["question"] != "test-003"] for k, v in search.items()})
     with pytest.raises(UserError, match=r"19 of 20 test questions"):
-        run(workdir)
+        summarise(workdir)
 
 
 def test_the_terminal_table_fits_80_columns(workdir):
-    summary = run(workdir)
+    summary = summarise(workdir)
     console = Console(file=io.StringIO(), width=80)
     report.render(summary, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -483,7 +490,7 @@ def test_titles_of_tables_stand_on_one_line():
 
 
 def test_legends_cover_no_lines(workdir):
-    summary = run(workdir)
+    summary = summarise(workdir)
     orm = {"orm": {"accuracy": {"orm": {"weighted": summary["accuracy"]["majority"]}}}}
     drawn = {
         "aggregation": figures.aggregation(summary | orm),

@@ -24,7 +24,7 @@ from ttcjax import inputs, parquet, stages, sweeping
 from ttcjax.config import ConfigError, ExperimentConfig, SweepConfig
 from ttcjax.data import loader
 from ttcjax.errors import UserError
-from ttcjax.eval import bank, choice, ledger, rows, temperatures
+from ttcjax.eval import bank, choice, ledger, report, rows, temperatures
 from ttcjax.eval.sweep import search_cells
 from ttcjax.sample.engine import Engine
 from ttcjax.search import registry
@@ -256,7 +256,7 @@ def test_the_choice_is_made_on_validation_alone(tuned):
         (BEAM, 4): 2.0,
         (BEAM, 8): 1.0,
     }
-    summary = report_of(workdir, TUNED)
+    summary = report.results(TUNED, workdir).summary
     told = summary["temperatures"]
     assert told["validation"]["chosen"] == {name: {str(n): found[name, n] for n in BUDGETS} for name in (VOTE, BEAM)}
     assert told["strategies"][VOTE] == {str(n): 0.5 for n in BUDGETS}
