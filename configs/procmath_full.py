@@ -32,6 +32,7 @@ def get_config() -> ExperimentConfig:
         name="procmath_full",
         workdir="runs/procmath_full",
         data=dataclasses.replace(tiny.data, num_train=30_000, num_test=420),
+        policy=dataclasses.replace(tiny.policy, steps=240, validate_every=240),
         labels=dataclasses.replace(tiny.labels, questions=4500),
         prm=dataclasses.replace(tiny.prm, train=dataclasses.replace(tiny.prm.train, steps=240, validate_every=80)),
         revision=dataclasses.replace(
@@ -62,6 +63,6 @@ def get_config() -> ExperimentConfig:
             ),
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=30, final_fraction=0.02),
         ),
-        sweep=dataclasses.replace(tiny.sweep, budgets=(1, 2, 4, 8, 16, 64), shard_questions=210),
+        sweep=dataclasses.replace(tiny.sweep, samples=80, budgets=(1, 2, 4, 8, 16, 64), shard_questions=210),
         chains=ChainsConfig(budgets=(1, 2, 4, 8, 16), answers=16, chains=2, questions=112, shard_questions=56),
     )

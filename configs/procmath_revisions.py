@@ -3,8 +3,9 @@
 Command:   ttcjax run configs/procmath_revisions.py --workdir runs/revisions
            (a copy of that config's folder under this name saves the data, the policy and the larger one)
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      about an hour after those stages, with other work beside it.
-Expect:    pass@1 0.56 at every step of a chain; 16 answers in parallel 0.69, one chain of 16 0.68.
+Time:      not measured since questions ask for every result; about an hour before, after those stages.
+Expect:    not measured since then. Before: pass@1 0.56 at every step of a chain; 16 answers in parallel 0.69, one chain
+           of 16 0.68. configs/procmath_study.py has questions on which a chain rises.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from typing import Any
 from ttcjax.eval import figures
 from ttcjax.eval.optimal import CHOSEN
 from ttcjax.eval.paired import WEIGHTED
-from ttcjax.eval.verdicts import Beyond, Claim, Held, Unit, above, below, near, unless
+from ttcjax.eval.verdicts import Beyond, Claim, Held, Unit, above, below, near, none_that_matters, unless
 
 SAVED = 4
 """Times the compute that choosing by difficulty saves at most in the paper."""
@@ -75,6 +75,8 @@ def _claim(
     beyond: Beyond = "",
 ) -> Claim:
     seen, low, high = (round(by * cell[key], 4) for key in ("mean", "low", "high"))
+    if held == "undecided" and not beyond and none_that_matters(low, high, unit):
+        held = "no difference"
     return Claim(text, source, paper, seen, low, high, unit, held, measure, beyond)
 
 

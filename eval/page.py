@@ -56,7 +56,7 @@ table.words b { font-weight: 400; }
 .side > div { min-width: 0; max-width: 100%; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem; }
 .yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
-.undecided, .not-applicable { color: var(--soft); }
+.undecided, .not-measured, .not-applicable { color: var(--soft); }
 figure { margin: .8rem 0; }
 figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .4rem; padding: .5rem;
   border: 1px solid var(--line); }

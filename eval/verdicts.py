@@ -13,15 +13,18 @@ from ttcjax.eval import tables
 
 RULE = (
     "yes: the whole 95% interval lies on the side that the claim says; no: the whole of it lies on the other; "
-    "undecided: it holds both; not measured: the claim is on budgets beyond those measured; not applicable: what was "
+    "no difference: it holds both, and nothing beyond half a point or a tenth of the compute; undecided: it holds both "
+    "and more; not measured: the claim is on budgets beyond those measured; not applicable: what was "
     "run is not what the claim speaks of. Differences are paired over questions, and what was chosen is chosen anew in "
     "every resample. Each interval is of its own claim: of forty that are true at their limits, two would be misjudged "
     "by chance."
 )
 
 Unit = Literal["points", "%", "times"]
-Held = Literal["yes", "no", "undecided", "not measured", "not applicable"]
+Held = Literal["yes", "no", "no difference", "undecided", "not measured", "not applicable"]
 Beyond = Literal["", "seen", "high"]
+_POINTS, _COMPUTE = 0.5, 1.1
+"""Differences from here on matter: in points of accuracy, and in times the compute."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,16 @@ def near(low: float, high: float, value: float, within: float) -> Held:
     return "no" if low > value + within or high < value - within else "undecided"
 
 
+def none_that_matters(low: float, high: float, unit: Unit) -> bool:
+    """Tell whether an interval holds no difference (0, or once the compute), and none that would matter.
+
+    Half a point of accuracy does not, nor does a tenth of the compute; of other shares (`%`) nothing is said.
+    """
+    if unit == "times":
+        return 1 / _COMPUTE < low <= 1 <= high < _COMPUTE
+    return unit == "points" and -_POINTS < low <= 0 <= high < _POINTS
+
+
 def unless(reason: str | None, claim: Claim) -> Claim:
     """Return the claim, not judged where there is a reason why what was seen is not what it speaks of."""
     return claim if reason is None else replace(claim, claim=f"{claim.claim}; {reason}", held="not applicable")
@@ -96,7 +109,7 @@ def tally(claims: Sequence[dict[str, Any]]) -> dict[str, int]:
 def in_words(claims: Sequence[dict[str, Any]]) -> str:
     """Return how the claims were judged in a sentence, without verdicts that none has."""
     found = tally(claims)
-    parts = [f"{found[held]} {held}" for held in ("undecided", "not measured", "not applicable") if found[held]]
+    parts = [f"{found[held]} {held}" for held in get_args(Held)[2:] if found[held]]
     return ", ".join([f"{found['yes']} of {len(claims)} claims hold", f"{found['no']} do not", *parts])
 
 

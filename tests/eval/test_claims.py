@@ -314,6 +314,33 @@ def test_a_difference_of_nothing_decides_nothing():
 
 
 @pytest.mark.parametrize(
+    ("unit", "low", "high", "none"),
+    [
+        ("points", -0.4, 0.3, True),
+        ("points", 0.1, 0.4, False),  # a difference, if a small one
+        ("points", -0.6, 0.3, False),
+        ("points", -0.1, 0.7, False),
+        ("times", 0.95, 1.05, True),
+        ("times", 0.95, 1.2, False),
+        ("times", 0.8, 1.05, False),
+        ("times", -0.1, 0.1, False),
+        ("%", -0.1, 0.1, False),
+    ],
+)
+def test_no_difference_is_said_where_none_that_matters_is_left(unit, low, high, none):
+    assert verdicts.none_that_matters(low, high, unit) is none
+
+
+def test_a_claim_of_a_gain_that_is_none_is_decided():
+    cell = {"mean": 0.0001, "low": -0.001, "high": 0.002}
+    assert claims._higher("", "", "", cell, "").held == claims._lower("", "", "", cell, "").held == "no difference"
+    assert claims._higher("", "", "", {**cell, "high": 0.02}, "").held == "undecided"
+    saved = {"mean": 1.0, "low": 0.95, "high": 1.05}
+    found = claims._claim("", "", "", saved, "undecided", "", unit="times", by=1.0, beyond="high")
+    assert found.held == "undecided", "more than the measured budgets have is not seen"
+
+
+@pytest.mark.parametrize(
     ("unit", "measure", "text"),
     [
         ("points", "comparisons", "+2.4 points (-1.0 to +3.0)"),
