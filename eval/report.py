@@ -255,6 +255,21 @@ def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console
     console.print(table)
 
 
+def render_greedy(config: ExperimentConfig, workdir: epath.Path, console: Console) -> None:
+    """Print how many of the greedy answers are right, when there is nothing yet to compare them with.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder, with the greedy stage complete.
+        console: Where to.
+    """
+    for model, right in baseline.right_answers(greedy.read(workdir / "greedy")).items():
+        bootstrap = Bootstrap(len(right), config.sweep.bootstrap, config.sweep.bootstrap_seed)
+        cell = bootstrap(np.array(list(right.values()), np.float64))
+        shown = f"{100 * cell.mean:.1f}% ({100 * cell.low:.0f} to {100 * cell.high:.0f})"
+        console.print(f"{baseline.NAMES[model]}: right in {shown} of {len(right)} test questions", soft_wrap=True)
+
+
 def render(summary: dict[str, Any], console: Console) -> None:
     """Print a summary as tables: strategies by budget, differences, levels, and a line on the verifier."""
     by_budget = figures.by_budget(summary["accuracy"])

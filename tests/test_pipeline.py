@@ -416,7 +416,7 @@ def changed(**changes) -> set[str]:
 
 ALL = [
     *("data", "policy", "labels", "prm", "bank", "search", "trajectories", "revision"),
-    *("attempts", "orm", "base_orm", "larger", "rescore", "chains", "greedy", "report"),
+    *("attempts", "orm", "base_orm", "larger", "greedy", "rescore", "chains", "report"),
 ]
 """Of `BASE`, which chooses no temperature: what the stage `tune` reruns stands in `test_temperatures`."""
 SMALLER = [name for name in ALL if name != "larger"]
@@ -425,10 +425,18 @@ REVISED = {"revision", "attempts", "orm", "chains", "report"}
 
 
 def test_stages_are_in_the_order_of_what_they_read():
-    names = [stage.name for stage in stages.STAGES]
-    assert [name for name in names if name != "tune"] == ALL
-    for number, stage in enumerate(stages.STAGES):
-        assert set(stage.needs) <= set(names[:number]), stage.name
+    names = [stage.name for stage in pipeline.wanted_stages(BASE)]
+    assert names == ALL
+    for stage in map(stages.get_stage, names):
+        assert set(stage.needs) & set(names) <= set(names[: names.index(stage.name)]), stage.name
+
+
+def test_greedy_answers_are_due_as_soon_as_the_models_are_there():
+    """What a stranger sees first of accuracy; a larger model comes late."""
+    small = dataclasses.replace(BASE, larger=LargerConfig(False))
+    names = [stage.name for stage in pipeline.wanted_stages(small)]
+    assert names[:4] == ["data", "policy", "greedy", "labels"]
+    assert sorted([*names, "larger"]) == sorted(ALL)
 
 
 @pytest.mark.parametrize(

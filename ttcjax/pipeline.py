@@ -71,13 +71,19 @@ def run(
 
 
 def wanted_stages(config: ExperimentConfig, only: str | None = None) -> list[Stage]:
-    """Return the stages that an experiment has, in order, or the one that is named.
+    """Return the stages that an experiment has, each as soon as what it reads is there, or the one that is named.
 
     Raises:
         UserError: There is none of that name, or it is off in this config.
     """
     if only is None:
-        return [stage for stage in stages_lib.STAGES if stage.wanted(config)]
+        left = [stage for stage in stages_lib.STAGES if stage.wanted(config)]
+        names, ordered = {stage.name for stage in left}, list[Stage]()
+        while left:
+            ready = next(stage for stage in left if names.isdisjoint(set(stage.needs) - {s.name for s in ordered}))
+            left.remove(ready)
+            ordered.append(ready)
+        return ordered
     stage = stages_lib.get_stage(only)
     if not stage.wanted(config):
         raise UserError(f"stage {only!r} is off in this config: turn it on with --{stage.turned_on_by}")

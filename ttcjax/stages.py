@@ -42,7 +42,7 @@ class Stage:
     """Holds `run(config, workdir, out) -> dict`; imported when the stage runs."""
     summary: str
     needs: tuple[str, ...]
-    """Earlier stages whose folders it reads."""
+    """Stages whose folders it reads, as far as an experiment has them."""
     settings: tuple[str, ...]
     """Dotted paths in `ExperimentConfig`; a path stands for everything under it."""
     writes: tuple[str, ...] = ()
@@ -102,6 +102,14 @@ STAGES = (
         ("data",),
         ("model", "policy", "drafts"),
         ("best",),
+    ),
+    Stage(
+        "greedy",
+        "ttcjax.eval.greedy",
+        "answer the test questions once with the likeliest tokens",
+        ("data", "policy", "larger"),
+        ("sampler",),
+        version=2,
     ),
     Stage(
         "labels",
@@ -277,14 +285,6 @@ STAGES = (
             "chains",
         ),
         switch=("revision.enabled",),
-    ),
-    Stage(
-        "greedy",
-        "ttcjax.eval.greedy",
-        "answer the test questions once with the likeliest tokens",
-        ("data", "policy", "larger"),
-        ("sampler",),
-        version=2,
     ),
     Stage(
         "report",

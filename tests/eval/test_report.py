@@ -134,6 +134,15 @@ def test_first_accuracies_are_those_of_the_report(workdir):
     assert "beam" not in first
 
 
+def test_greedy_answers_are_told_before_the_report(workdir):
+    console = Console(file=io.StringIO(), width=100)
+    report.render_greedy(CONFIG, workdir, console)
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    cell = summarise(workdir)["greedy"]["accuracy"]["policy"]
+    assert told.startswith(f"greedy, one answer: right in {100 * cell['mean']:.1f}% ({100 * cell['low']:.0f} to ")
+    assert told.endswith(f" of {QUESTIONS} test questions\n")
+
+
 def without_times(summary):
     return {key: value for key, value in summary.items() if key not in report.TIMING_KEYS}
 

@@ -41,12 +41,13 @@ def print_report(summary: dict[str, Any], workdir: str) -> None:
 
 
 def print_first(config: ExperimentConfig, stage: Stage, workdir: epath.Path) -> None:
-    """Print the accuracies that samples alone tell, once there are some: long before the report."""
-    if stage.name == "bank":
-        from ttcjax.eval.report import render_first
+    """Print what a stage alone tells of accuracy, long before the report: greedy answers, and the bank's samples."""
+    if stage.name in ("bank", "greedy"):
+        from ttcjax.eval import report
         from ttcjax.text import terminal
 
-        render_first(config, workdir, terminal.console())
+        render = report.render_first if stage.name == "bank" else report.render_greedy
+        render(config, workdir, terminal.console())
 
 
 def print_study(summary: dict[str, Any], workdir: str) -> None:
