@@ -32,7 +32,6 @@ def get_config() -> ExperimentConfig:
         name="procmath_full",
         workdir="runs/procmath_full",
         data=dataclasses.replace(tiny.data, num_train=30_000, num_test=420),
-        policy=dataclasses.replace(tiny.policy, steps=240, validate_every=240),
         labels=dataclasses.replace(tiny.labels, questions=4500),
         prm=dataclasses.replace(tiny.prm, train=dataclasses.replace(tiny.prm.train, steps=240, validate_every=80)),
         revision=dataclasses.replace(
