@@ -327,7 +327,7 @@ def render(found: dict[str, Any], console: Console) -> None:
             rows = [row for row in cells["bars"][group] if row["convention"] == "v1"]
             points = ["n/a" if row["relative"] is None else tables.difference_cell(row["relative"]) for row in rows]
             even = cells["break_even"][group]["v1"]
-            wins = even["wins"] if even["r"] is None else f"R < {even['r']:.2g}"
+            wins = (even["wins"] or "by seed") if even["r"] is None else f"R < {even['r']:.2g}"
             table.add_row(f"{name}, {group}", *points, wins)
     console.print(table)
     larger, smaller = (100 * found["greedy"][model]["mean"] for model in ("larger", "policy"))
@@ -355,7 +355,14 @@ def csv_rows(found: dict[str, Any]) -> list[tuple[Any, ...]]:
             ]
         for group, by_convention in cells["break_even"].items():
             rows += [
-                (source, f"wins {even['wins']}", convention, group, "" if even["r"] is None else even["r"], *[""] * 4)
+                (
+                    source,
+                    f"wins {even['wins'] or 'by seed'}",
+                    convention,
+                    group,
+                    "" if even["r"] is None else even["r"],
+                    *[""] * 4,
+                )
                 for convention, even in by_convention.items()
             ]
         for n, questions in cells["true_flops"]["questions"].items():

@@ -116,9 +116,10 @@ def summarise(
 
     Returns:
         By subject `questions`, `attempts_inform`, `pass_at_1_by_step`, `swap_by_step` where the config asks for the
-        control, `gain` from the first step to the last and `late`, to the last from the last step that training had,
-        each with that of the control as `swap_gain`; `after`, how often an answer is right by the one before, of this
-        chain and of another; and `sequential_minus_parallel` by selector and budget.
+        control, `gain` from the first step to the last, `late` to the last from the last step that training had where
+        chains go beyond it, `swap_gain` of the control, and `beyond_swap`, the chain's gain less the control's up to
+        the same step; `after`, how often an answer is right by the one before, beside the first of another chain, and
+        `after_first` of second answers alone; and `sequential_minus_parallel` by selector and budget.
     """
     chains = found.chains
     of = np.array([subjects[question] for question in chains.questions])
@@ -129,7 +130,8 @@ def summarise(
             "questions": int((of == subject).sum()),
             "attempts_inform": informs(subject),
             **_along(config, bootstrap, chains, swap, of == subject),
-            "after": _after(bootstrap, chains, of == subject),
+            "after": _after(bootstrap, chains, of == subject, int(max(chains.lengths)) - 1),
+            "after_first": _after(bootstrap, chains, of == subject, 1),
             "sequential_minus_parallel": [
                 {
                     "n": n,
@@ -168,12 +170,17 @@ def _along(
     steps = int(max(chains.lengths))
     right = np.stack([chains.pass_at_1(place) for place in range(steps)], axis=1)
     found: dict[str, Any] = {"pass_at_1_by_step": _by_step(bootstrap, right, inside)}
-    trained = min(config.revision.trajectories.most, steps - 1)
+    trained = config.revision.trajectories.most
     found["gain"] = as_table(bootstrap.difference(right[:, -1] - right[:, 0], inside))
-    found["late"] = as_table(bootstrap.difference(right[:, -1] - right[:, trained], inside))
+    if trained < steps - 1:
+        found["late"] = as_table(bootstrap.difference(right[:, -1] - right[:, trained], inside))
     if swap is not None and (known := inside & ~np.isnan(swap).any(axis=1)).any():
         found["swap_by_step"] = _by_step(bootstrap, swap, known)
-        found["swap_gain"] = as_table(bootstrap.difference(swap[:, -1] - swap[:, 0], known))
+        gain_Q = swap[:, -1] - swap[:, 0]
+        found["swap_gain"] = as_table(bootstrap.difference(gain_Q, known))
+        at = min(swap.shape[1], steps) - 1
+        beyond_Q = right[:, at] - right[:, 0] - (swap[:, at] - swap[:, 0])
+        found["beyond_swap"] = {"step": at + 1, **as_table(bootstrap.difference(beyond_Q, known))}
     return found
 
 
@@ -181,19 +188,22 @@ def _by_step(bootstrap: Bootstrap, right_QS: np.ndarray, inside: np.ndarray) -> 
     return [{"step": s + 1, **as_table(bootstrap(right_QS[:, s], inside))} for s in range(right_QS.shape[1])]
 
 
-def _after(bootstrap: Bootstrap, chains: AnswerChains, inside: np.ndarray) -> dict[str, Any]:
-    """Return how often the next answer is right after a right and after a wrong one, `own` and `other`.
+def _after(bootstrap: Bootstrap, chains: AnswerChains, inside: np.ndarray, steps: int) -> dict[str, Any]:
+    """Return how often the next answer is right after a right and after a wrong one, `own` and `other`, within so many
+    steps from the first answer.
 
-    `other` takes the next answer from another chain of the same question: what it would be were answers independent.
+    `other` takes the first answer of another chain of the same question in its place, which knows nothing of this one:
+    what it would be were answers independent.
     """
     shape = (2, 2, len(inside))
     events, cases = np.zeros(shape), np.zeros(shape)  # Own or other; after wrong or right; question.
-    for place in range(int(max(chains.lengths)) - 1):
+    for place in range(steps):
         among = chains.lengths > place + 1
         before, after = chains.correct[:, among, place], chains.correct[:, among, place + 1]
         if before.shape[1] < 2:
             continue  # Of a single chain there is no other to compare with.
-        for i, follows in enumerate((after, np.roll(after, 1, axis=1))):
+        fresh = np.roll(chains.correct[:, among, 0], 1, axis=1)
+        for i, follows in enumerate((after, fresh)):
             for ok in (0, 1):
                 events[i, ok] += ((before == ok) & follows).sum(axis=1)
                 cases[i, ok] += (before == ok).sum(axis=1)
@@ -208,18 +218,21 @@ def render(families: dict[str, Any], console: Console) -> None:
     """Print pass@1 along the chains by subject, the control below it, and what an answer owes to the one before."""
     first = next(iter(families.values()))["pass_at_1_by_step"]
     steps = [row["step"] for row in first if row["step"] & (row["step"] - 1) == 0]
-    table = tables.table("revisions by subject: pass@1 in % by step", ["subject", *map(str, steps), "gain"])
+    columns = ["subject", *map(str, steps), "gain", "beyond swap"]
+    table = tables.table("revisions by subject: pass@1 in % by step, last less first", columns)
     for subject, found in families.items():
         for name, key, gain in ((subject, "pass_at_1_by_step", "gain"), ("  swapped", "swap_by_step", "swap_gain")):
             if key in found:
                 cells = {row["step"]: tables.cell(row) for row in found[key]}
                 row = [*(cells.get(step, "") for step in steps), tables.difference_cell(found[gain])]
+                if key == "pass_at_1_by_step" and "beyond_swap" in found:
+                    row.append(tables.difference_cell(found["beyond_swap"]))
                 table.add_row(name, *row, style=None if key == "pass_at_1_by_step" else "dim")
     console.print(table)
-    columns = ["subject", "after right", "other chain", "after wrong", "other chain"]
-    table = tables.table("answers that are right, in %, by the answer before", columns)
+    columns = ["subject", "after right", "another's first", "after wrong", "another's first"]
+    table = tables.table("second answers that are right, in %, by the first", columns)
     for subject, found in families.items():
-        cells = [found["after"][what][name] for what in ("right", "wrong") for name in ("own", "other")]
+        cells = [found["after_first"][what][name] for what in ("right", "wrong") for name in ("own", "other")]
         table.add_row(subject, *("" if cell["mean"] is None else tables.cell(cell) for cell in cells))
     console.print(table)
 
@@ -231,8 +244,11 @@ def csv_rows(families: dict[str, Any]) -> list[tuple[Any, ...]]:
         for measure in ("pass_at_1_by_step", "swap_by_step"):
             rows += [(subject, measure, row["step"], *_ends(row)) for row in found.get(measure, ())]
         rows += [(subject, name, "", *_ends(found[name])) for name in ("gain", "late", "swap_gain") if name in found]
-        for what, cells in found["after"].items():
-            rows += [(subject, f"right_after_{what}:{name}", "", *_ends(cell)) for name, cell in cells.items()]
+        if "beyond_swap" in found:
+            rows.append((subject, "beyond_swap", found["beyond_swap"]["step"], *_ends(found["beyond_swap"])))
+        for key, at in (("after_first", 2), ("after", "")):
+            for what, cells in found[key].items():
+                rows += [(subject, f"right_after_{what}:{name}", at, *_ends(cell)) for name, cell in cells.items()]
         rows += [
             (subject, f"sequential_minus_parallel:{row['selector']}", row["n"], *_ends(row))
             for row in found["sequential_minus_parallel"]

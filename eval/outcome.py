@@ -111,7 +111,10 @@ def _growth(
 ) -> dict[str, Any]:
     """Return `gap_growth` and `late_gain` where there is a smaller budget to compare the largest with."""
     largest, found = max(budgets), {}
-    small = min((n for n in budgets if 1 < n < largest), default=None)
+    # The paper's comparison begins at 8.
+    small = min(
+        (n for n in budgets if 8 <= n < largest), default=min((n for n in budgets if 1 < n < largest), default=None)
+    )
     if small is not None:
         gap = {n: accuracy["prm"]["weighted"][n] - accuracy["orm"]["weighted"][n] for n in (small, largest)}
         found["gap_growth"] = {"from": small, **dataclasses.asdict(bootstrap.paired(gap[largest], gap[small]))}

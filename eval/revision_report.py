@@ -94,7 +94,8 @@ def _render_bins(revision: dict[str, Any], console: Console) -> None:
     table = tables.table(f"difficulty bins (1 easiest) at N = {n}: the best split of the budget", ["bin", *bins])
     for rule in revisions.SELECTORS:
         best = [cells[rule]["best"] for cells in bins.values()]
-        table.add_row(f"best s x p, {rule}", *(f"{cell['s']} x {cell['p']}" for cell in best))
+        splits = ("by seed" if cell["s"] is None else f"{cell['s']} x {cell['p']}" for cell in best)
+        table.add_row(f"best s x p, {rule}", *splits)
         table.add_row("chosen on the other half", *map(tables.cell, best))
         table.add_row("- parallel", *(tables.difference_cell(cell["minus_parallel"]) for cell in best), style="dim")
     console.print(table)
@@ -105,9 +106,9 @@ def _render_verifiers(revision: dict[str, Any], console: Console) -> None:
     table = tables.table("verifiers of one chain of N answers: accuracy in %", ["N =", *budgets])
     for name, cells in revision["verifiers"].items():
         table.add_row(name, *map(tables.cell, cells.values()))
-        rows = [r for r in revision["verifier_differences"] if (r["a"], r["b"]) == (revision["verifier"], name)]
+        rows = [r for r in revision["verifier_differences"] if {r["a"], r["b"]} == {revision["verifier"], name}]
         if rows:
-            table.add_row(f"{revision['verifier']} - {name}", *map(tables.difference_cell, rows), style="dim")
+            table.add_row(f"{rows[0]['a']} - {rows[0]['b']}", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
     if (selection := revision["selection"]) is None:
         return

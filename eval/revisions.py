@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ttcjax.config import ExperimentConfig, RevisionConfig
+from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
 from ttcjax.eval.allocate import choose
 from ttcjax.eval.chains import VERIFIERS
@@ -32,12 +32,15 @@ PAPERS_MOST = 4
 """Most answers in view when the paper's revision model is trained."""
 
 
-def other_recipe(revision: RevisionConfig) -> str | None:
+def other_recipe(config: ExperimentConfig) -> str | None:
     """Return in what a revision model learns from other answers in view than the paper's; `None` where in nothing.
 
     The paper's sees 0 to 4 wrong answers before a right one, never a right one (Snell et al. 2024, section 6.1): what
     it makes of right answers in view follows from that. How the question stands beside them (`restate`) does not count.
     """
+    revision, drafts = config.revision, config.drafts
+    if drafts.several and drafts.kept:
+        return "here the policy's own training has right answers in view and repeats them"
     if revision.rest_em.chains:
         return "here the model is trained on its own trajectories (ReST^EM)"
     if revision.trajectories.context != "wrong":
@@ -280,7 +283,7 @@ def summarise(
         "questions": len(chains.questions),
         "verifier": found.verifier,
         "trained_answers": config.revision.trajectories.most,
-        "other_recipe": other_recipe(config.revision),
+        "other_recipe": other_recipe(config),
         "pass_at_1_by_step": [
             {
                 "step": place + 1,
@@ -328,9 +331,7 @@ def summarise(
                     bootstrap.paired(chains.accuracy(n, 1, "hierarchical", a), chains.accuracy(n, 1, "hierarchical", b))
                 ),
             }
-            for a, b in itertools.combinations(
-                [found.verifier, *(name for name in chains.scores if name != found.verifier)], 2
-            )
+            for a, b in itertools.combinations(chains.scores, 2)
             for n in settings.budgets
         ],
     }, accuracy

@@ -26,6 +26,8 @@ from ttcjax.eval.draws import Draws
 
 VALUES = ("mean", "difference", "times")
 """What the estimate of a cell of a summary is called; `times` is a ratio, and combined by its logarithm."""
+CHOSEN = (("s", "p"), ("wins", "r"))
+"""Keys of what is chosen together, a split and an R up to which one side wins: halfway between two is no choice."""
 PER_SEED = "per_seed"
 """Where a cell over seeds has the estimate of each; null where a seed has none."""
 LEVEL = 0.95
@@ -126,8 +128,9 @@ def combine(
 
     A cell with an interval has the mean over seeds, the interval over seeds and questions, and what each seed has in
     `per_seed`; of a single seed all of it is its own. Other numbers are means over seeds, whole ones the lower
-    median, what is true is so only if all seeds say so, and text that differs is the first one's. What a seed does not
-    have is left out.
+    median, what is true is so only if all seeds say so, and text that differs is the first one's, one that only some
+    have too: why something cannot be told of a seed holds for all together. What was chosen (`CHOSEN`) is nothing over
+    seeds that chose otherwise. What a seed does not have is left out.
 
     Args:
         summaries: Of each seed, with JSON's own types.
@@ -142,6 +145,9 @@ def _combined(values: list[Any], draws: list[Mapping[str, Draws]], questions: in
     if all(isinstance(value, dict) for value in values):
         keys = [key for key in first if all(key in value for value in values)]
         found = {key: _combined([value[key] for value in values], draws, questions, (*path, key)) for key in keys}
+        for chosen in CHOSEN:
+            if set(chosen) <= set(keys) and any(value[key] != first[key] for value in values for key in chosen):
+                found |= dict.fromkeys(chosen)
         name = next((name for name in VALUES if name in keys), None)
         if name is not None and {"low", "high"} <= set(keys):
             at = draws_lib.SEPARATOR.join(path)
@@ -157,7 +163,8 @@ def _combined(values: list[Any], draws: list[Mapping[str, Draws]], questions: in
         return statistics.median_low(values)
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return round(float(np.mean(values)), 6)
-    return first if all(value is not None for value in values) or all(value is None for value in values) else None
+    told = [value for value in values if isinstance(value, str)]
+    return told[0] if told else first if all(value is not None for value in values) else None
 
 
 def _cell(cells: list[Mapping[str, Any]], draws: list[Draws | None], name: str, questions: int) -> dict[str, Any]:

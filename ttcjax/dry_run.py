@@ -9,7 +9,7 @@ from etils import epath
 
 from ttcjax import pipeline
 from ttcjax import stages as stages_lib
-from ttcjax.config import ExperimentConfig, TrainConfig
+from ttcjax.config import ChainsConfig, ExperimentConfig, TrainConfig
 from ttcjax.files import is_there
 from ttcjax.runtime import records
 from ttcjax.stages import Stage
@@ -126,6 +126,11 @@ def _times(*numbers: int) -> str:
     return f"{' x '.join(f'{number:,}' for number in numbers)} = {product:,}"
 
 
+def _answers(chains: ChainsConfig) -> int:
+    """Return how many answers a question gets at most: in its chains, in the swap control, and in refining."""
+    return sum(chains.lengths) + chains.swap + (1 + chains.refine if chains.refine else 0)
+
+
 _WORK: dict[str, Callable[[ExperimentConfig], str]] = {
     "data": lambda c: f"at most {c.data.num_train:,} + {c.data.num_valid:,} + {c.data.num_test:,} questions",
     "policy": lambda c: _training(c.policy),
@@ -144,7 +149,7 @@ _WORK: dict[str, Callable[[ExperimentConfig], str]] = {
     "rescore": lambda c: f"{_times(c.data.num_test, c.sweep.samples)} solutions",
     "search": _search,
     "chains": lambda c: (
-        f"{_times(min(c.chains.questions or c.data.num_test, c.data.num_test), sum(c.chains.lengths))} answers"
+        f"{_times(min(c.chains.questions or c.data.num_test, c.data.num_test), _answers(c.chains))} answers at most"
     ),
     "greedy": lambda c: f"{_times(c.data.num_test, 1 + c.larger.enabled)} answers",
 }

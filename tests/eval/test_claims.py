@@ -154,7 +154,7 @@ NOTHING_WORKS = "On the hardest questions (bin 5) nothing works"
 
 def test_a_run_like_the_paper_shows_all_of_it():
     found = claims.summarise(paper())
-    assert len(found) == 59
+    assert len(found) == 58
     assert {claim["claim"]: claim["held"] for claim in found if claim["held"] != "yes"} == {}
     assert len({claim["claim"] for claim in found}) == len(found), "two claims read the same"
     json.dumps(found, allow_nan=False)
@@ -163,6 +163,10 @@ def test_a_run_like_the_paper_shows_all_of_it():
 def test_a_run_unlike_it_shows_none():
     for claim in claims.summarise(mirrored(paper())):
         expected = "yes" if claim["claim"].startswith(EITHER_WAY) else "no"
+        if claim["claim"].startswith("Its lead over best-of-N"):
+            expected = "not applicable"  # Without a lead none can shrink.
+        if claim["claim"].startswith("Plain best-of-N by the ORM turns down"):
+            expected = "not measured"  # 64 generations are too few to say that it does not.
         assert claim["held"] == expected, claim["claim"]
     worked = paper()
     worked["compute_optimal"]["per_bin"]["oracle"]["5"]["majority"] = by_budget(0.3)

@@ -82,13 +82,20 @@ def test_numbers_are_those_of_counting():
                 if len(among) < 2:
                     continue
                 for i, c in enumerate(among):
-                    for what, after in (("own", c), ("other", among[i - 1])):
-                        counts[int(q[c, s]), what][0] += q[after, s + 1]
+                    for what, follows in (("own", q[c, s + 1]), ("other", q[among[i - 1], 0])):
+                        counts[int(q[c, s]), what][0] += follows
                         counts[int(q[c, s]), what][1] += 1
         for ok, name in enumerate(("wrong", "right")):
             for what in ("own", "other"):
                 events, cases = counts[ok, what]
                 assert of["after"][name][what]["mean"] == pytest.approx(events / cases), (subject, name, what)
+        before, after = (own[:, [c for c in range(CHAINS) if known[c] > 1], s] for s in (0, 1))
+        assert of["after_first"]["wrong"]["own"]["mean"] == pytest.approx(after[~before].mean())
+        at = min(SWAP, LENGTH) - 1
+        gained = own[:, known > at, at].mean() - own[:, :, 0].mean()
+        control = swap[place::2, at].mean() - swap[place::2, 0].mean()
+        assert of["beyond_swap"]["step"] == at + 1
+        assert of["beyond_swap"]["mean"] == pytest.approx(gained - control)
 
 
 def test_answers_that_inform_are_told_from_those_that_do_not():
@@ -119,7 +126,7 @@ def test_without_the_control_and_with_one_chain_there_is_less_to_say():
     made = dataclasses.replace(config(10), chains=dataclasses.replace(alone, questions=10))
     found = families.summarise(made, splits_of(table, alone), table, subject_of(10), lambda subject: None)
     for subject in SUBJECTS:
-        assert not {"swap_by_step", "swap_gain"} & set(found[subject])
+        assert not {"swap_by_step", "swap_gain", "beyond_swap"} & set(found[subject])
         assert found[subject]["after"]["right"]["other"]["mean"] is None, "there is no other chain to compare with"
         assert found[subject]["attempts_inform"] is None
     assert not [row for row in families.csv_rows(found) if row[1].startswith("swap")]

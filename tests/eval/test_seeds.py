@@ -225,6 +225,18 @@ def test_what_a_seed_lacks_and_what_differs(counts):
     assert found["accuracy"]["beam"]["4"]["per_seed"] == [cell["mean"], None]
 
 
+def test_a_reason_of_one_seed_holds_for_all_and_choices_are_not_averaged(counts):
+    cell, d = drawn(np.random.default_rng(0).random(QUESTIONS), counts)
+    best = [{"s": s, "p": p} for s, p in ((1, 32), (32, 1))]
+    even = [{"wins": "below", "r": 0.5}, {"wins": "never", "r": None}]
+    one, two = (summary(cell, best=best[i], even=even[i], same=best[0]) for i in range(2))
+    found = seeds.combine([one | {"why": None}, two | {"why": "trained otherwise"}], [{AT: d}] * 2, QUESTIONS)
+    assert found["why"] == "trained otherwise"
+    assert found["best"] == {"s": None, "p": None}, "a split that no budget has"
+    assert found["even"] == {"wins": None, "r": None}
+    assert found["same"] == best[0]
+
+
 def test_draws_are_taken_out_of_a_summary_and_read_back(tmp_path, counts):
     cell, d = drawn(np.random.default_rng(0).random(QUESTIONS), counts)
     raw = summary({**cell, "mean": draws.Drawn(cell["mean"], *d)}, rows=[{"low": 0, "high": 1, "mean": 0.5}])
