@@ -42,7 +42,7 @@ def get_config() -> ExperimentConfig:
             # To look back at attempts is learned late: at a third of the steps chains gain in one family alone.
             steps=6000,
             batch_size=10,
-            # Four drafts of the longest kind, and the question twice.
+            # Four drafts and the question twice, but for derivations of level 5: a third to a half of those lose some.
             seq_len=384,
             optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50, final_fraction=0.02),
             validate_every=1000,

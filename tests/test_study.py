@@ -227,6 +227,16 @@ def test_seeds_that_were_asked_other_questions_are_refused(toy):
     assert log_of(toy) == ["seed-0"], "nothing was trained on them"
 
 
+def test_a_question_is_for_one_seed(toy, capsys):
+    study.study(toy, 1)
+    assert main(["solve", "1+1?", "--workdir", toy.workdir]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(f"is a study: ask one of its seeds, as with --workdir {toy.workdir}/seed-0")
+    )
+
+
 def test_a_dry_run_writes_nothing_and_says_what_is_left(toy, tmp_path, capsys):
     config = tmp_path / "config.py"
     config.write_text(

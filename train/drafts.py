@@ -7,6 +7,7 @@ the question again where it is restated, and the next answer.
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 from collections.abc import Iterable, Sequence
 
@@ -17,6 +18,8 @@ from ttcjax.data.task import Draft, Example, Task
 from ttcjax.text.steps import SEPARATOR
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, policy_examples
+
+logger = logging.getLogger(__name__)
 
 _Piece = tuple[str, float]
 """A text, and the loss weight of its tokens."""
@@ -88,12 +91,14 @@ def draft_examples(
         weights = [[weight] * len(own) for own, (_, weight) in zip(ids, pieces, strict=True)]
         return [*itertools.chain(*ids), tokenizer.eos_id], [*itertools.chain(*weights), pieces[-1][1]]
 
-    found = []
+    found, cut, several = [], 0, 0
     for prompt, (views, last) in zip(prompts, texts, strict=True):
         shown, target = [written(pieces) for pieces in views], written(last)
         again = prompt if config.restate else []
         # The begin mark is one token more, and the last end mark is predicted only.
         room = seq_len - len(prompt) - len(target[0]) - len(again)
+        several += bool(shown)
+        cut += sum(len(ids) for ids, _ in shown) > room
         while shown and sum(len(ids) for ids, _ in shown) > room:
             shown.pop(0)
         parts = [*shown, (again, [config.again] * len(again))] if shown else []
@@ -102,4 +107,7 @@ def draft_examples(
         found.append(
             {"tokens": ids[:-1], "targets": ids[1:], "weights": np.asarray([*itertools.chain(*weights)], np.float32)}
         )
+    if cut:
+        text = "%d of %d texts with attempts have not all of them: policy.seq_len has room for %d tokens"
+        logger.warning(text, cut, several, seq_len)
     return found

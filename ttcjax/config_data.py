@@ -103,3 +103,7 @@ class DraftsConfig:
             require(0 <= value <= 1, f"drafts.{name} must lie in [0, 1], not {value}")
         require(self.again >= 0, f"drafts.again must not be negative, not {self.again}")
         require(self.most > 0, f"drafts.most must be positive, not {self.most}")
+        require(
+            bool(self.several) or not self.kept,
+            f"drafts.kept ({self.kept}) is a share of texts with several drafts: set drafts.several too",
+        )

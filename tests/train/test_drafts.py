@@ -49,7 +49,7 @@ def test_a_text_looks_as_what_a_revision_model_sees(examples, tokenizer, restate
         np.testing.assert_array_equal(one["targets"], other["targets"])
 
 
-def test_no_room_takes_the_first_attempts_out_of_view(searches, tokenizer):
+def test_no_room_takes_the_first_attempts_out_of_view(searches, tokenizer, caplog):
     some = [e for e in searches[:200] if policy_texts(TASK, e, SEVERAL)[0]]
     whole = draft_examples(TASK, some, SEVERAL, tokenizer, 1000)
     limit = max(len(e["tokens"]) for e in whole) // 2
@@ -63,6 +63,9 @@ def test_no_room_takes_the_first_attempts_out_of_view(searches, tokenizer):
         tail = tokenizer.encode(text_of(policy_texts(TASK, example, SEVERAL)[1]))
         assert other["targets"][-len(tail) - 1 : -1].tolist() == tail
     assert shorter > 20
+    assert (
+        f"{shorter} of {len(some)} texts with attempts have not all of them: policy.seq_len has room for" in caplog.text
+    )
 
 
 def test_without_drafts_examples_are_those_of_single_solutions(examples, tokenizer):
@@ -154,5 +157,7 @@ def test_derivations_end_with_their_one_solution(examples):
 def test_what_policy_and_revision_model_read_must_agree():
     with pytest.raises(ConfigError, match=r"drafts\.restate \(True\) must be revision\.restate \(False\)"):
         ExperimentConfig(drafts=DraftsConfig(several=0.5), revision=RevisionConfig(enabled=True, restate=False))
+    with pytest.raises(ConfigError, match=r"drafts\.kept \(0\.4\) is a share of texts with several drafts"):
+        DraftsConfig(kept=0.4)
     with pytest.raises(ConfigError, match=r"drafts\.kept must lie in \[0, 1\], not 2"):
         DraftsConfig(kept=2.0)

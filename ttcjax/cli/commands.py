@@ -164,8 +164,13 @@ def _list_stages(workdir: epath.Path, prefix: str = "") -> None:
 
 
 def _solve(args: argparse.Namespace) -> None:
+    from ttcjax import study
     from ttcjax.solve import config_of, is_revising, solve, solve_by_revising
 
+    if seeds := study.folders(args.workdir):
+        raise UserError(
+            f"{args.workdir} is a study: ask one of its seeds, as with --workdir {next(iter(seeds.values()))}"
+        )
     sampler = None
     if args.overrides:
         sampler = override(config_of(args.workdir, args.strategy), json.loads(args.overrides), "ttcjax solve").sampler
