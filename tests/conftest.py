@@ -1,7 +1,7 @@
 """What every test runs under: eight virtual CPU devices, strict promotion, shapes and types checked.
 
 `TTCJAX_TEST_PLATFORM=tpu` (or `cuda`) runs the tests on an accelerator instead, `TTCJAX_TEST_DEVICES=1` on as many
-CPU devices; what needs more is skipped.
+CPU devices; what needs more is skipped. On a CPU XLA compiles fast rather than well, unless `XLA_FLAGS` is set.
 """
 
 import dataclasses
@@ -14,9 +14,15 @@ from typing import Any, NamedTuple
 PLATFORM = os.environ.get("TTCJAX_TEST_PLATFORM", "cpu")
 DEVICES = int(os.environ.get("TTCJAX_TEST_DEVICES", "8"))
 CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
+# Two thirds of a test run on tiny models would go into the optimiser. `make test-small` runs with all of it.
+QUICK_COMPILATION = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 
 # In the environment, so that the processes that tests start have them too.
 os.environ["JAX_PLATFORMS"] = PLATFORM
+if PLATFORM == "cpu" and not os.environ.get("XLA_FLAGS"):
+    os.environ["XLA_FLAGS"] = QUICK_COMPILATION
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would ask the cloud which machine this is
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several test processes compile for TPUs at once

@@ -223,41 +223,34 @@ def decode_step(model, mesh):
 
 
 @pytest.mark.slow
-def test_bytes_of_a_decode_step(capsys, monkeypatch):
+def test_bytes_of_a_decode_step(capsys):
     """Against weights and caches read once, the embedding table whole in both.
 
-    The XLA path is printed for comparison. What neither number shows: the kernel skips slots that no row uses.
+    What the number does not show: the kernel skips slots that no row uses.
     """
-    model, mesh = dataclasses.replace(MODEL, num_layers=4), make_mesh("v5e:2x2", 1)
+    model, mesh = dataclasses.replace(MODEL, num_layers=2), make_mesh("v5e:2x2", 1)
     compiled, weights, caches = decode_step(model, mesh)
     accessed, text = bytes_accessed(compiled), compiled.as_text()
     said = sum(kernel_bytes(text, "attend"))
-    with monkeypatch.context() as patch:
-        patch.setattr(cache, "shared_prefix_attention", xla_path)
-        plain = bytes_accessed(decode_step(model, mesh)[0])
     with capsys.disabled():
         print(
             f"\na step of {N} rows, {model.num_layers} layers, v5e: {accessed / 1e6:.0f} MB; ideal "
             f"{(weights + caches) / 1e6:.0f} = weights {weights / 1e6:.0f} + keys and values {caches / 1e6:.0f}; "
-            f"attention kernels {said / 1e6:.0f}; XLA path {plain / 1e6:.0f}"
+            f"attention kernels {said / 1e6:.0f}"
         )
     assert said < 1.05 * caches, "the kernels read more than keys and values once"
     assert layout_changes(text, (N, model.num_kv_heads, TOKENS + 1, model.head_dim)) == 0
     assert accessed < 1.15 * (weights + caches), "beside weights and caches there should be little"
 
 
-def xla_path(*args, **options):
-    return api.shared_prefix_attention(*args, **options, implementation="xla")
-
-
 @pytest.mark.slow
 def test_sampling_a_2b_model(capsys):
     """The whole program: prefill, the decode loop with the kernel in it, and continuous batching.
 
-    A sixth of the layers is compiled. Of temporary memory all of them take six times as much at most, since some of it
+    Two of its layers are compiled. Of temporary memory all of them take twelve times as much at most, since some of it
     is had once.
     """
-    topology, layers = "v5e:2x2", MODEL.num_layers // 6
+    topology, layers = "v5e:2x2", 2
     model, mesh = dataclasses.replace(MODEL, num_layers=layers), make_mesh(topology)
     sampler = SamplerConfig(rows=N, waves=2, max_tokens=TOKENS)
     stops = Stops(eos=2, step_ends=(4, 14, 2))
@@ -276,7 +269,7 @@ def test_sampling_a_2b_model(capsys):
     memory, text = compiled.memory_analysis(), compiled.as_text()
     sizes = {kind: getattr(memory, f"{kind}_size_in_bytes") for kind in ("argument", "output", "temp")}
     sizes["argument"] += size(shaped(model_params.abstract(MODEL), mesh)) - size(params)
-    sizes["temp"] *= 6
+    sizes["temp"] *= MODEL.num_layers // layers
     changes = layout_changes(text, (N, model.num_kv_heads, TOKENS + 1, model.head_dim))
     with capsys.disabled():
         print(
