@@ -2,10 +2,10 @@
 
 Command:   ttcjax run configs/procmath_full.py --workdir runs/full
 Hardware:  two CPU cores, no accelerator, no downloads.
-Time:      not measured whole; without revisions and outcome-reward models, and with fewer labels, 23 min on two busy
-           cores, 12 of them for the larger model (docs/results.md, "A larger model").
-Expect:    of those: beam search ahead of best-of-N weighted at 4 generations and on bins 3 and 4, not at 64; a model 14
-           times as large right in 0.83 where the policy is in 0.50, and better at equal FLOPs.
+Time:      not measured whole; without revisions and outcome-reward models, and with fewer labels, 23 to 33 min on two
+           busy cores, 12 to 19 of them for the larger model (docs/results.md, "A larger model").
+Expect:    of those, over three seeds: beam search worse with budget on bins 1 and 2; a model 14 times as large right in
+           0.82 where the policy is in 0.53, and better at equal FLOPs.
 """
 
 import dataclasses
