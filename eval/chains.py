@@ -21,10 +21,10 @@ from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import read_folder, write_shard
 from ttcjax.revise import verifiers
-from ttcjax.revise.chain import Chains, read_answer
 from ttcjax.revise.strategies import Refine
 from ttcjax.revise.swap import partners, swapped
 from ttcjax.sample.loading import load_engine
+from ttcjax.search.chains import Chains, read_answer
 
 VERIFIERS = ("history", "no_history", "prm")
 """ORMs of the revision model's answers with and without the answers before in view, and the PRM of the base samples."""

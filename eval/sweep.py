@@ -23,7 +23,7 @@ from ttcjax.parquet import write_shard
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
-from ttcjax.search.base import Strategy
+from ttcjax.search.contract import Strategy
 from ttcjax.search.run import search
 
 SCHEMA = rows.SCHEMA
@@ -48,7 +48,7 @@ def search_cells(config: ExperimentConfig, chosen: Chosen | None = None) -> dict
                 continue
             temperature = temperatures.possible(config, name, budget, chosen)[0]
             text = temperatures.concrete(name, temperature)
-            strategy = registry.for_budget(text, budget, max_rounds=config.sweep.max_rounds).resolved()
+            strategy = registry.for_budget(text, budget, max_rounds=config.sweep.max_rounds).plain()
             if temperature == config.sampler.temperature:  # However it is written, it is one search.
                 strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
             cells.setdefault(strategy, []).append((name, budget))
@@ -143,7 +143,7 @@ def write(
     strategy, asked = by_answers(config, chosen)[shard.answers], shard.take(examples)
     begin = time.perf_counter()
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-    found = search(engine, strategy, prompts, shard.seed)
+    found = [outcome.candidates for outcome in search(engine, strategy, prompts, shard.seed)]
     spent = time.perf_counter() - begin
     share = spent / (len(asked) * strategy.n)
     temperature = engine.sampler.temperature if strategy.temperature is None else strategy.temperature

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from ttcjax.errors import UserError
-from ttcjax.revise.context import Context
+from ttcjax.search.context import Context
 from ttcjax.text.steps import step_end_positions
 from ttcjax.text.tokenizer import Tokenizer
 

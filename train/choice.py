@@ -12,9 +12,9 @@ from ttcjax.checkpoint import load_params
 from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
 from ttcjax.data.task import Task
 from ttcjax.revise import verifiers
-from ttcjax.revise.chain import Answer
 from ttcjax.sample.engine import Engine, Model, Solution
 from ttcjax.sample.loading import load_model
+from ttcjax.search.chains import Answer
 from ttcjax.select import group_answers
 from ttcjax.text.tokenizer import Tokenizer
 

@@ -1,6 +1,6 @@
 """Training texts of a policy that hold several drafts of an answer, some of which fail.
 
-They have the form that a revision model sees (`revise.context`): the question, the attempts, each with its end mark,
+They have the form that a revision model sees (`search.context`): the question, the attempts, each with its end mark,
 the question again where it is restated, and the next answer.
 """
 

@@ -15,9 +15,9 @@ from etils import epath
 from ttcjax.config import ExperimentConfig, ORMConfig, PRMConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.revise import attempts, verifiers
-from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Model
 from ttcjax.sample.loading import load_model
+from ttcjax.search.context import Context
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train import choice
 from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts

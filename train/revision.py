@@ -18,8 +18,8 @@ from ttcjax.data import loader
 from ttcjax.model.params import Params
 from ttcjax.parquet import sampled_tokens, shard_names
 from ttcjax.revise import rest_em, trajectories
-from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Engine, Model
+from ttcjax.search.context import Context
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.loop import fit, in_training

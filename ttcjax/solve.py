@@ -18,11 +18,11 @@ from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.files import is_there, resolve_workdir
 from ttcjax.revise import strategies, verifiers
-from ttcjax.revise.chain import Answer, read_answer
 from ttcjax.runtime import faults, records
 from ttcjax.sample.engine import Prompt
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
+from ttcjax.search.chains import Answer, read_answer
 from ttcjax.search.run import search
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
@@ -287,7 +287,7 @@ def solve(
     prompt = engine.encode_prompt(question, task.prompt(question))
     warning = _warning(workdir, prompt)
     begin = time.perf_counter()
-    candidates = search(engine, chosen, [prompt], seed)[0]
+    candidates = search(engine, chosen, [prompt], seed)[0].candidates
     seconds = time.perf_counter() - begin
 
     answers = [task.extract(c.text) if c.finished else None for c in candidates]

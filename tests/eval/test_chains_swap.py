@@ -7,8 +7,8 @@ import pytest
 from ttcjax.config import ChainsConfig, ConfigError, ExperimentConfig
 from ttcjax.data.procmath import TASK, generate
 from ttcjax.eval import chains
-from ttcjax.revise.chain import Answer
 from ttcjax.sample.engine import Solution
+from ttcjax.search.chains import Answer
 
 
 def test_the_control_costs_its_answers_but_the_first():

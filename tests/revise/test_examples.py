@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttcjax.revise.context import Context
+from ttcjax.search.context import Context
 from ttcjax.train.batches import JudgedAnswer, orm_examples, revision_examples
 from ttcjax.train.orm import attempt_rows
 

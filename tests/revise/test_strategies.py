@@ -3,9 +3,9 @@
 import pytest
 
 from ttcjax.config import ConfigError
-from ttcjax.revise.chain import Answer, Reviser
 from ttcjax.revise.strategies import Refine, Revise, parse
 from ttcjax.sample.engine import Solution
+from ttcjax.search.chains import Answer, Reviser
 
 
 class Script(Reviser):

@@ -6,9 +6,9 @@ import pytest
 
 from ttcjax.config import RevisionConfig
 from ttcjax.data.task import Example
-from ttcjax.revise.chain import Reviser
 from ttcjax.revise.swap import partners, swapped
 from ttcjax.sample.engine import Begun, Model
+from ttcjax.search.chains import Reviser
 
 SEED = 3
 REVISION = RevisionConfig()

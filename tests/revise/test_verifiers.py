@@ -28,8 +28,8 @@ from ttcjax.errors import UserError
 from ttcjax.eval import chains as chains_stage
 from ttcjax.eval.revisions import AnswerChains
 from ttcjax.revise import verifiers
-from ttcjax.revise.chain import Answer
 from ttcjax.sample.engine import Engine, Prompt, Solution
+from ttcjax.search.chains import Answer
 from ttcjax.testing import folders
 from ttcjax.train import choice
 from ttcjax.verify.aggregate import aggregate

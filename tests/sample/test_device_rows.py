@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.searching import candidates
 from ttcjax.sample.requests import Begun
 from ttcjax.search import registry
-from ttcjax.search.run import search
 
 SEED = 3
 pytestmark = pytest.mark.skipif(jax.device_count() < 8 or jax.default_backend() != "cpu", reason="needs eight CPUs")
@@ -38,7 +38,7 @@ def read(tiny, engine, solutions):
 
 
 def searched(tiny, engine, names):
-    return {name: search(engine, registry.parse(name), tiny.prompts(engine, count=11), SEED) for name in names}
+    return {name: candidates(engine, registry.parse(name), tiny.prompts(engine, count=11), SEED) for name in names}
 
 
 def assert_equal(found, want, devices):

@@ -13,7 +13,7 @@ from ttcjax.model import params as model_params
 from ttcjax.sample import memory, programs
 from ttcjax.sample.state import Stops
 from ttcjax.search import run as search_run
-from ttcjax.search.beam import Beam
+from ttcjax.search.strategies.beam import Beam
 
 CONFIG = ModelConfig(
     vocab_size=4000, num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=256, max_seq_len=4096
@@ -54,7 +54,7 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
         weights = memory.bytes_of(policy) + memory.bytes_of(verifier)
         lowered = jax.jit(
             lambda p, v, q, s: jax.tree.leaves(
-                search_run._program(p, v, programs.Prompts(*q), s, plan=plan, strategy=Beam(n, 4))
+                search_run.program(p, v, programs.Prompts(*q), s, plan=plan, strategy=Beam(n, 4))
             )
         ).lower(policy, verifier, prompts, seed)
     used = lowered.compile().memory_analysis()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttcjax.search.beam import Beam, select_parents, sqrt_width
+from ttcjax.search.strategies.beam import Beam, select_parents, sqrt_width
 
 
 def test_select_parents_keeps_the_best_and_every_place():
@@ -44,4 +44,4 @@ def test_select_parents_never_loses_a_place(n):
 
 def test_sqrt_width_is_the_largest_divisor_below_the_root():
     assert [sqrt_width(n) for n in (1, 2, 4, 8, 16, 32, 64, 256, 12)] == [1, 1, 2, 2, 4, 4, 8, 16, 3]
-    assert Beam(16, "sqrt").resolved() == Beam(16, 4).resolved()
+    assert Beam(16, "sqrt").plain() == Beam(16, 4).plain()

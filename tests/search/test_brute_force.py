@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from ttcjax import select
-from ttcjax.search.beam import Beam
-from ttcjax.search.dvts import DVTS
-from ttcjax.search.lookahead import Lookahead
+from ttcjax.search.strategies.beam import Beam
+from ttcjax.search.strategies.dvts import DVTS
+from ttcjax.search.strategies.lookahead import Lookahead
 from ttcjax.testing import ScriptedOps
 from ttcjax.testing.scripted import by_number, mix
 
@@ -20,7 +20,10 @@ COMPETING = tuple(dataclasses.replace(strategy, ended="compete") for strategy in
 
 
 def run(ops, strategy):
-    return jax.jit(lambda: ops.search(strategy))()
+    """Search with 3 questions under way at once, so that places go on with others."""
+    held = dataclasses.replace(ops, questions=min(3, ops.questions))
+    found = jax.jit(lambda: held.search(strategy, ops.questions))()
+    return found.rows, found.step_scores
 
 
 def honest_at_the_end(path, done):
@@ -154,7 +157,11 @@ def test_the_best_ended_rows_stay_and_one_place_each():
     for before, after in itertools.pairwise(seen):
         for q in range(20):
             one, two = (
-                [int(p) for p, done in zip(s.path.reshape(20, 8)[q], s.done.reshape(20, 8)[q], strict=True) if done]
+                [
+                    int(p)
+                    for p, ended in zip(s.path.reshape(20, 8)[q], s.finished.reshape(20, 8)[q], strict=True)
+                    if ended
+                ]
                 for s in (before, after)
             )
             for path in set(one):
@@ -166,8 +173,8 @@ def test_the_best_ended_rows_stay_and_one_place_each():
 def test_a_verifier_with_no_opinion_leaves_a_majority_vote(strategy):
     ops = ScriptedOps(questions=50, n=8, verifier=lambda path, _: jnp.full(path.shape, 0.3, jnp.float32))
     state, scored = run(ops, dataclasses.replace(strategy, max_rounds=4))
-    assert 0 < int(state.done.sum()) < len(state.done), "no unfinished row among the candidates"
-    answers = np.where(state.done, np.asarray(state.path % 3, np.int64), -1).reshape(50, 8)
+    assert 0 < int(state.finished.sum()) < len(state.finished), "no unfinished row among the candidates"
+    answers = np.where(state.finished, np.asarray(state.path % 3, np.int64), -1).reshape(50, 8)
     last = np.take_along_axis(np.asarray(scored), np.asarray(state.steps)[:, None] - 1, axis=1).reshape(50, 8)
     weighted, majority = (select.choose(answers, last, rule) for rule in ("weighted", "majority"))
     np.testing.assert_array_equal(weighted, majority)

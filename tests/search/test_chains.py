@@ -13,9 +13,9 @@ from ttcjax.bench.ours import NoText
 from ttcjax.config import RevisionConfig
 from ttcjax.errors import UserError
 from ttcjax.model import heads, transformer
-from ttcjax.revise.chain import Reviser
-from ttcjax.revise.context import Context
 from ttcjax.sample.engine import Begun, Model
+from ttcjax.search.chains import Reviser
+from ttcjax.search.context import Context
 from ttcjax.verify import prm
 
 SEED, LIMIT = 3, 192

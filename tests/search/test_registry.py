@@ -7,10 +7,10 @@ import pytest
 
 from ttcjax.config import ConfigError
 from ttcjax.search import registry
-from ttcjax.search.beam import Beam
-from ttcjax.search.best_of_n import BestOfN
-from ttcjax.search.dvts import DVTS
-from ttcjax.search.lookahead import Lookahead
+from ttcjax.search.strategies.beam import Beam
+from ttcjax.search.strategies.best_of_n import BestOfN
+from ttcjax.search.strategies.dvts import DVTS
+from ttcjax.search.strategies.lookahead import Lookahead
 
 
 @pytest.mark.parametrize(
@@ -69,15 +69,15 @@ def test_names_tell_apart_what_differs_in_any_field(kind):
 
 def test_what_a_search_comes_to_keeps_its_temperature():
     for strategy in (Beam(2, 4, temperature=0.6), DVTS(2, 4, temperature=0.6), Lookahead(2, 4, 3, temperature=0.6)):
-        assert strategy.resolved() == BestOfN(2, temperature=0.6)
-    assert Beam(16, "sqrt", 7, "compete", 0.6).resolved() == Beam(16, 4, 7, "compete", 0.6)
-    assert DVTS(16, "sqrt", 7, "compete", 0.6).resolved() == DVTS(16, 4, 7, "compete", 0.6)
+        assert strategy.plain() == BestOfN(2, temperature=0.6)
+    assert Beam(16, "sqrt", 7, "compete", 0.6).plain() == Beam(16, 4, 7, "compete", 0.6)
+    assert DVTS(16, "sqrt", 7, "compete", 0.6).plain() == DVTS(16, 4, 7, "compete", 0.6)
     assert (
-        DVTS(4, 4, 7, "compete", 0.6).resolved()
-        == Lookahead(4, 4, 0, 7, "compete", 0.6).resolved()
+        DVTS(4, 4, 7, "compete", 0.6).plain()
+        == Lookahead(4, 4, 0, 7, "compete", 0.6).plain()
         == Beam(4, 4, 7, "compete", 0.6)
     )
-    assert Lookahead(16, "sqrt", 2, 7, "compete", 0.6).resolved() == Lookahead(16, 4, 2, 7, "compete", 0.6)
+    assert Lookahead(16, "sqrt", 2, 7, "compete", 0.6).plain() == Lookahead(16, 4, 2, 7, "compete", 0.6)
     assert registry.for_budget("lookahead:width=4,k=3,temperature=0.6", 15) == BestOfN(15, temperature=0.6)
 
 
@@ -99,7 +99,7 @@ def test_the_searches_of_the_paper_are_known():
         "lookahead:width=4,k=3": Lookahead(64, 4, 3),
     }
     for name, strategy in paper.items():
-        assert registry.parse(name, n=64).resolved() == strategy
+        assert registry.parse(name, n=64).plain() == strategy
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 16, 64])
@@ -108,23 +108,23 @@ def test_a_generation_costs_as_the_paper_counts(n):
     assert BestOfN(n).cost() == Beam(n, 4).cost() == DVTS(n, "sqrt").cost() == n
     assert Lookahead(n, 4, k=3).cost() == (4 * n if n >= 4 else n)
     for strategy in (Beam(n, 4), Lookahead(n, 4, 3), Lookahead(n, "sqrt", 1), Lookahead(n, 4, 0), DVTS(n, "sqrt")):
-        assert strategy.cost() == strategy.resolved().cost()
-        assert strategy.resolved().resolved() == strategy.resolved()
+        assert strategy.cost() == strategy.plain().cost()
+        assert strategy.plain().plain() == strategy.plain()
 
 
 @pytest.mark.parametrize("kind", [Beam, Lookahead, DVTS])
 @pytest.mark.parametrize(("n", "width"), [(1, 4), (2, 4), (2, "sqrt"), (1, "sqrt"), (3, "sqrt"), (5, 1)])
 def test_small_budgets_fall_back_to_best_of_n(kind, n, width):
-    assert kind(n, width).resolved() == BestOfN(n)
+    assert kind(n, width).plain() == BestOfN(n)
 
 
 def test_special_cases_are_what_they_come_to():
-    assert Lookahead(16, "sqrt", k=0, max_rounds=7).resolved() == Beam(16, 4, 7)
-    assert DVTS(4, 4, max_rounds=7).resolved() == Beam(4, 4, 7)
-    assert Lookahead(16, 4, k=0, ended="compete").resolved() == Beam(16, 4, ended="compete")
-    assert DVTS(4, 4, ended="compete").resolved() == Beam(4, 4, ended="compete")
-    assert Lookahead(16, "sqrt", 2).resolved() == Lookahead(16, 4, 2).resolved() == Lookahead(16, 4, 2)
-    assert DVTS(16, "sqrt").resolved() == DVTS(16, 4).resolved() == DVTS(16, 4)
+    assert Lookahead(16, "sqrt", k=0, max_rounds=7).plain() == Beam(16, 4, 7)
+    assert DVTS(4, 4, max_rounds=7).plain() == Beam(4, 4, 7)
+    assert Lookahead(16, 4, k=0, ended="compete").plain() == Beam(16, 4, ended="compete")
+    assert DVTS(4, 4, ended="compete").plain() == Beam(4, 4, ended="compete")
+    assert Lookahead(16, "sqrt", 2).plain() == Lookahead(16, 4, 2).plain() == Lookahead(16, 4, 2)
+    assert DVTS(16, "sqrt").plain() == DVTS(16, 4).plain() == DVTS(16, 4)
 
 
 @pytest.mark.parametrize(

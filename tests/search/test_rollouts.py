@@ -10,37 +10,35 @@ import numpy as np
 import pytest
 
 from tests.search.test_run import assert_same
+from tests.searching import candidates
 from ttcjax import select
 from ttcjax.sample.engine import Model, Prompt, Request, Solution
 from ttcjax.search import run
-from ttcjax.search.beam import Beam
-from ttcjax.search.dvts import DVTS
-from ttcjax.search.lookahead import Lookahead
-from ttcjax.search.run import search
+from ttcjax.search.contract import DeviceStrategy, going_on
+from ttcjax.search.strategies.beam import Beam
+from ttcjax.search.strategies.dvts import DVTS
+from ttcjax.search.strategies.lookahead import Lookahead
 
 BEAM, AHEAD, SEED = Beam(4, 2), Lookahead(4, 2, k=2), 3
 
 
 @dataclass(frozen=True)
-class Glance:
-    """Take a step and note, as its score, the verifier's at the end of a rollout of `k` more."""
+class Glance(DeviceStrategy):
+    """Take a step and look where a rollout of `k` more leads."""
 
     k: int
     n: int = 4
-    name = "glance"
     max_rounds = 1
     temperature: float | None = None
 
-    def cost(self):
-        return self.n
+    @property
+    def name(self):
+        return "glance"
 
-    def resolved(self):
-        return self
-
-    def round(self, ops, state, step_scores, round_Q):
+    def round(self, ops, state, carry, key_Q, round_Q):
         state, _ = ops.score_step(ops.extend_step(state, round_Q))
-        state, score = ops.lookahead(state, self.k)
-        return state, step_scores.at[:, 0].set(score)
+        state, _ = ops.lookahead(state, self.k)
+        return state, carry, going_on(ops)
 
 
 def test_a_rollout_is_greedy_and_judged_at_its_end(tiny, engine, prompts):
@@ -48,8 +46,11 @@ def test_a_rollout_is_greedy_and_judged_at_its_end(tiny, engine, prompts):
     k = 2
     ends, longest = tiny.tokenizer.step_end_ids, engine.sampler.max_step_tokens
     compared = rolled = 0
-    for prompt, rows in zip(prompts, search(engine, Glance(k), prompts, SEED), strict=True):
-        for s in (s for s in rows if s.step_scores):
+    for prompt, found in zip(prompts, run.search(engine, Glance(k), prompts, SEED, traced=True), strict=True):
+        [only] = found.rounds
+        for s, seen in zip(found.candidates, only.scores, strict=True):
+            if not s.step_scores:
+                continue
             rest = ()
             if not s.finished:
                 room = engine.sampler.max_tokens - len(s.tokens)
@@ -61,7 +62,7 @@ def test_a_rollout_is_greedy_and_judged_at_its_end(tiny, engine, prompts):
                     continue  # The rollout is cut within a step, where whole solutions have no score.
                 rest = greedy.tokens[: lengths[min(k, len(lengths)) - 1]]
             [[whole]] = engine.score([prompt], [[Solution((*s.tokens, *rest), "", True, 0.0)]])
-            assert s.step_scores[0] == pytest.approx(whole.step_scores[-1], rel=0, abs=tiny.errors.score)
+            assert seen == pytest.approx(whole.step_scores[-1], rel=0, abs=tiny.errors.score)
             assert s.tokens_lookahead == len(rest), "a rollout of another length"
             compared, rolled = compared + 1, rolled + bool(rest)
     assert compared > rolled > 4, "too few rollouts, or no row that had ended, to compare"
@@ -78,7 +79,7 @@ def no_opinion(tiny):
 def test_rollouts_leave_no_trace_in_what_follows(tiny, no_opinion, prompts):
     """Where all scores are equal, beams keep the same rows with rollouts and without; were a cache, a key or a count
     not as before, they would go on otherwise."""
-    searches = (search(no_opinion, strategy, prompts, SEED) for strategy in (BEAM, AHEAD))
+    searches = (candidates(no_opinion, strategy, prompts, SEED) for strategy in (BEAM, AHEAD))
     for plain, ahead in zip(*searches, strict=True):
         assert sum(s.tokens_lookahead for s in ahead) > 0
         for p, a in zip(plain, ahead, strict=True):
@@ -91,7 +92,7 @@ def test_rollouts_leave_no_trace_in_what_follows(tiny, no_opinion, prompts):
 
 @pytest.mark.parametrize("strategy", [BEAM, AHEAD, DVTS(4, 2)], ids=lambda strategy: strategy.name)
 def test_a_verifier_with_no_opinion_leaves_a_majority_vote(no_opinion, prompts, strategy):
-    found = search(no_opinion, strategy, prompts, SEED)
+    found = candidates(no_opinion, strategy, prompts, SEED)
     answers = [[s.text[:3] if s.finished else None for s in row] for row in found]
     assert any(len(set(row) - {None}) > 1 for row in answers), "no question whose vote is contested"
     for row, given in zip(found, answers, strict=True):
@@ -100,12 +101,12 @@ def test_a_verifier_with_no_opinion_leaves_a_majority_vote(no_opinion, prompts, 
 
 
 def test_no_rollouts_are_a_beam_search(tiny, engine, prompts):
-    assert_same(tiny, search(engine, Lookahead(4, 2, k=0), prompts, SEED), search(engine, BEAM, prompts, SEED))
+    assert_same(tiny, candidates(engine, Lookahead(4, 2, k=0), prompts, SEED), candidates(engine, BEAM, prompts, SEED))
 
 
 def test_rollouts_decide_which_rows_are_kept(engine, prompts):
     """Else the tests above would pass for a search that never looks ahead."""
-    beam, ahead = (search(engine, s, prompts, SEED) for s in (BEAM, AHEAD))
+    beam, ahead = (candidates(engine, s, prompts, SEED) for s in (BEAM, AHEAD))
     assert sum([s.tokens for s in b] != [s.tokens for s in a] for b, a in zip(beam, ahead, strict=True)) >= 3
 
 
@@ -120,7 +121,7 @@ def test_rollouts_copy_no_cache(engine, prompts):
     leaves, tree = jax.tree.flatten((engine.policy, engine.verifier, batch, jnp.uint32(SEED)))
     copies, memory = {}, {}
     for strategy in (BEAM, AHEAD):
-        program = functools.partial(run._program, plan=plan, strategy=strategy)
+        program = functools.partial(run.program, plan=plan, strategy=strategy)
         compiled = jax.jit(lambda *x, program=program: program(*tree.unflatten(x))).lower(*leaves).compile()
         text, planned = compiled.as_text(), compiled.memory_analysis()
         assert text is not None

@@ -13,7 +13,7 @@ from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig
 from ttcjax.data import procmath
 from ttcjax.model import params as model_params
 from ttcjax.parallel import make_mesh
-from ttcjax.revise.context import Context
+from ttcjax.search.context import Context
 from ttcjax.train import losses, policy, prm
 from ttcjax.train.batches import (
     JudgedAnswer,

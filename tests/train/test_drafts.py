@@ -6,7 +6,7 @@ import pytest
 from ttcjax.config import ConfigError, DraftsConfig, ExperimentConfig, RevisionConfig, TokenizerConfig
 from ttcjax.data.procmath import TASK, generate
 from ttcjax.data.procmath.search import FAMILIES
-from ttcjax.revise.context import Context
+from ttcjax.search.context import Context
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train.batches import policy_examples, revision_examples
 from ttcjax.train.drafts import draft_examples, policy_texts

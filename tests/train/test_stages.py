@@ -40,9 +40,9 @@ from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.parquet import read_shard, shard_path, write_shard
 from ttcjax.revise import attempts
-from ttcjax.revise.chain import Answer, Reviser
 from ttcjax.sample.engine import Solution
 from ttcjax.sample.loading import load_engine
+from ttcjax.search.chains import Answer, Reviser
 from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train import base_orm, larger, orm, policy, prm, revision

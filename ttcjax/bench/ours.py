@@ -86,10 +86,11 @@ class Ours:
         asked = [Prompt(f"q{i}", tuple(tokens)) for i, tokens in enumerate(prompts)]
         chosen = registry.parse(strategy, max_rounds=rounds)
         found, took = self._timed(lambda: search(self.engine, chosen, asked, seed))
+        candidates = [s for outcome in found for s in outcome.candidates]
         return {
             **took,
-            "tokens": sum(s.tokens_sampled for row in found for s in row),
-            "verifier_tokens": sum(s.tokens_verified for row in found for s in row),
+            "tokens": sum(s.tokens_sampled for s in candidates),
+            "verifier_tokens": sum(s.tokens_verified for s in candidates),
         }
 
     def logprobs(self, prompts: list[list[int]]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from ttcjax.data.task import Examples, Task
 from ttcjax.errors import UserError
 from ttcjax.metrics import progress
 from ttcjax.parquet import is_whole, read_folder, read_shard, sampled_tokens, shard_names, shard_path, write_shard
-from ttcjax.revise.chain import Answer, Reviser, read_answer
 from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
+from ttcjax.search.chains import Answer, Reviser, read_answer
 
 SCHEMA = pa.schema(
     [

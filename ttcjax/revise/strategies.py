@@ -1,6 +1,6 @@
 """Strategies that revise: `revise:s=8,p=2` and `refine:steps=8`.
 
-They run on the host, an answer of every chain at a time; `ttcjax.revise.chain.Reviser` is all they ask for.
+They run on the host, an answer of every chain at a time; `ttcjax.search.chains.Reviser` is all they ask for.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ttcjax.revise.chain import Answer, Chains, Reviser
 from ttcjax.search import registry
+from ttcjax.search.chains import Answer, Chains, Reviser
 from ttcjax.tables import require
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ttcjax.data.task import Example
-from ttcjax.revise.chain import Answer, Chains, Reviser
+from ttcjax.search.chains import Answer, Chains, Reviser
 
 
 def partners(examples: Sequence[Example]) -> list[int | None]:

@@ -13,9 +13,9 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.errors import UserError
-from ttcjax.revise.chain import Reviser
 from ttcjax.runtime import records
 from ttcjax.sample.engine import Engine, Prompt
+from ttcjax.search.chains import Reviser
 from ttcjax.select import choose_in_chains
 
 SELECTION = "selection"

@@ -78,8 +78,13 @@ def row_keys(seed: int | jax.Array, question_B: jax.Array, sample_B: jax.Array) 
     A token's key is this folded with the search round and the token's slot; so a sample is the same in any
     batch, order, or number of devices.
     """
+    return jax.vmap(jax.random.fold_in)(question_keys(seed, question_B), sample_B)
+
+
+def question_keys(seed: int | jax.Array, question_Q: jax.Array) -> jax.Array:
+    """Return a key a question, from which those of its samples are made, from seed and question number."""
     root = jax.random.key(seed)
-    return jax.vmap(lambda q, n: jax.random.fold_in(jax.random.fold_in(root, q), n))(question_B, sample_B)
+    return jax.vmap(lambda q: jax.random.fold_in(root, q))(question_Q)
 
 
 def start(

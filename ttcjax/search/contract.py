@@ -1,28 +1,36 @@
 """What a search strategy is, and what it may ask of the engine that runs it.
 
-A strategy is a frozen dataclass with two sides. On the host it has a budget and a name that round-trips
-through text. On the device it is a pure function of `SearchOps`, traced into one program for many questions:
-so the same strategy runs on a network or on a script (`ttcjax.testing.ScriptedOps`).
+A strategy is a frozen dataclass: hashable, so that it can be static in a compiled program, with a name in text that
+`ttcjax.search.registry.parse` reads back. There are two kinds.
+
+A `DeviceStrategy` decides step by step. It is a pure function of `Ops`, traced into one program for many questions, so
+the same strategy runs on a network (`ttcjax.search.run`) or on a script (`ttcjax.testing.ScriptedOps`), under the one
+driver `ttcjax.search.drive`. A `HostStrategy` decides by texts, between calls of the engine.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from ttcjax.search.session import Outcome
 
 
 @runtime_checkable
-class SearchOps(Protocol):
+class Ops(Protocol):
     """Operations that an engine offers to a strategy inside a compiled program.
 
-    The state is a pytree of the engine's own; rows of one question are adjacent.
+    The state is a pytree of the engine's own. Q questions are under way at once; rows of one question are adjacent.
     """
 
     @property
     def questions(self) -> int:
-        """Q: questions in the batch."""
+        """Q: questions under way at once."""
         ...
 
     @property
@@ -45,7 +53,7 @@ class SearchOps(Protocol):
     def score_step(self, state: Any) -> tuple[Any, jax.Array]:
         """Let the verifier read each row's new tokens; return its score `[B]` of each row's latest step.
 
-        A row with nothing new keeps the score that it had.
+        A row with nothing new keeps the score that it had. The score of a step that has ended is kept with its row.
         """
         ...
 
@@ -59,7 +67,7 @@ class SearchOps(Protocol):
         ...
 
     def score_all(self, state: Any) -> tuple[Any, jax.Array]:
-        """Let the verifier read whole rows; return the scores `[B, R]` of their steps."""
+        """Let the verifier read whole rows; return the scores `[B, R]` of their steps, which are kept with the rows."""
         ...
 
     def steps(self, state: Any) -> jax.Array:
@@ -71,51 +79,77 @@ class SearchOps(Protocol):
         ...
 
 
-@runtime_checkable
-class Strategy(Protocol):
-    """A search strategy with its settings; hashable, so it can be static in a compiled program."""
+class Strategy(abc.ABC):
+    """A strategy with its settings: what those of the device and those of the host have in common."""
+
+    n: int
+    """Candidates of a question, at most."""
+    temperature: float | None
+    """Temperature of sampling, above 0; `None` for the sampler's own."""
 
     @property
+    @abc.abstractmethod
     def name(self) -> str:
         """The strategy in text, read back by `ttcjax.search.registry.parse`."""
-        ...
-
-    @property
-    def n(self) -> int:
-        """Rows a question needs."""
-        ...
-
-    @property
-    def temperature(self) -> float | None:
-        """Temperature of sampling, above 0; `None` for the sampler's own. One compiled program serves all of them."""
-        ...
 
     def cost(self) -> int:
-        """Generations a question, as Snell et al. 2024 count them (section 5.2)."""
-        ...
+        """Return the generations a question, at most, as Snell et al. 2024 count them (section 5.2)."""
+        return self.n
 
-    def resolved(self) -> Strategy:
+    def plain(self) -> Strategy:
         """Return what is really run: settings such as `sqrt` as numbers, special cases as what they come to."""
-        ...
+        return self
 
-    @property
-    def max_rounds(self) -> int:
-        """Rounds after which a question ends, finished or not."""
-        ...
 
-    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
+class DeviceStrategy(Strategy):
+    """A strategy that is run on the device, a round at a time; one compiled program serves all temperatures."""
+
+    max_rounds: int
+    """Rounds after which a question ends, finished or not."""
+
+    def start(self, ops: Ops, state: Any, key_Q: jax.Array) -> Any:
+        """Return what the strategy itself carries from round to round, for questions that begin.
+
+        Args:
+            ops: The engine.
+            state: Its state, in which no row has sampled anything.
+            key_Q: A random key a question: of the seed and the question alone, and no key of its samples.
+
+        Returns:
+            A pytree of arrays `[Q, ...]` or `[B, ...]`; nothing by default.
+        """
+        return ()
+
+    @abc.abstractmethod
+    def round(
+        self, ops: Ops, state: Any, carry: Any, key_Q: jax.Array, round_Q: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
         """Run one round for every question.
 
         Args:
             ops: The engine.
             state: Its state; questions may stand in different rounds.
-            step_scores: `[B, R]` float32: the verifier's score of each step so far, the rest 0.
-            round_Q: `[Q]` int32: rounds each question has behind it.
+            carry: What the strategy carries.
+            key_Q: A random key a question, another in every round.
+            round_Q: `[Q]` int32: rounds that each question has behind it.
 
         Returns:
-            The state and the step scores after the round.
+            The state and the carry after the round, and the questions `[Q]` to stop here, finished or not; one whose
+            rows have all ended is over anyhow.
         """
-        ...
+
+
+class HostStrategy(Strategy):
+    """A strategy that is run on the host, between calls of the engine."""
+
+    @abc.abstractmethod
+    def run(self, session: Any, seed: int) -> list[Outcome]:
+        """Return what was found for every question of the session."""
+
+
+def going_on(ops: Ops) -> jax.Array:
+    """Return `[Q]`: no question is to stop."""
+    return jnp.zeros((ops.questions,), bool)
 
 
 def unless_default(strategy: Any, *names: str) -> str:

@@ -12,13 +12,19 @@ import typing
 from collections.abc import Iterable, Mapping
 
 from ttcjax.config import ConfigError, require, require_list
-from ttcjax.search.base import Strategy
-from ttcjax.search.beam import Beam
-from ttcjax.search.best_of_n import BestOfN
-from ttcjax.search.dvts import DVTS
-from ttcjax.search.lookahead import Lookahead
+from ttcjax.search.contract import Strategy
+from ttcjax.search.strategies.beam import Beam
+from ttcjax.search.strategies.best_of_n import BestOfN
+from ttcjax.search.strategies.dvts import DVTS
+from ttcjax.search.strategies.lookahead import Lookahead
 
-STRATEGIES: dict[str, typing.Any] = {"best_of_n": BestOfN, "beam": Beam, "lookahead": Lookahead, "dvts": DVTS}
+STRATEGIES: dict[str, typing.Any] = {
+    "best_of_n": BestOfN,
+    "beam": Beam,
+    "lookahead": Lookahead,
+    "dvts": DVTS,
+}
+"""By the word that a name begins with; a new strategy has a file in `ttcjax/search/strategies` and a line here."""
 FROM_SAMPLES = ("majority", "best_of_n")
 """Kinds that choose among independent samples, so a bank of samples answers them at every budget."""
 
@@ -100,7 +106,7 @@ def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
     if strategy.cost() <= budget:
         return strategy
     smaller = parse(text, **defaults, n=max(1, budget * budget // strategy.cost()))
-    return BestOfN(budget, temperature=strategy.temperature) if isinstance(smaller.resolved(), BestOfN) else smaller
+    return BestOfN(budget, temperature=strategy.temperature) if isinstance(smaller.plain(), BestOfN) else smaller
 
 
 def parse(text: str, **defaults: typing.Any) -> Strategy:

@@ -1,4 +1,4 @@
-"""A strategy on real models: one compiled program searches many questions at once."""
+"""Strategies on real models: one compiled program searches many questions at once."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.model import cache
 from ttcjax.model.params import Params
 from ttcjax.sample import programs, queue
-from ttcjax.sample.engine import Engine, Prompt, Request, Solution
-from ttcjax.sample.state import Rows, decode
-from ttcjax.search.base import Strategy
+from ttcjax.sample import state as sampling
+from ttcjax.sample.engine import Engine, Prompt, Request
+from ttcjax.sample.state import Rows
+from ttcjax.search import drive
+from ttcjax.search.contract import DeviceStrategy, Strategy
+from ttcjax.search.session import Outcome, Round
 from ttcjax.verify import prm
 
 
@@ -33,23 +36,42 @@ class SearchState:
     """`[B]` int32: tokens the verifier has read at this place of the batch, dropped ones included."""
     ahead: jax.Array
     """`[B]` int32: tokens of rollouts drawn at this place of the batch, not among `rows.sampled`."""
+    policy_prefix: cache.PrefixCache
+    """Of the questions under way."""
+    verifier_prefix: cache.PrefixCache
+
+
+@struct.dataclass
+class SearchedRows:
+    """What is copied to the host of B rows."""
+
+    sampled: programs.Sampled
+    verified: jax.Array
+    ahead: jax.Array
 
 
 @dataclass(frozen=True)
 class EngineOps:
-    """`SearchOps` over a policy and a verifier; lives inside one traced program."""
+    """A policy and a verifier as an engine of `ttcjax.search.drive`; lives inside one traced program."""
 
     policy: Params
     verifier: Params
-    policy_prefix: cache.PrefixCache
-    verifier_prefix: cache.PrefixCache
+    prompts: programs.Prompts
+    policy_prefixes: cache.PrefixCache
+    """Of all prompts."""
+    verifier_prefixes: cache.PrefixCache
+    seed: jax.Array
     plan: programs.Plan
     factors_2: jax.Array | None = None
     """Of the temperature; see `methods.factors`."""
 
     @property
+    def n(self) -> int:
+        return self.plan.n
+
+    @property
     def questions(self) -> int:
-        return self.policy_prefix.length_Q.shape[0]
+        return self.plan.groups
 
     @property
     def max_steps(self) -> int:
@@ -60,16 +82,54 @@ class EngineOps:
         assert self.plan.verifier is not None
         return self.plan.verifier
 
+    def idle(self) -> SearchState:
+        first_Q, none_B = jnp.zeros((self.questions,), jnp.int32), jnp.zeros((self.plan.rows,), jnp.int32)
+        return SearchState(
+            rows=programs.idle_rows(self.plan),
+            reading=prm.start_reading(self._verifier_config, self.plan.rows, self.plan.slots),
+            verified=none_B,
+            ahead=none_B,
+            policy_prefix=cache.take(self.policy_prefixes, first_Q),
+            verifier_prefix=cache.take(self.verifier_prefixes, first_Q),
+        )
+
+    def begin(self, state: SearchState, fresh_B: jax.Array, line: queue.Queue, changed: jax.Array) -> SearchState:
+        policy, verifier = self.policy_prefixes, self.verifier_prefixes
+        return SearchState(
+            rows=programs.begin(state.rows, fresh_B, self.prompts, line.request_B, self.seed, self.plan),
+            reading=prm.begin_reading(state.reading, fresh_B),
+            verified=jnp.where(fresh_B, 0, state.verified),
+            ahead=jnp.where(fresh_B, 0, state.ahead),
+            policy_prefix=cache.switch(state.policy_prefix, policy, line.question_G, changed),
+            verifier_prefix=cache.switch(state.verifier_prefix, verifier, line.question_G, changed),
+        )
+
+    def question_keys(self, question_Q: jax.Array) -> jax.Array:
+        return sampling.question_keys(self.seed, self.prompts.number[question_Q])
+
+    def end(self, state: SearchState, over_B: jax.Array) -> SearchState:
+        return dataclasses.replace(state, rows=dataclasses.replace(state.rows, done=state.rows.done | over_B))
+
+    def last_step(self, before: SearchState, after: SearchState) -> jax.Array:
+        slot_BT = before.rows.length[:, None] + jnp.arange(self.plan.sampler.max_step_tokens)[None]
+        token_BT = jnp.take_along_axis(after.rows.tokens, jnp.minimum(slot_BT, self.plan.slots - 1), axis=1)
+        return jnp.where(slot_BT < after.rows.length[:, None], token_BT, -1)
+
+    def result(self, state: SearchState) -> SearchedRows:
+        return SearchedRows(programs.result(state.rows), state.verified, state.ahead)
+
     def done(self, state: SearchState) -> jax.Array:
         return state.rows.done
 
     def steps(self, state: SearchState) -> jax.Array:
         return state.rows.steps
 
-    def _decode(self, rows: Rows, round_Q: jax.Array, sampler: SamplerConfig, *, one_step: bool) -> Rows:
-        return decode(
+    def _decode(
+        self, state: SearchState, rows: Rows, round_Q: jax.Array, sampler: SamplerConfig, *, one_step: bool
+    ) -> Rows:
+        return sampling.decode(
             self.policy,
-            self.policy_prefix,
+            state.policy_prefix,
             rows,
             jnp.repeat(round_Q, self.plan.n),
             self.plan.policy,
@@ -85,18 +145,18 @@ class EngineOps:
         return jnp.zeros((self.questions,), jnp.int32)
 
     def extend_step(self, state: SearchState, round_Q: jax.Array) -> SearchState:
-        rows = self._decode(state.rows, round_Q, self.plan.sampler, one_step=True)
+        rows = self._decode(state, state.rows, round_Q, self.plan.sampler, one_step=True)
         return dataclasses.replace(state, rows=rows)
 
     def extend_full(self, state: SearchState) -> SearchState:
-        rows = self._decode(state.rows, self._no_round, self.plan.sampler, one_step=False)
+        rows = self._decode(state, state.rows, self._no_round, self.plan.sampler, one_step=False)
         return dataclasses.replace(state, rows=rows)
 
     def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
         reading = prm.read_on(
             self.verifier,
-            self.verifier_prefix,
+            state.verifier_prefix,
             state.reading,
             rows.tokens,
             rows.length,
@@ -111,13 +171,14 @@ class EngineOps:
         greedy = dataclasses.replace(self.plan.sampler, temperature=0.0)
 
         def step(_: jax.Array, rows: Rows) -> Rows:
-            return self._decode(rows, self._no_round, greedy, one_step=True)
+            return self._decode(state, rows, self._no_round, greedy, one_step=True)
 
         rows = jax.lax.fori_loop(0, k, step, state.rows)
         there, score_B = self.score_step(dataclasses.replace(state, rows=rows))
         # Rows and readings go back to where they stood, but for their caches: what a rollout wrote there lies at and
         # past the ends of rows, where every slot is written again before it is read. So no cache is kept aside.
-        back = SearchState(
+        back = dataclasses.replace(
+            state,
             rows=dataclasses.replace(state.rows, cache=there.rows.cache, broken=there.rows.broken),
             reading=dataclasses.replace(state.reading, cache=there.reading.cache),
             verified=there.verified,
@@ -127,36 +188,14 @@ class EngineOps:
 
     def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
         rows = state.rows
-        scores = programs.score_rows(self.verifier, self.verifier_prefix, rows.tokens, rows.length, self.plan)
+        scores = programs.score_rows(self.verifier, state.verifier_prefix, rows.tokens, rows.length, self.plan)
         return dataclasses.replace(state, verified=state.verified + rows.length), scores
 
     def fork(self, state: SearchState, parent_B: jax.Array) -> SearchState:
-        return SearchState(
-            rows=state.rows.fork(parent_B),
-            reading=state.reading.fork(parent_B),
-            verified=state.verified,
-            ahead=state.ahead,
-        )
+        return dataclasses.replace(state, rows=state.rows.fork(parent_B), reading=state.reading.fork(parent_B))
 
 
-@struct.dataclass
-class Found:
-    """Results of a search in B rows."""
-
-    rows: programs.Sampled
-    step_scores: jax.Array
-    """`[B, R]` float32; entries past a row's steps are 0."""
-    verified: jax.Array
-    """`[B]` int32."""
-    ahead: jax.Array
-    """`[B]` int32."""
-
-
-_Carry = tuple[queue.Queue, SearchState, jax.Array, jax.Array, cache.PrefixCache, cache.PrefixCache, Found]
-"""Queue, state, step scores, each question's round, the prefixes of policy and verifier, results."""
-
-
-def _program(
+def program(
     policy: Params,
     verifier: Params,
     prompts: programs.Prompts,
@@ -164,72 +203,31 @@ def _program(
     factors_2: jax.Array | None = None,
     *,
     plan: programs.Plan,
-    strategy: Strategy,
-) -> Found:
-    """Run a strategy for every prompt; a group of rows whose question has ended goes on with the next one.
+    strategy: DeviceStrategy,
+    traced: bool = False,
+) -> drive.Found:
+    """Run a strategy for every prompt; what is traced into one compiled program.
 
     The temperature is not the strategy's but what `factors_2` says (see `methods.factors`), by default the plan's.
     """
     assert plan.verifier is not None
-    assert plan.group_rows == plan.n, "the rows of a question depend on each other"
-    Q = prompts.last.shape[0]
     policy_prefixes = programs.prefill(policy, prompts, plan.policy, plan)
     verifier_prefixes = programs.prefill(verifier, prompts, plan.verifier, plan)
-
-    def under_way(carry: _Carry) -> jax.Array:
-        line, state, *_ = carry
-        return ~state.rows.done.all() | queue.waiting(line, prompts.count)
-
-    def turn(carry: _Carry) -> _Carry:
-        line, state, step_scores, round_G, policy_prefix, verifier_prefix, found = carry
-        before_G = line.question_G
-        line, fresh_B = queue.hand_out(line, _by_question(state.rows.done, plan.n), prompts.count, plan.n)
-        changed = (line.question_G != before_G).any()
-        policy_prefix = cache.switch(policy_prefix, policy_prefixes, line.question_G, changed)
-        verifier_prefix = cache.switch(verifier_prefix, verifier_prefixes, line.question_G, changed)
-        state = SearchState(
-            rows=programs.begin(state.rows, fresh_B, prompts, line.request_B, seed, plan),
-            reading=prm.begin_reading(state.reading, fresh_B),
-            verified=jnp.where(fresh_B, 0, state.verified),
-            ahead=jnp.where(fresh_B, 0, state.ahead),
-        )
-        step_scores = jnp.where(fresh_B[:, None], 0.0, step_scores)
-        round_G = jnp.where(fresh_B.reshape((plan.groups, plan.n))[:, 0], 0, round_G)
-
-        ops = EngineOps(policy, verifier, policy_prefix, verifier_prefix, plan, factors_2)
-        state, step_scores = strategy.round(ops, state, step_scores, round_G)
-        round_G = round_G + 1
-        over_B = jnp.repeat(round_G >= strategy.max_rounds, plan.n)
-        rows = dataclasses.replace(state.rows, done=state.rows.done | over_B)
-        state = dataclasses.replace(state, rows=rows)
-        now = Found(programs.result(rows), step_scores, state.verified, state.ahead)
-        found = queue.harvest(found, now, line.request_B, _by_question(rows.done, plan.n))
-        return line, state, step_scores, round_G, policy_prefix, verifier_prefix, found
-
-    rows = programs.idle_rows(plan)
-    state = SearchState(
-        rows=rows,
-        reading=prm.start_reading(plan.verifier, plan.rows, plan.slots),
-        verified=jnp.zeros((plan.rows,), jnp.int32),
-        ahead=jnp.zeros((plan.rows,), jnp.int32),
-    )
-    step_scores = jnp.zeros((plan.rows, plan.max_steps), jnp.float32)
-    line = queue.start(plan.groups, plan.rows, Q, plan.n)
-    found = programs.no_results(Found(programs.result(rows), step_scores, state.verified, state.ahead), Q * plan.n)
-    policy_prefix = cache.take(policy_prefixes, line.question_G)
-    verifier_prefix = cache.take(verifier_prefixes, line.question_G)
-    rounds = jnp.zeros_like(line.question_G)
-    carry = (line, state, step_scores, rounds, policy_prefix, verifier_prefix, found)
-    return jax.lax.while_loop(under_way, turn, carry)[-1]
+    ops = EngineOps(policy, verifier, prompts, policy_prefixes, verifier_prefixes, seed, plan, factors_2)
+    return drive.drive(strategy, ops, prompts.count, traced=traced)
 
 
-def _by_question(done_B: jax.Array, n: int) -> jax.Array:
-    """Return which rows `[B]` belong to questions of which all rows are done."""
-    return jnp.repeat(done_B.reshape((-1, n)).all(axis=1), n)
+def search(
+    engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: int, *, traced: bool = False
+) -> list[Outcome]:
+    """Run a strategy on every prompt.
 
-
-def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: int) -> list[list[Solution]]:
-    """Run a strategy on every prompt; return the `strategy.n` final candidates of each, with step scores.
+    Args:
+        engine: Has a verifier.
+        strategy: Any that runs on the device.
+        prompts: Of the questions.
+        seed: Root of all random numbers.
+        traced: Write down every round.
 
     Raises:
         UserError: The engine has no verifier, a prompt leaves no room for a solution, or a model's numbers are not
@@ -237,34 +235,52 @@ def search(engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: 
     """
     engine.require_verifier()
     engine.check_lengths(prompts, engine.sampler.max_tokens)
-    strategy = strategy.resolved()
-    temperature = strategy.temperature
+    plain = strategy.plain()
+    assert isinstance(plain, DeviceStrategy)
+    temperature = plain.temperature
     # The program is the same at every temperature.
-    strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
-    n, slots = strategy.n, engine.sampler.max_tokens + 1
-    found: list[list[Solution]] = [[] for _ in prompts]
+    plain = dataclasses.replace(plain, temperature=None)  # type: ignore[type-var]
+    n, slots = plain.n, engine.sampler.max_tokens + 1
+    found: dict[int, Outcome] = {}
     requests = [Request(prompt, 0, n) for prompt in prompts]
     # Best-of-N is read whole at its end, other searches in chunks.
-    chunk = engine.sampler.verifier_chunk if strategy.max_rounds > 1 else min(slots, cache.READ_TOGETHER)
+    chunk = engine.sampler.verifier_chunk if plain.max_rounds > 1 else min(slots, cache.READ_TOGETHER)
     plans, most = {}, {}
     for length, count in collections.Counter(map(engine.bucket, prompts)).items():
         fit = engine.fit(length, n, slots, forks=True, read_together=chunk)
         plans[length], most[length] = engine.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
     for members, batch in engine.batches(requests, most):
         plan, factors = engine.at_temperature(plans[batch.prefix.shape[1]], temperature)
-        run = functools.partial(_program, plan=plan, strategy=strategy)
-        program = engine.program(("search", strategy, plan), run, split=(False, False, True, False, False))
-        out = program(engine.policy, engine.verifier, batch, np.uint32(seed), factors)
-        scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.verified, out.ahead))
+        run = functools.partial(program, plan=plan, strategy=plain, traced=traced)
+        compiled = engine.program(
+            ("search", plain, *["traced"] * traced, plan), run, split=(False, False, True, False, False)
+        )
+        out = compiled(engine.policy, engine.verifier, batch, np.uint32(seed), factors)
+        scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.rows.verified, out.rows.ahead))
         places = {member: q for q, member in enumerate(members)}
-        for i, solutions in engine.solutions(out.rows, n, members, [prompt.id for prompt in prompts]):
+        for i, solutions in engine.solutions(out.rows.sampled, n, members, [prompt.id for prompt in prompts]):
             rows = range(places[i] * n, (places[i] + 1) * n)
-            found[i] = [
+            candidates = [
                 dataclasses.replace(
                     engine.with_scores(s, scores[row], int(verified[row]), prompts[i].id),
                     tokens_lookahead=int(ahead[row]),
                 )
                 for row, s in zip(rows, solutions, strict=True)
             ]
+            found[i] = Outcome(candidates, () if out.trace is None else _rounds(engine, out.trace, rows))
         engine.on_batch(n * sum(i is not None for i in members))
-    return found
+    return [found[i] for i in range(len(prompts))]
+
+
+def _rounds(engine: Engine, trace: drive.Trace, rows: range) -> tuple[Round, ...]:
+    """Return the rounds of one question."""
+    parent, score, step = (np.asarray(leaf[rows.start : rows.stop]) for leaf in (trace.parent, trace.score, trace.step))
+    ran = int((parent[0] >= 0).sum())
+    return tuple(
+        Round(
+            parents=tuple(parent[:, r].tolist()),
+            scores=tuple(score[:, r].tolist()),
+            steps=tuple(engine.tokenizer.decode_batch([row[row >= 0].tolist() for row in step[:, r]])),
+        )
+        for r in range(ran)
+    )

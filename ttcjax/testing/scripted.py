@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ttcjax.search.base import Strategy
+from ttcjax.sample import queue
+from ttcjax.search import drive
+from ttcjax.search.contract import DeviceStrategy, Strategy
 
 
 @struct.dataclass
@@ -22,6 +24,8 @@ class ScriptedState:
     """`[B]` uint32."""
     steps: jax.Array
     done: jax.Array
+    finished: jax.Array
+    """`[B]` bool: ended as its path says, not by a limit of rounds."""
     drawn: jax.Array
     """`[B]` int32: steps sampled at this place, those of dropped rows included."""
     ahead: jax.Array
@@ -57,7 +61,7 @@ def by_number(path: jax.Array, done: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class ScriptedOps:
-    """`ttcjax.search.base.SearchOps` without a model.
+    """An engine of `ttcjax.search.drive` without a model.
 
     A step sampled at place `b` of a question in round `r` turns path `x` into `mix(x, b, r)`, or into its child
     `mix(x, b % children)` where paths have a fixed number of them; the greedy step turns it into `mix(x, 0)`. A path
@@ -65,7 +69,9 @@ class ScriptedOps:
     """
 
     questions: int
+    """Under way at once."""
     n: int
+    """Rows of a question."""
     min_steps: int = 2
     max_steps: int = 5
     first: int = 0
@@ -75,11 +81,29 @@ class ScriptedOps:
     verifier: Callable[[jax.Array, jax.Array], jax.Array] = by_number
     """Scores `[B]`, float32, of paths `[B]`, of which the second argument says whether they have ended."""
 
-    def start(self) -> ScriptedState:
-        B = self.questions * self.n
-        none = jnp.zeros((B,), jnp.int32)
-        question = jnp.repeat(jnp.arange(self.first, self.first + self.questions, dtype=jnp.uint32), self.n)
-        return ScriptedState(path=question, steps=none, done=none > 0, drawn=none, ahead=none, read=none, unread=none)
+    def idle(self) -> ScriptedState:
+        none = jnp.zeros((self.questions * self.n,), jnp.int32)
+        path = none.astype(jnp.uint32)
+        return ScriptedState(path, none, none == 0, none > 0, drawn=none, ahead=none, read=none, unread=none)
+
+    def begin(self, state: ScriptedState, fresh_B: jax.Array, line: queue.Queue, changed: jax.Array) -> ScriptedState:
+        del changed
+        idle = self.idle()
+        question_B = (self.first + line.request_B // self.n).astype(jnp.uint32)
+        return queue.renew(fresh_B, dataclasses.replace(idle, path=question_B, done=~idle.done), state)
+
+    def question_keys(self, question_Q: jax.Array) -> jax.Array:
+        return jax.vmap(lambda q: jax.random.fold_in(jax.random.key(0), q))(self.first + question_Q)
+
+    def end(self, state: ScriptedState, over_B: jax.Array) -> ScriptedState:
+        return dataclasses.replace(state, done=state.done | over_B)
+
+    def last_step(self, before: ScriptedState, after: ScriptedState) -> jax.Array:
+        path = (after.path >> 1).astype(jnp.int32)  # an int32 has no room for the highest bit
+        return jnp.where(after.steps > before.steps, path, -1)[:, None]
+
+    def result(self, state: ScriptedState) -> ScriptedState:
+        return state
 
     def ends(self, path: int, steps: int) -> bool:
         """Return whether a path of that many steps is complete."""
@@ -110,7 +134,13 @@ class ScriptedOps:
         span = jnp.uint32(self.max_steps - self.min_steps + 1)
         ends = steps >= self.min_steps + (path % span).astype(jnp.int32)
         return dataclasses.replace(
-            state, path=path, steps=steps, done=state.done | ends, drawn=state.drawn + one, unread=state.unread + one
+            state,
+            path=path,
+            steps=steps,
+            done=state.done | ends,
+            finished=state.finished | (live & ends),
+            drawn=state.drawn + one,
+            unread=state.unread + one,
         )
 
     def extend_full(self, state: ScriptedState) -> ScriptedState:
@@ -140,21 +170,15 @@ class ScriptedOps:
         forked = jax.tree.map(lambda leaf: leaf[parent_B], state)
         return dataclasses.replace(forked, drawn=state.drawn, ahead=state.ahead, read=state.read)
 
-    def search(self, strategy: Strategy) -> tuple[ScriptedState, jax.Array]:
-        """Run a strategy on all questions until each has ended; return the state and the step scores `[B, R]`."""
-        strategy = strategy.resolved()
+    def search(self, strategy: Strategy, questions: int | None = None, *, traced: bool = False) -> drive.Found:
+        """Run a strategy; the results' rows are a `ScriptedState`.
 
-        def under_way(carry: tuple[jax.Array, ScriptedState, jax.Array]) -> jax.Array:
-            rounds, state, _ = carry
-            return (rounds < strategy.max_rounds) & ~state.done.all()
-
-        def one_round(
-            carry: tuple[jax.Array, ScriptedState, jax.Array],
-        ) -> tuple[jax.Array, ScriptedState, jax.Array]:
-            rounds, state, scores = carry
-            state, scores = strategy.round(self, state, scores, jnp.broadcast_to(rounds, (self.questions,)))
-            return rounds + 1, state, scores
-
-        scores = jnp.zeros((self.questions * self.n, self.max_steps), jnp.float32)
-        _, state, scores = jax.lax.while_loop(under_way, one_round, (jnp.int32(0), self.start(), scores))
-        return state, scores
+        Args:
+            strategy: Any.
+            questions: How many; as many as are under way at once by default.
+            traced: Write down every round.
+        """
+        count_Q = jnp.full((self.questions if questions is None else questions,), self.n, jnp.int32)
+        plain = strategy.plain()
+        assert isinstance(plain, DeviceStrategy)
+        return drive.drive(plain, self, count_Q, traced=traced)

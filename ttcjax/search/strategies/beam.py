@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ttcjax.search.base import SearchOps, unless_default
-from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
+from ttcjax.search.strategies.best_of_n import BestOfN
 
 Ended: TypeAlias = Literal["stay", "compete"]
 """What becomes of rows that have ended while others go on: they keep their places, or compete for them."""
@@ -56,45 +56,14 @@ def select_parents(score_QN: jax.Array, live_QN: jax.Array, width: int, ended: E
     return (parent_QN + jnp.arange(Q)[:, None] * N).reshape(-1)
 
 
-def take_step(
-    ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array
-) -> tuple[Any, jax.Array, jax.Array]:
-    """Sample the next step of every live row, and let the verifier read it.
-
-    Args:
-        ops: The engine.
-        state: Its state.
-        step_scores: As in `Strategy.round`.
-        round_Q: As in `Strategy.round`.
-
-    Returns:
-        The state, the step scores with those of the new steps, and the verifier's score `[B]` of what each row now
-        ends with.
-    """
-    live_before = ~ops.done(state)
-    before = ops.steps(state)
-    state, score = ops.score_step(ops.extend_step(state, round_Q))
-    # A step cut at its length limit, or the unfinished end of a row, is scored but is no step.
-    ended_step = live_before & (ops.steps(state) > before)
-    index = jnp.where(ended_step, before, ops.max_steps)
-    return state, step_scores.at[jnp.arange(len(before)), index].set(score, mode="drop"), score
-
-
-def keep_best(
-    ops: SearchOps, state: Any, step_scores: jax.Array, score: jax.Array, width: int, group: int, ended: Ended
-) -> tuple[Any, jax.Array]:
-    """Continue the best rows of every group of `group` adjacent rows in all its live places; see `select_parents`.
-
-    Returns:
-        The state and the step scores, which follow their rows.
-    """
-    live = ~ops.done(state)
-    parents = select_parents(score.reshape((-1, group)), live.reshape((-1, group)), width, ended)
-    return ops.fork(state, parents), step_scores[parents]
+def keep_best(ops: Ops, state: Any, score_B: jax.Array, width: int, group: int, ended: Ended) -> Any:
+    """Continue the best rows of every group of `group` adjacent rows in all its live places; see `select_parents`."""
+    live_B = ~ops.done(state)
+    return ops.fork(state, select_parents(score_B.reshape((-1, group)), live_B.reshape((-1, group)), width, ended))
 
 
 @dataclass(frozen=True)
-class Beam:
+class Beam(DeviceStrategy):
     """Keep the best N / M prefixes by the verifier's latest step score, sample M next steps of each, repeat.
 
     Snell et al. 2024, section 5.2 and Fig. 2 (whose caption says "top M"; the text, followed here, keeps N / M).
@@ -120,17 +89,15 @@ class Beam:
     def name(self) -> str:
         return f"beam:n={self.n},width={self.width}{unless_default(self, 'max_rounds', 'ended', 'temperature')}"
 
-    def cost(self) -> int:
-        return self.n
-
-    def resolved(self) -> Beam | BestOfN:
+    def plain(self) -> Beam | BestOfN:
         width = sqrt_width(self.n) if self.width == "sqrt" else self.width
         if width == 1 or self.n < width:
             return BestOfN(self.n, temperature=self.temperature)
         return dataclasses.replace(self, width=width)
 
-    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
-        """Run one round; the strategy must be `resolved`."""
-        assert isinstance(self.width, int)
-        state, step_scores, score = take_step(ops, state, step_scores, round_Q)
-        return keep_best(ops, state, step_scores, score, self.width, self.n, self.ended)
+    def round(
+        self, ops: Ops, state: Any, carry: Any, key_Q: jax.Array, round_Q: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
+        assert isinstance(self.width, int), "run as it is only when plain"
+        state, score_B = ops.score_step(ops.extend_step(state, round_Q))
+        return keep_best(ops, state, score_B, self.width, self.n, self.ended), carry, going_on(ops)

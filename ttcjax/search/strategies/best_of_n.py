@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 
-from ttcjax.search.base import SearchOps, unless_default
+from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
 from ttcjax.tables import require
 
 
 @dataclass(frozen=True)
-class BestOfN:
+class BestOfN(DeviceStrategy):
     """Sample N solutions and score every step of each (Snell et al. 2024, section 5.2)."""
+
+    max_rounds: ClassVar[int] = 1
 
     n: int
     select: Literal["weighted", "best", "majority", "softmax"] = "weighted"
@@ -49,15 +51,8 @@ class BestOfN:
         votes = f",vote_temperature={self.vote_temperature!r}" if both else unless_default(self, "vote_temperature")
         return f"best_of_n:n={self.n},select={self.select}{votes}{unless_default(self, 'temperature', 'ties', 'by')}"
 
-    def cost(self) -> int:
-        return self.n
-
-    def resolved(self) -> BestOfN:
-        return self
-
-    @property
-    def max_rounds(self) -> int:
-        return 1
-
-    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
-        return ops.score_all(ops.extend_full(state))
+    def round(
+        self, ops: Ops, state: Any, carry: Any, key_Q: jax.Array, round_Q: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
+        state, _ = ops.score_all(ops.extend_full(state))
+        return state, carry, going_on(ops)

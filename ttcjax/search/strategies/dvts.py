@@ -9,13 +9,13 @@ from typing import Any, Literal
 import jax
 
 from ttcjax.config import ConfigError
-from ttcjax.search.base import SearchOps, unless_default
-from ttcjax.search.beam import Beam, Ended, keep_best, sqrt_width, take_step
-from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
+from ttcjax.search.strategies.beam import Beam, Ended, keep_best, sqrt_width
+from ttcjax.search.strategies.best_of_n import BestOfN
 
 
 @dataclass(frozen=True)
-class DVTS:
+class DVTS(DeviceStrategy):
     """Split N rows into N / M subtrees of M rows; each keeps its best row and samples M next steps of it, repeat.
 
     Beeching, Tunstall and Rush 2024, "Scaling test-time compute with open models". A prefix that the verifier
@@ -51,16 +51,14 @@ class DVTS:
     def name(self) -> str:
         return f"dvts:n={self.n},width={self.width}{unless_default(self, 'max_rounds', 'ended', 'temperature')}"
 
-    def cost(self) -> int:
-        return self.n
-
-    def resolved(self) -> DVTS | Beam | BestOfN:
+    def plain(self) -> DVTS | Beam | BestOfN:
         if self.n <= self._width or self._width == 1:
-            return Beam(self.n, self._width, self.max_rounds, self.ended, self.temperature).resolved()
+            return Beam(self.n, self._width, self.max_rounds, self.ended, self.temperature).plain()
         return dataclasses.replace(self, width=self._width)
 
-    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
-        """Run one round; the strategy must be `resolved`."""
-        assert isinstance(self.width, int)
-        state, step_scores, score = take_step(ops, state, step_scores, round_Q)
-        return keep_best(ops, state, step_scores, score, self.width, self.width, self.ended)
+    def round(
+        self, ops: Ops, state: Any, carry: Any, key_Q: jax.Array, round_Q: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
+        assert isinstance(self.width, int), "run as it is only when plain"
+        state, score_B = ops.score_step(ops.extend_step(state, round_Q))
+        return keep_best(ops, state, score_B, self.width, self.width, self.ended), carry, going_on(ops)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import jax
 
 from ttcjax.config import ConfigError
-from ttcjax.search.base import SearchOps, unless_default
-from ttcjax.search.beam import Beam, Ended, keep_best, take_step
-from ttcjax.search.best_of_n import BestOfN
+from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
+from ttcjax.search.strategies.beam import Beam, Ended, keep_best
+from ttcjax.search.strategies.best_of_n import BestOfN
 
 
 @dataclass(frozen=True)
-class Lookahead:
+class Lookahead(DeviceStrategy):
     """Beam search whose score of a step is the verifier's at the end of a greedy rollout of k further steps.
 
     Snell et al. 2024, section 5.2 and Fig. 2. A rollout decides which rows are kept and is then dropped: rows go on
@@ -49,18 +49,19 @@ class Lookahead:
 
     def cost(self) -> int:
         """Return n (k + 1), or n where it comes to best-of-N, which rolls nothing out."""
-        return self.n * (self.k + 1) if isinstance(self.resolved(), Lookahead) else self.n
+        return self.n * (self.k + 1) if isinstance(self.plain(), Lookahead) else self.n
 
-    def resolved(self) -> Lookahead | Beam | BestOfN:
+    def plain(self) -> Lookahead | Beam | BestOfN:
         """Return the search with its width as a number; the beam search for k = 0, and best-of-N where that is."""
-        beam = Beam(self.n, self.width, self.max_rounds, self.ended, self.temperature).resolved()
+        beam = Beam(self.n, self.width, self.max_rounds, self.ended, self.temperature).plain()
         if isinstance(beam, BestOfN) or self.k == 0:
             return beam
         return dataclasses.replace(self, width=beam.width)
 
-    def round(self, ops: SearchOps, state: Any, step_scores: jax.Array, round_Q: jax.Array) -> tuple[Any, jax.Array]:
-        """Run one round; the strategy must be `resolved`."""
-        assert isinstance(self.width, int)
-        state, step_scores, _ = take_step(ops, state, step_scores, round_Q)
-        state, score = ops.lookahead(state, self.k)
-        return keep_best(ops, state, step_scores, score, self.width, self.n, self.ended)
+    def round(
+        self, ops: Ops, state: Any, carry: Any, key_Q: jax.Array, round_Q: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
+        assert isinstance(self.width, int), "run as it is only when plain"
+        state, _ = ops.score_step(ops.extend_step(state, round_Q))
+        state, score_B = ops.lookahead(state, self.k)
+        return keep_best(ops, state, score_B, self.width, self.n, self.ended), carry, going_on(ops)

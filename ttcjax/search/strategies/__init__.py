@@ -1,0 +1,1 @@
+"""Strategies, one file each; `ttcjax.search.registry` knows them by name."""
