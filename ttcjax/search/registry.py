@@ -17,12 +17,14 @@ from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
+from ttcjax.search.strategies.rebase import REBASE
 
 STRATEGIES: dict[str, typing.Any] = {
     "best_of_n": BestOfN,
     "beam": Beam,
     "lookahead": Lookahead,
     "dvts": DVTS,
+    "rebase": REBASE,
 }
 """By the word that a name begins with; a new strategy has a file in `ttcjax/search/strategies` and a line here."""
 FROM_SAMPLES = ("majority", "best_of_n")
