@@ -17,6 +17,7 @@ from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
+from ttcjax.search.strategies.particles import Particles
 from ttcjax.search.strategies.rebase import REBASE
 
 STRATEGIES: dict[str, typing.Any] = {
@@ -25,6 +26,7 @@ STRATEGIES: dict[str, typing.Any] = {
     "lookahead": Lookahead,
     "dvts": DVTS,
     "rebase": REBASE,
+    "particles": Particles,
 }
 """By the word that a name begins with; a new strategy has a file in `ttcjax/search/strategies` and a line here."""
 FROM_SAMPLES = ("majority", "best_of_n")
