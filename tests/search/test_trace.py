@@ -10,6 +10,8 @@ from ttcjax.search.run import search
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
+from ttcjax.search.strategies.particles import Particles
+from ttcjax.search.strategies.rebase import REBASE
 from ttcjax.testing import ScriptedOps
 
 
@@ -24,7 +26,7 @@ def lineages(parents, told, n):
 
 @pytest.mark.parametrize(
     "strategy",
-    [Beam(8, 4), Beam(8, 4, 2), Lookahead(8, 4, k=2), DVTS(8, 4)],
+    [Beam(8, 4), Beam(8, 4, 2), Lookahead(8, 4, k=2), DVTS(8, 4), REBASE(8), Particles(8)],
     ids=lambda s: s.name,
 )
 def test_every_row_can_be_followed_back(strategy):
