@@ -19,9 +19,9 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval import figures, optimal, tables
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.intervals import Bootstrap
 from ttcjax.eval.revisions import strategy_name
+from ttcjax.search import registry
 
 NAMES = {"policy": "greedy, one answer", "larger": "greedy, larger model"}
 """How tables call the greedy answers of each model."""
@@ -179,8 +179,7 @@ def render_chains(found: Mapping[str, Any], console: Console) -> None:
 
 
 def _generations(split: str) -> int:
-    options = StrategyName.parse(split).options
-    return int(options["s"]) * int(options["p"])
+    return registry.parse(split).cost()
 
 
 def lines(name: str, summary: Mapping[str, Any]) -> list[tuple[int, Mapping[str, float], int | None]]:

@@ -28,8 +28,9 @@ from ttcjax.eval.allocate import (
     share_out,
     softmax_weights,
 )
-from ttcjax.eval.estimators import Samples, StrategyName
+from ttcjax.eval.estimators import Samples
 from ttcjax.eval.intervals import Bootstrap
+from ttcjax.search import registry
 
 BINS = 5
 SAMPLES = (4, 16, 64)
@@ -106,8 +107,7 @@ def mean_cost(strategies: Sequence[str], chosen: np.ndarray, n: int, m: int) -> 
         n: Budget of every strategy.
         m: Samples behind the difficulty.
     """
-    names = [StrategyName.parse(name) for name in strategies]
-    costs = np.array([max(n, m) if name.from_bank or name.is_best_of_n_at(n) else n + m for name in names])
+    costs = np.array([max(n, m) if registry.named(name).is_best_of_n(n) else n + m for name in strategies])
     return float(costs[chosen].mean())
 
 

@@ -21,10 +21,10 @@ from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.metrics import progress
 from ttcjax.parquet import read_folder, write_shard
 from ttcjax.revise import verifiers
-from ttcjax.revise.strategies import Refine
 from ttcjax.revise.swap import partners, swapped
 from ttcjax.sample.loading import load_engine
 from ttcjax.search.chains import Chains, read_answer
+from ttcjax.search.strategies.refine import Refine
 
 VERIFIERS = ("history", "no_history", "prm")
 """ORMs of the revision model's answers with and without the answers before in view, and the PRM of the base samples."""
@@ -111,7 +111,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             chains = revisers[names[0]].sample(lengths, settings.seed)
             found = {"revise": {name: revisers[name].score(chains) for name in names}}
             if settings.refine:
-                refined = Refine(settings.refine).run(
+                refined = Refine(settings.refine).chains(
                     revisers[selecting], settings.seed, lambda a: read_answer(task, a) is not None
                 )
                 found["refine"] = {selecting: refined}

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ttcjax.errors import UserError
-from ttcjax.select import Votes, asks_verifier, default_ties, group_answers
+from ttcjax.select import Selector, Votes, asks_verifier, group_answers
 from ttcjax.verify.aggregate import Ragged, aggregate, token_likelihood
 
 COLUMNS = (
@@ -338,64 +338,9 @@ def _right_by_rank(correct_QN: np.ndarray, scores_QN: np.ndarray, readable_QN: n
     return right[level].reshape(ranked.shape)
 
 
-@dataclass(frozen=True)
-class StrategyName:
-    """A strategy as configs write it, e.g. `beam:width=4`."""
-
-    kind: str
-    options: dict[str, str]
-
-    @classmethod
-    def parse(cls, text: str) -> StrategyName:
-        """Read `kind` or `kind:option=value,option=value`.
-
-        Raises:
-            UserError: The text has another form.
-        """
-        kind, _, rest = text.partition(":")
-        pairs = [option.partition("=") for option in rest.split(",")] if rest else []
-        if not kind or any(not name or not value for name, _, value in pairs):
-            raise UserError(f"cannot read strategy {text!r}: write it like beam:width=4")
-        return cls(kind, {name: value for name, _, value in pairs})
-
-    @property
-    def from_bank(self) -> bool:
-        """Whether the base samples of the bank are all it needs."""
-        return self.kind in ("majority", "best_of_n")
-
-    @property
-    def rule(self) -> str:
-        """The selection rule: `majority`, or the option `select` (`weighted` by default)."""
-        return "majority" if self.kind == "majority" else self.options.get("select", "weighted")
-
-    @property
-    def ties(self) -> str:
-        """The option `ties`, or what the rule takes, see `ttcjax.select`."""
-        return self.options.get("ties", default_ties(self.rule))
-
-    @property
-    def vote_temperature(self) -> float:
-        """The option `vote_temperature` of votes weighted by a softmax."""
-        return float(self.options.get("vote_temperature", "1"))
-
-    @property
-    def temperature(self) -> str | None:
-        """The option `temperature` of sampling as it is written, a number or `validated`; `None` for the sampler's."""
-        return self.options.get("temperature")
-
-    def aggregation(self, default: str) -> str:
-        """Return the scores that select: the option `aggregate` or the default, or `LIKELIHOOD` (`by=likelihood`)."""
-        return LIKELIHOOD if self.options.get("by") == LIKELIHOOD else self.options.get("aggregate", default)
-
-    @property
-    def asks_verifier(self) -> bool:
-        """Whether the choice among independent samples depends on the verifier."""
-        return self.options.get("by") != LIKELIHOOD and asks_verifier(self.rule, self.ties)
-
-    def is_best_of_n_at(self, n: int) -> bool:
-        """Whether a search is best-of-N by definition because its width exceeds the budget."""
-        width = self.options.get("width", "")
-        return width.isdigit() and int(width) > n
+def scores_of(selector: Selector, aggregate: str) -> str:
+    """Return which scores select: those of the steps as they are put together, or `LIKELIHOOD`."""
+    return LIKELIHOOD if selector.by == LIKELIHOOD else aggregate
 
 
 def step_scores(table: pa.Table) -> Ragged:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import NullLocator
 
-from ttcjax.eval.estimators import StrategyName
 from ttcjax.files import write_bytes
+from ttcjax.search import registry
 from ttcjax.text.shown import shown
 
 # Okabe and Ito's palette: distinguishable with any colour vision, and ordered dark to light for print.
@@ -43,13 +43,12 @@ MUTED = "#666666"
 
 def label(strategy: str) -> str:
     """Return how figures and tables call a strategy, e.g. `beam, width 4` for `beam:width=4`."""
-    name = StrategyName.parse(strategy)
-    options = dict(name.options)
-    if name.kind == "best_of_n":
-        kind = "best-of-N" if name.rule == "best" else f"best-of-N {name.rule}"
-        options.pop("select", None)
+    kind, options = registry.split(strategy)
+    if kind == "best_of_n":
+        rule = options.pop("select", "weighted")
+        kind = "best-of-N" if rule == "best" else f"best-of-N {rule}"
     else:
-        kind = name.kind.replace("_", " ")
+        kind = kind.replace("_", " ")
     values = [f"{key.replace('_', ' ')} {'√N' if value == 'sqrt' else value}" for key, value in options.items()]
     return ", ".join([kind, *values])
 

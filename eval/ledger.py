@@ -17,10 +17,11 @@ from ttcjax import compute
 from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.eval import figures, temperatures
-from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.revisions import pairs, strategy_name
 from ttcjax.revise import verifiers
 from ttcjax.runtime import records
+from ttcjax.search import registry
+from ttcjax.search.contract import HostStrategy
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
 """Columns of result rows that are counted."""
@@ -205,17 +206,20 @@ def summarise(
 
     per_question: dict[str, dict[str, dict[str, float]]] = {}
     for strategy in config.sweep.strategies:
-        name = StrategyName.parse(strategy)
+        name = registry.named(strategy)
         per_question[strategy] = {}
         for n in config.sweep.budgets:
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
             if cell.num_rows:
-                runs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
-                found = cost(cell, runs.aggregate([]).num_rows, n, verified=True)
+                pairs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
+                runs, generations = pairs.aggregate([]).num_rows, float(n)
+                if isinstance(name.at(n).plain(), HostStrategy):  # which may leave samples undrawn
+                    generations = np.count_nonzero(cell["tokens"].to_numpy()) / runs
+                found = cost(cell, runs, generations, verified=name.selector.asks_verifier)
             else:  # n samples of the bank: the mean of one, n times.
                 [temperature] = temperatures.possible(config, strategy, n, chosen)
                 held = temperatures.rows_at(bank, temperature)
-                found = cost(held, held.num_rows / n, n, verified=name.asks_verifier)
+                found = cost(held, held.num_rows / n, n, verified=name.selector.asks_verifier)
             per_question[strategy][str(n)] = found
     return {
         "per_question": per_question,

@@ -16,8 +16,8 @@ from ttcjax.eval import figures, tables
 from ttcjax.eval.allocate import Choice, choose, regret
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.draws import Drawn
-from ttcjax.eval.estimators import StrategyName
 from ttcjax.eval.intervals import Bootstrap
+from ttcjax.search import registry
 
 _V = TypeVar("_V")
 BINS = 5
@@ -164,8 +164,8 @@ def summarise(
 
 def verified(accuracy: Mapping[str, _V]) -> dict[str, _V]:
     """Return what belongs to strategies that a verifier selects in; where there is none, all."""
-    names = {name: StrategyName.parse(name) for name in accuracy}
-    found = {k: v for k, v in accuracy.items() if names[k].asks_verifier or not names[k].from_bank}
+    names = {name: registry.named(name) for name in accuracy}
+    found = {k: v for k, v in accuracy.items() if names[k].selector.asks_verifier or names[k].searches}
     return found or dict(accuracy)
 
 

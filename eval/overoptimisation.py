@@ -23,7 +23,7 @@ from rich.text import Text
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval import figures, rows, tables, temperatures
 from ttcjax.eval.difficulty import quantile_bins
-from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, step_scores
+from ttcjax.eval.estimators import LIKELIHOOD, Samples, scores_of, step_scores
 from ttcjax.eval.intervals import Bootstrap, Estimate, as_table
 from ttcjax.parquet import read_shard
 from ttcjax.runtime import records
@@ -183,8 +183,9 @@ def summarise(
     exploited: list[tuple[float, str, int, int]] = []
     strategy_of_row = np.array(search["strategy"].to_pylist(), object)
     for strategy in config.sweep.strategies:
-        name = StrategyName.parse(strategy)
-        how = name.aggregation(config.prm.aggregate)
+        named = registry.named(strategy)
+        by = named.selector
+        how = scores_of(by, config.prm.aggregate)
         # What is chosen is judged by the verifier, whatever chose it.
         judged = config.prm.aggregate if how == LIKELIHOOD else how
         parts: dict[int, dict[str, _Pair]] = {}
@@ -193,13 +194,13 @@ def summarise(
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
             cell = search.filter(pa.array(inside))
             if cell.num_rows:
-                kept = registry.for_budget(temperatures.concrete(strategy, temperature), n).n
+                kept = named.at(n).rows()
                 samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
-                row = chosen_rows(samples, name.rule, how, None, name.ties, name.vote_temperature)
+                row = chosen_rows(samples, by.rule, how, None, by.ties, by.vote_temperature)
             else:
                 samples, table, places = by_temperature[temperature]
-                row = chosen_rows(samples, name.rule, how, n, name.ties, name.vote_temperature)
+                row = chosen_rows(samples, by.rule, how, n, by.ties, by.vote_temperature)
             values = _values(table, judged, row, median_Q)
             values |= {measure: values[BEYOND[measure]] - of_Q[:, None] for measure, of_Q in known.items()}
             made = row >= 0

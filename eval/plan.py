@@ -167,7 +167,7 @@ def make(
                     seconds_from=seconds_from,
                 )
             )
-    names = tuple(n for n in config.sweep.strategies if n.partition(":")[0] in registry.FROM_SAMPLES)
+    names = tuple(name for name in config.sweep.strategies if not registry.named(name).searches)
     return Plan(tuple(cells), part, max(map(len, shards.values())), names, chosen is not None)
 
 

@@ -45,7 +45,7 @@ from ttcjax.eval import (
     verdicts,
     weak,
 )
-from ttcjax.eval.estimators import COLUMNS, StrategyName
+from ttcjax.eval.estimators import COLUMNS
 from ttcjax.eval.exchange_report import Source
 from ttcjax.eval.intervals import Bootstrap
 from ttcjax.eval.summary import (
@@ -60,6 +60,7 @@ from ttcjax.files import write_bytes
 from ttcjax.metrics import peak_rss_bytes
 from ttcjax.revise import verifiers
 from ttcjax.runtime import records
+from ttcjax.search import registry
 from ttcjax.text.terminal import Shown
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
@@ -239,7 +240,7 @@ def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console
         workdir: Its folder, with the bank complete.
         console: Where to.
     """
-    names = [name for name in config.sweep.strategies if StrategyName.parse(name).from_bank]
+    names = [name for name in config.sweep.strategies if not registry.named(name).searches]
     if not names or any("temperature=" in name for name in names):
         return
     alone = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, strategies=tuple(names)))

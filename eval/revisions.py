@@ -22,7 +22,7 @@ from ttcjax.eval.allocate import choose
 from ttcjax.eval.chains import VERIFIERS
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.intervals import Bootstrap, Estimate, as_table
-from ttcjax.revise.strategies import Refine
+from ttcjax.search.strategies.refine import Refine
 from ttcjax.select import CHAIN_RULES, choose_in_chains, group_answers
 
 SELECTORS = ("hierarchical", "majority")

@@ -18,7 +18,7 @@ from ttcjax.errors import UserError
 from ttcjax.eval import budget, figures, optimal, paired, temperatures, weak
 from ttcjax.eval.difficulty import quantile_bins
 from ttcjax.eval.draws import Drawn
-from ttcjax.eval.estimators import LIKELIHOOD, Samples, StrategyName, pass_at_k, step_scores, with_step_truth
+from ttcjax.eval.estimators import LIKELIHOOD, Samples, pass_at_k, scores_of, step_scores, with_step_truth
 from ttcjax.eval.intervals import Bootstrap
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
@@ -99,25 +99,25 @@ def measure(
     accuracy: dict[str, dict[int, np.ndarray]] = {}
     sampled_at: dict[str, dict[int, float]] = {}
     for strategy in config.sweep.strategies:
-        name = StrategyName.parse(strategy)
-        how = name.aggregation(config.prm.aggregate)
+        name = registry.named(strategy)
+        by = name.selector
+        how = scores_of(by, config.prm.aggregate)
         accuracy[strategy] = {}
         sampled_at[strategy] = {}
         for n in config.sweep.budgets:
             [temperature] = temperatures.possible(config, strategy, n, chosen)
             sampled_at[strategy][n] = temperature
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
-            if name.from_bank or (not cell.num_rows and name.is_best_of_n_at(n)):
-                some = at[temperature]
-                accuracy[strategy][n] = some.accuracy(name.rule, how, n, name.ties, name.vote_temperature)
+            if name.is_best_of_n(n):
+                accuracy[strategy][n] = at[temperature].accuracy(by.rule, how, n, by.ties, by.vote_temperature)
                 continue
             if not cell.num_rows:
                 raise UserError(
                     f"the search folder has no rows of {strategy} at budget {n}: move it away and run again"
                 )
-            kept = registry.for_budget(temperatures.concrete(strategy, temperature), n).n
+            kept = name.at(n).rows()
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
-            accuracy[strategy][n] = found.accuracy(name.rule, how, ties=name.ties, temperature=name.vote_temperature)
+            accuracy[strategy][n] = found.accuracy(by.rule, how, ties=by.ties, temperature=by.vote_temperature)
             missing += [(strategy, n, *place) for place in found.missing]
     return Measured(levels, samples, others, accuracy, missing, sampled_at, at)
 
@@ -194,16 +194,16 @@ def summarise(
 
 def _monte_carlo_errors(config: ExperimentConfig, measured: Measured) -> dict[str, dict[str, float]]:
     """Return for strategies of the bank what averaging over some subsets, not over all, leaves open of an accuracy."""
-    names = {strategy: StrategyName.parse(strategy) for strategy in config.sweep.strategies}
+    names = {strategy: registry.named(strategy) for strategy in config.sweep.strategies}
+    selectors = {strategy: name.selector for strategy, name in names.items() if not name.searches}
     return {
         strategy: {
             str(n): measured.at[measured.temperatures[strategy][n]].accuracy_error(
-                name.rule, name.aggregation(config.prm.aggregate), n, name.ties, name.vote_temperature
+                by.rule, scores_of(by, config.prm.aggregate), n, by.ties, by.vote_temperature
             )
             for n in config.sweep.budgets
         }
-        for strategy, name in names.items()
-        if name.from_bank
+        for strategy, by in selectors.items()
     }
 
 
@@ -276,7 +276,7 @@ def _pairs(strategies: Sequence[str]) -> list[tuple[str, str]]:
     weighted = paired.WEIGHTED
     if weighted not in strategies:
         return []
-    searches = [(name, weighted) for name in strategies if not StrategyName.parse(name).from_bank]
+    searches = [(name, weighted) for name in strategies if registry.named(name).searches]
     voting = ["majority"] if "majority" in strategies else []
     return [(weighted, name) for name in (*voting, figures.ALONE)] + searches
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
@@ -20,11 +21,12 @@ from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.eval.temperatures import Chosen
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
-from ttcjax.sample.engine import Engine
+from ttcjax.sample.engine import Engine, Solution
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
-from ttcjax.search.contract import Strategy
-from ttcjax.search.run import search
+from ttcjax.search.contract import HostStrategy, Strategy
+from ttcjax.search.run import run as run_strategy
+from ttcjax.search.session import Outcome, Session
 
 SCHEMA = rows.SCHEMA
 """Columns of the shards."""
@@ -43,11 +45,12 @@ def search_cells(config: ExperimentConfig, chosen: Chosen | None = None) -> dict
     """
     cells: dict[Strategy, list[tuple[str, int]]] = {}
     for name in config.sweep.strategies:
+        named = registry.named(name)
         for budget in config.sweep.budgets:
-            if temperatures.from_bank(name, budget):
+            if named.is_best_of_n(budget):
                 continue
             temperature = temperatures.possible(config, name, budget, chosen)[0]
-            text = temperatures.concrete(name, temperature)
+            text = named.with_temperature(temperature)
             strategy = registry.for_budget(text, budget, max_rounds=config.sweep.max_rounds).plain()
             if temperature == config.sampler.temperature:  # However it is written, it is one search.
                 strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
@@ -101,7 +104,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
     engine = load_engine(workdir, config.sampler)
-    whole, left = (sum(s.questions * cells[s.answers].n for s in some) for some in (mine, todo))
+    whole, left = (sum(s.questions * cells[s.answers].rows() for s in some) for some in (mine, todo))
     with progress(whole, "search: solutions") as bar:
         bar.skip(whole - left)
         engine.on_batch = bar.update
@@ -112,7 +115,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     files = shards_lib.names(every)
     return {
         "questions": len(examples),
-        "solutions": sum(shard.questions * cells[shard.answers].n * len(shard.answers) for shard in every),
+        "solutions": sum(shard.questions * cells[shard.answers].rows() * len(shard.answers) for shard in every),
         "cells": len(cells),
         "shards": len(files),
         "seconds_per_question": seconds,
@@ -143,16 +146,48 @@ def write(
     strategy, asked = by_answers(config, chosen)[shard.answers], shard.take(examples)
     begin = time.perf_counter()
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-    found = [outcome.candidates for outcome in search(engine, strategy, prompts, shard.seed)]
-    spent = time.perf_counter() - begin
-    share = spent / (len(asked) * strategy.n)
+    session = Session(engine, task, prompts, config.prm.aggregate)
+    if isinstance(strategy, HostStrategy):
+        with _quiet(engine):  # how many samples it takes is known afterwards
+            found = run_strategy(strategy, session, shard.seed)
+            spent = time.perf_counter() - begin
+            candidates = _recorded(session, strategy, found)
+        engine.on_batch(len(asked) * strategy.rows())
+    else:
+        candidates = [outcome.candidates for outcome in run_strategy(strategy, session, shard.seed)]
+        spent = time.perf_counter() - begin
+    share = spent / (len(asked) * strategy.rows())
     temperature = engine.sampler.temperature if strategy.temperature is None else strategy.temperature
     for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
         table = result_rows(
-            task, asked, found, strategy=name, n=n, seed=shard.seed, temperature=temperature, seconds=share
+            task, asked, candidates, strategy=name, n=n, seed=shard.seed, temperature=temperature, seconds=share
         )
         write_shard(path, table, SCHEMA)
     return spent
+
+
+@contextlib.contextmanager
+def _quiet(engine: Engine) -> Iterator[None]:
+    """Let an engine tell nobody of its batches."""
+    told, engine.on_batch = engine.on_batch, lambda count: None
+    try:
+        yield
+    finally:
+        engine.on_batch = told
+
+
+def _recorded(session: Session, strategy: HostStrategy, found: Sequence[Outcome]) -> list[list[Solution]]:
+    """Return as many candidates of every question as the strategy has rows.
+
+    Those that it did not draw are empty and have cost nothing. Where it asked no verifier, one reads them for the
+    report, and that is not counted.
+    """
+    candidates = [outcome.candidates for outcome in found]
+    if not strategy.selector.asks_verifier:
+        scored = session.engine.score(session.prompts, candidates)
+        candidates = [[dataclasses.replace(s, tokens_verified=0) for s in group] for group in scored]
+    none = Solution((), "", False, 0.0)
+    return [group + [none] * (strategy.rows() - len(group)) for group in candidates]
 
 
 def cell_name(strategy: str) -> str:

@@ -13,10 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ttcjax.config import ExperimentConfig
-from ttcjax.eval.estimators import StrategyName
-
-VALIDATED = "validated"
-"""Stands for the temperature that wins on validation questions, for a strategy and a budget."""
+from ttcjax.search import registry
 
 Chosen = Mapping[tuple[str, int], float]
 """The temperature that won on validation, by strategy (as the config writes it) and budget."""
@@ -31,25 +28,11 @@ def possible(config: ExperimentConfig, name: str, n: int, chosen: Chosen | None)
         n: The budget.
         chosen: What won on validation; `None` where that is not known yet.
     """
-    written = StrategyName.parse(name).temperature
-    if written is None:
-        return (config.sampler.temperature,)
-    if written != VALIDATED:
-        return (float(written),)
-    return config.sweep.temperatures if chosen is None else (chosen[name, n],)
-
-
-def concrete(name: str, temperature: float) -> str:
-    """Return a strategy's name with the temperature that was chosen for it; others as they are."""
-    kind, _, rest = name.partition(":")
-    parts = [f"temperature={temperature!r}" if p == f"temperature={VALIDATED}" else p for p in rest.split(",")]
-    return f"{kind}:{','.join(parts)}" if rest else kind
-
-
-def from_bank(name: str, n: int) -> bool:
-    """Return whether the bank answers a strategy at a budget: it chooses among samples, or is best-of-N there."""
-    parsed = StrategyName.parse(name)
-    return parsed.from_bank or parsed.is_best_of_n_at(n)
+    named = registry.named(name)
+    if named.validated:
+        return config.sweep.temperatures if chosen is None else (chosen[name, n],)
+    own = named.strategy.temperature
+    return (config.sampler.temperature if own is None else own,)
 
 
 def bank_samples(config: ExperimentConfig, chosen: Chosen | None) -> dict[float, int]:
@@ -65,9 +48,10 @@ def bank_samples(config: ExperimentConfig, chosen: Chosen | None) -> dict[float,
     sweep = config.sweep
     found = {config.sampler.temperature: sweep.samples}
     for name in sweep.strategies:
-        asked = sweep.judged if StrategyName.parse(name).from_bank else 0
+        named = registry.named(name)
+        asked = 0 if named.searches else sweep.judged
         for n in sweep.budgets:
-            if from_bank(name, n):
+            if named.is_best_of_n(n):
                 for temperature in possible(config, name, n, chosen):
                     found[temperature] = max(found.get(temperature, 0), asked or n)
     return found

@@ -53,7 +53,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
 
     def solutions(some: list[Shard]) -> int:
         # A sample is drawn and then scored, a search's rows are done at once.
-        return sum(s.questions * (searches[s.answers].n if s.answers in searches else 2 * s.generations) for s in some)
+        return sum(
+            s.questions * (searches[s.answers].rows() if s.answers in searches else 2 * s.generations) for s in some
+        )
 
     with progress(solutions(mine), "tune: solutions of validation questions") as bar:
         bar.skip(solutions(mine) - solutions(todo))

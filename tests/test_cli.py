@@ -366,6 +366,7 @@ def test_solve_prints_text_that_looks_like_markup_as_it_is(capsys):
         votes=[("5", 1.65, 2), ("[/]", 0.1, 1), (None, 0.0, 3)],
         generations=16,
         seconds=0.5,
+        chains=(),
     )
     show.print_solved(solved)  # type: ignore[arg-type]
     out = capsys.readouterr().out
@@ -385,7 +386,7 @@ def test_solve_by_revising_shows_the_chain_and_what_changed(capsys):
         generations=3,
         seconds=0.5,
     )
-    show.print_revised(revised)  # type: ignore[arg-type]
+    show.print_solved(revised)  # type: ignore[arg-type]
     out = capsys.readouterr().out
     for part in ("[bold]2[/]", "+ 2 + 3 = [6]", "2 not kept", "(none)", "0.125", "3 *", "answer: 5", "3 generations"):
         assert part in out, part

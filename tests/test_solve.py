@@ -13,6 +13,7 @@ from ttcjax.errors import DamagedError, UserError
 from ttcjax.parallel import make_mesh
 from ttcjax.runtime import records
 from ttcjax.sample.engine import Engine, Solution
+from ttcjax.search.session import Outcome
 from ttcjax.testing import folders
 from ttcjax.text.familiar import Familiar
 
@@ -73,7 +74,7 @@ def test_selectors_choose_as_their_names_say(workdir, monkeypatch):
     candidates = [
         Solution((0,) * tokens, f"Answer: {answer}", True, logprob, (score,)) for answer, tokens, logprob, score in made
     ]
-    monkeypatch.setattr(solve, "search", lambda *_: [candidates])
+    monkeypatch.setattr(solve, "run", lambda *_: [Outcome(candidates, 4)])
 
     def found(strategy):
         return solve.solve(QUESTION, workdir, strategy)
@@ -134,7 +135,7 @@ def test_half_of_a_character_is_no_question(workdir):
 def test_a_damaged_file_is_named_before_the_search(workdir, damage, monkeypatch):
     path = workdir / "data" / FAMILIAR_FILE
     path.write_bytes(damage(path.read_bytes()))
-    monkeypatch.setattr(solve, "search", lambda *_: pytest.fail("the answer is lost with it"))
+    monkeypatch.setattr(solve, "run", lambda *_: pytest.fail("the answer is lost with it"))
     with pytest.raises(DamagedError, match=f"{FAMILIAR_FILE} is damaged"):
         ask(workdir, QUESTION)
 
@@ -152,13 +153,8 @@ def test_rows_that_are_asked_for_are_rows_at_once(workdir, monkeypatch):
 def test_an_unknown_strategy_is_answered_with_all_that_are_known(workdir, strategy):
     with pytest.raises(ConfigError) as error:
         solve.solve(QUESTION, workdir, strategy)
-    known = "known: majority, best_of_n, beam, lookahead, dvts, revise, refine"
+    known = "known: majority, best_of_n, beam, lookahead, dvts, rebase, particles, adaptive, revise, refine"
     assert "did you mean" in str(error.value) or known in str(error.value)
-
-
-def test_what_revises_is_run_by_the_other_function(workdir):
-    with pytest.raises(ConfigError, match="run by solve_by_revising"):
-        solve.solve(QUESTION, workdir, "revise:s=2")
 
 
 def test_limits_that_a_message_names_are_settings_of_the_same_command(workdir, capsys, tiny):

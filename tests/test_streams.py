@@ -1,6 +1,7 @@
 """What reaches the streams of the command: any text on any of them, with nothing in it that acts on a terminal."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from rich.cells import cell_len
 
 from ttcjax import cli
 from ttcjax.cli import show
-from ttcjax.solve import Reply, Revised, Solved
+from ttcjax.solve import Reply, Solved
 from ttcjax.text import terminal
 from ttcjax.text.shown import shown
 
@@ -42,7 +43,7 @@ def solved(text):
 
 def revised(text):
     reply = Reply(answer=text, score=0.25, steps=[(text, True), (f"{text} again", False)], kept=True)
-    return Revised(question=text, answer=text, chains=[[reply, reply]], chosen=(0, 1), generations=2, seconds=0.5)
+    return dataclasses.replace(solved(text), chains=((reply, reply),), chosen=(0, 1), generations=2)
 
 
 def controls(text):
@@ -88,7 +89,7 @@ def test_what_is_printed_can_be_decoded_and_has_no_control_characters(kind, text
         patch.setenv("TERM", "dumb")  # Where Rich writes no sequences of its own.
         patch.setenv("COLUMNS", "200")
         show.print_solved(solved(text))
-        show.print_revised(revised(text))
+        show.print_solved(revised(text))
         show.print_lines([f"1/2 {text}"])
     out = b"".join(written).decode(encoding)
     if kind == "terminal":
@@ -135,8 +136,7 @@ from ttcjax.cli import program
 program._start_logging()  # Before libraries whose import starts it: as the command does.
 import ttcjax.solve
 from tests.test_streams import HOSTILE, revised, solved
-ttcjax.solve.solve = lambda *_: solved(HOSTILE)
-ttcjax.solve.solve_by_revising = lambda *_: revised(HOSTILE)
+ttcjax.solve.solve = lambda q, w, strategy, *_: (revised if "revise" in strategy else solved)(HOSTILE)
 program._prepare_jax = lambda: None
 folder = sys.argv[1]
 status = [

@@ -12,6 +12,7 @@ Answers are compared as groups of equal answers. Where the literature is silent,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +32,29 @@ def default_ties(rule: str) -> str:
 def asks_verifier(rule: str, ties: str | None = None) -> bool:
     """Return whether a choice depends on scores: a majority does not, unless they decide its ties."""
     return rule != "majority" or (ties or default_ties(rule)) == "verifier"
+
+
+@dataclass(frozen=True)
+class Selector:
+    """How a strategy chooses one answer among its candidates."""
+
+    rule: str = "weighted"
+    """One of `RULES`."""
+    ties: str | None = None
+    """One of `TIES`; `None` for that of the rule."""
+    vote_temperature: float = 1.0
+    """Of `softmax`."""
+    by: str = "verifier"
+    """Whose scores select: the verifier's, or the policy's own `likelihood`."""
+
+    @property
+    def asks_verifier(self) -> bool:
+        """Whether the choice depends on the verifier."""
+        return self.by == "verifier" and asks_verifier(self.rule, self.ties)
+
+    def choose_one(self, answers: Sequence[str | None], scores: Sequence[float] | np.ndarray) -> int | None:
+        """Return the place of the chosen answer among some; see `choose_one`."""
+        return choose_one(answers, scores, self.rule, ties=self.ties, temperature=self.vote_temperature)
 
 
 class Votes:

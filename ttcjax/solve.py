@@ -5,28 +5,43 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from etils import epath
 
-from ttcjax import select
-from ttcjax.config import ConfigError, ExperimentConfig, SamplerConfig, from_dict
+from ttcjax.config import ExperimentConfig, SamplerConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.data.prepare import FAMILIAR_FILE
 from ttcjax.data.task import Task
 from ttcjax.errors import UserError
 from ttcjax.files import is_there, resolve_workdir
-from ttcjax.revise import strategies, verifiers
+from ttcjax.revise import verifiers
 from ttcjax.runtime import faults, records
 from ttcjax.sample.engine import Prompt
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.chains import Answer, read_answer
-from ttcjax.search.run import search
+from ttcjax.search.contract import Strategy
+from ttcjax.search.run import run
+from ttcjax.search.session import Outcome, Session
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
 from ttcjax.verify.aggregate import aggregate, token_likelihood
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer of a chain, and what it changed."""
+
+    answer: str | None
+    """`None` where none can be read."""
+    score: float
+    steps: list[tuple[str, bool]]
+    """Its steps, and whether each is new: not taken over from the answer that it revises."""
+    kept: bool | None
+    """Whether it took the place of the answer before it, for strategies that decide so."""
 
 
 @dataclass(frozen=True)
@@ -46,123 +61,27 @@ class Solved:
     """Wall time, compilation included, loading not."""
     warning: str | None = None
     """Why the answer may be worth little."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One answer of a chain, and what it changed."""
-
-    answer: str | None
-    """`None` where none can be read."""
-    score: float
-    steps: list[tuple[str, bool]]
-    """Its steps, and whether each is new: not taken over from the answer that it revises."""
-    kept: bool | None
-    """Whether it took the place of the answer before it, for strategies that decide so."""
-
-
-@dataclass(frozen=True)
-class Revised:
-    """An answer with the chains that led to it."""
-
-    question: str
-    answer: str | None
-    """`None` where no answer can be read."""
-    chains: list[list[Reply]]
-    chosen: tuple[int, int] | None
-    """Chain and place of an answer that says the same, both from 0."""
-    generations: int
-    seconds: float
-    """Wall time, compilation included, loading not."""
-    warning: str | None = None
-    """Why the answer may be worth little."""
-
-
-def is_revising(strategy: str) -> bool:
-    """Return whether a strategy's name is of a kind that `solve_by_revising` runs.
-
-    Raises:
-        ConfigError: It is of no kind that either function runs.
-    """
-    kind = strategy.partition(":")[0]
-    known = ["majority", *registry.STRATEGIES, *strategies.STRATEGIES]
-    if kind not in known:
-        raise ConfigError(f"unknown strategy {kind!r} in {strategy!r}{registry.closest(kind, known)}")
-    return strategies.is_one(strategy)
+    chains: tuple[tuple[Reply, ...], ...] = ()
+    """The chains that led to it, of strategies that revise."""
+    chosen: tuple[int, int] | None = None
+    """Chain and place of an answer that says the same, both from 0; `None` without chains, or without an answer."""
 
 
 def config_of(workdir: epath.PathLike, strategy: str) -> ExperimentConfig:
     """Return the config of the run whose models a strategy asks.
 
     Raises:
-        ConfigError: The strategy is of an unknown kind.
+        ConfigError: The strategy cannot be read.
         UserError: The workdir lacks a model.
     """
     workdir = resolve_workdir(workdir)
-    if is_revising(strategy):
+    if registry.parse(strategy, n=1).revises:
         if not is_there(workdir / "orm") and is_there(workdir / "revision"):
             config = _config(workdir, "revision", "no revision model")
             if not config.orm.revisions:  # The PRM judges them.
                 return config
         return _config(workdir, "orm", "no verifier of revisions", " with --revision.enabled True")
     return _config(workdir, "prm", "no trained verifier")
-
-
-@faults.explained()
-def solve_by_revising(
-    question: str, workdir: epath.PathLike, strategy: str, seed: int = 0, sampler: SamplerConfig | None = None
-) -> Revised:
-    """Answer `question` with the revision model and its verifier that a run left in `workdir`.
-
-    Args:
-        question: In the style the models were trained on; white space around it does not count.
-        workdir: Of a finished `ttcjax run` with `revision.enabled`.
-        strategy: As in `ttcjax.revise.strategies.parse`.
-        seed: Root of all random numbers.
-        sampler: In place of the run's own settings.
-
-    Raises:
-        UserError: The workdir lacks a stage, or the question is too long for the models.
-    """
-    chosen = strategies.parse(strategy)
-    workdir = resolve_workdir(workdir)
-    config = config_of(workdir, strategy)
-    question = _checked(question, seed)
-    verifier = _selecting(config, workdir)
-    task = loader.task(config.data)
-    parallel = chosen.p if isinstance(chosen, strategies.Revise) else 1
-    settings = _at_once(sampler or config.sampler, parallel)
-    engine = load_engine(workdir, settings, policy="revision", verifier=verifiers.stage_of(verifier))
-    prompt = engine.encode_prompt(question, task.prompt(question))
-    reviser = verifiers.reviser(engine, [prompt], config, verifier)
-    warning = _warning(workdir, prompt)
-
-    begin = time.perf_counter()
-    if isinstance(chosen, strategies.Refine):
-        [group] = chosen.run(reviser, seed, lambda answer: read_answer(task, answer) is not None)
-    else:
-        [group] = reviser.score(chosen.run(reviser, seed))
-    seconds = time.perf_counter() - begin
-
-    replies = [_replies(chain, task) for chain in group]
-    if isinstance(chosen, strategies.Refine):
-        last = max(place for place, reply in enumerate(replies[0]) if reply.kept)
-        at = None if replies[0][last].answer is None else (0, last)
-    else:
-        answers = [reply.answer for chain in replies for reply in chain]
-        scores = np.array([[reply.score for reply in chain] for chain in replies])
-        groups = select.group_answers(answers).reshape(scores.shape)
-        place = int(select.choose_in_chains(groups[None], scores[None], chosen.select, chosen.ties)[0])
-        at = None if place < 0 else divmod(place, chosen.s)
-    return Revised(
-        question=question,
-        answer=None if at is None else replies[at[0]][at[1]].answer,
-        chains=replies,
-        chosen=at,
-        generations=chosen.cost(),
-        seconds=seconds,
-        warning=warning,
-    )
 
 
 def _selecting(config: ExperimentConfig, workdir: epath.Path) -> str:
@@ -177,12 +96,7 @@ def _selecting(config: ExperimentConfig, workdir: epath.Path) -> str:
     return verifiers.chosen(config, workdir)
 
 
-def _at_once(sampler: SamplerConfig, wanted: int) -> SamplerConfig:
-    """Return the settings with no more rows in a batch than one question has."""
-    return dataclasses.replace(sampler, rows=min(sampler.rows, wanted))
-
-
-def _replies(chain: list[Answer], task: Task) -> list[Reply]:
+def _replies(chain: Sequence[Answer], task: Task) -> tuple[Reply, ...]:
     replies, current = [], []
     for answer in chain:
         steps = split_steps(answer.text)
@@ -199,7 +113,7 @@ def _replies(chain: list[Answer], task: Task) -> list[Reply]:
         )
         if answer.kept is not False:
             current = steps
-    return replies
+    return tuple(replies)
 
 
 def _config(workdir: epath.Path, stage: str, lacks: str, how: str = "") -> ExperimentConfig:
@@ -261,11 +175,11 @@ def solve(
     seed: int = 0,
     sampler: SamplerConfig | None = None,
 ) -> Solved:
-    """Answer `question` with the policy and verifier that a run left in `workdir`.
+    """Answer `question` with the models that a run left in `workdir`.
 
     Args:
         question: In the style the policy was trained on; white space around it does not count.
-        workdir: Of a finished `ttcjax run`.
+        workdir: Of a finished `ttcjax run`; of one with `revision.enabled` for strategies that revise.
         strategy: As in `ttcjax.search.registry.parse`.
         seed: Root of all random numbers.
         sampler: In place of the run's own settings.
@@ -273,32 +187,21 @@ def solve(
     Raises:
         UserError: The workdir lacks a stage, or the question is too long for the models.
     """
-    if is_revising(strategy):
-        raise ConfigError(f"{strategy!r} revises: it is run by solve_by_revising")
     chosen = registry.parse(strategy, n=16)
     workdir = resolve_workdir(workdir)
     config = config_of(workdir, strategy)
     question = _checked(question, seed)
-    rule = getattr(chosen, "select", "weighted")
     task = loader.task(config.data)
-    settings = _at_once(sampler or config.sampler, chosen.n)
-    engine = load_engine(workdir, settings)
-
-    prompt = engine.encode_prompt(question, task.prompt(question))
-    warning = _warning(workdir, prompt)
+    session = _session(config, workdir, chosen, task, question, sampler or config.sampler)
+    warning = _warning(workdir, session.prompts[0])
     begin = time.perf_counter()
-    candidates = search(engine, chosen, [prompt], seed)[0].candidates
+    [outcome] = run(chosen, session, seed)
     seconds = time.perf_counter() - begin
 
-    answers = [task.extract(c.text) if c.finished else None for c in candidates]
-    if getattr(chosen, "by", "verifier") == "likelihood":
-        scores = token_likelihood(
-            np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
-        )
-    else:
-        scores = aggregate([c.step_scores for c in candidates], config.prm.aggregate)
-    temperature = getattr(chosen, "vote_temperature", 1.0)
-    best = select.choose_one(answers, scores, rule, ties=getattr(chosen, "ties", None), temperature=temperature)
+    candidates, chains = outcome.candidates, tuple(_replies(chain, task) for chain in outcome.chains)
+    answers = [session.answer(candidate) for candidate in candidates]
+    scores = _scores(outcome, chosen, config.prm.aggregate)
+    best = chosen.choose(outcome, answers, scores)
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))
@@ -312,7 +215,36 @@ def solve(
         answer=answer,
         steps=list(zip(split_steps(shown.text), shown.step_scores, strict=False)),
         votes=sorted(votes, key=lambda vote: (vote[0] != answer, -vote[1])),
-        generations=chosen.cost(),
+        generations=outcome.generations,
         seconds=seconds,
         warning=warning,
+        chains=chains,
+        chosen=None if best is None or not chains else divmod(best, len(chains[0])),
     )
+
+
+def _session(
+    config: ExperimentConfig, workdir: epath.Path, strategy: Strategy, task: Task, question: str, sampler: SamplerConfig
+) -> Session:
+    """Load the models that a strategy asks, for one question."""
+    # No more rows in a batch than one question has.
+    sampler = dataclasses.replace(sampler, rows=min(sampler.rows, strategy.rows()))
+    if not strategy.revises:
+        engine = load_engine(workdir, sampler)
+        return Session(engine, task, [engine.encode_prompt(question, task.prompt(question))], config.prm.aggregate)
+    verifier = _selecting(config, workdir)
+    engine = load_engine(workdir, sampler, policy="revision", verifier=verifiers.stage_of(verifier))
+    prompts = [engine.encode_prompt(question, task.prompt(question))]
+    return Session(engine, task, prompts, reviser=verifiers.reviser(engine, prompts, config, verifier))
+
+
+def _scores(outcome: Outcome, strategy: Strategy, how: str) -> np.ndarray:
+    """Return the scores by which the strategy chooses among its candidates."""
+    candidates = outcome.candidates
+    if outcome.chains:
+        return np.array([answer.score or 0.0 for chain in outcome.chains for answer in chain])
+    if strategy.selector.by == "likelihood":
+        return token_likelihood(
+            np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
+        )
+    return aggregate([c.step_scores for c in candidates], how)

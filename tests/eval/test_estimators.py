@@ -16,7 +16,6 @@ from ttcjax.eval.estimators import (
     COLUMNS,
     SHUFFLES,
     Samples,
-    StrategyName,
     best_of_k,
     monte_carlo_error,
     pass_at_k,
@@ -301,34 +300,6 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(correct, k):
         return
     subsets = list(itertools.combinations(correct, k))
     assert pass_at_k(np.array([correct]), k)[0] == pytest.approx(sum(map(any, subsets)) / len(subsets))
-
-
-def test_strategy_names_are_read():
-    name = StrategyName.parse("beam:width=4,select=majority,aggregate=min,ties=first")
-    assert (name.kind, name.rule, name.aggregation("last"), name.ties) == ("beam", "majority", "min", "first")
-    assert (name.from_bank, name.is_best_of_n_at(3), name.is_best_of_n_at(4)) == (False, True, False)
-    plain = StrategyName.parse("best_of_n")
-    assert (plain.from_bank, plain.rule, plain.aggregation("mean"), plain.ties) == (
-        True,
-        "weighted",
-        "mean",
-        "verifier",
-    )
-    alone = StrategyName.parse("best_of_n:select=weighted,by=likelihood")
-    assert (alone.aggregation("min"), alone.asks_verifier, plain.asks_verifier) == ("likelihood", False, True)
-    vote, asking = StrategyName.parse("majority"), StrategyName.parse("majority:ties=verifier")
-    assert (vote.rule, vote.ties, asking.rule, asking.ties) == ("majority", "first", "majority", "verifier")
-    assert (vote.asks_verifier, asking.asks_verifier) == (False, True)
-    soft = StrategyName.parse("best_of_n:select=softmax,vote_temperature=0.5,temperature=0.6")
-    assert (soft.from_bank, soft.rule, soft.vote_temperature, plain.vote_temperature) == (True, "softmax", 0.5, 1.0)
-    assert (soft.temperature, plain.temperature) == ("0.6", None)
-    assert not StrategyName.parse("beam:width=sqrt").is_best_of_n_at(1)
-
-
-@pytest.mark.parametrize("text", ["", ":width=4", "beam:width", "beam:width=", "beam:=4"])
-def test_strategy_names_of_another_form_are_refused(text):
-    with pytest.raises(UserError, match="write it like beam:width=4"):
-        StrategyName.parse(text)
 
 
 def test_only_checked_rows_with_a_score_for_every_step_are_judged():

@@ -34,6 +34,7 @@ from ttcjax.eval.shards import WHOLE, Part
 from ttcjax.parquet import shard_path, write_shard
 from ttcjax.runtime import locks, records
 from ttcjax.sample.engine import Engine, Solution
+from ttcjax.search.session import Outcome
 from ttcjax.stages import Stage
 from ttcjax.testing import folders
 from ttcjax.train import label
@@ -98,9 +99,9 @@ class ScriptedEngine(Engine):
         tokens = (*self.tokenizer.encode(text), self.tokenizer.eos_id)
         return Solution(tokens, text, bool(rng.random() < 0.8), -float(rng.random()), tokens_sampled=len(tokens))
 
-    def sample(self, prompts, n, seed, **_):
+    def sample(self, prompts, n, seed, *, first_sample=0, **_):
         self.on_batch(n * len(prompts))
-        return [[self.solution(seed, p.id, i) for i in range(n)] for p in prompts]
+        return [[self.solution(seed, p.id, first_sample + i) for i in range(n)] for p in prompts]
 
     def resume(self, prompts, begun, seed, **_):
         return [
@@ -120,11 +121,17 @@ class ScriptedEngine(Engine):
         ]
 
 
-def scripted_search(engine, strategy, prompts, seed):
+def scripted_search(strategy, session, seed):
     """A search whose rows draw some more than they keep."""
-    found = [[engine.solution(strategy.name, seed, p.id, i) for i in range(strategy.n)] for p in prompts]
+    engine, prompts = session.engine, session.prompts
+    found = [[engine.solution(strategy.name, seed, p.id, i) for i in range(strategy.rows())] for p in prompts]
     found = engine.score(prompts, found)
-    return [[dataclasses.replace(s, tokens_sampled=s.tokens_sampled + i) for i, s in enumerate(g)] for g in found]
+    return [
+        Outcome(
+            [dataclasses.replace(s, tokens_sampled=s.tokens_sampled + i) for i, s in enumerate(group)], strategy.cost()
+        )
+        for group in found
+    ]
 
 
 @pytest.fixture
@@ -136,7 +143,7 @@ def scripted(tiny, monkeypatch):
 
     for module in (bank, rescore, sweep, chains, greedy, tune):
         monkeypatch.setattr(module, "load_engine", load_engine)
-    monkeypatch.setattr(sweep, "search", scripted_search)
+    monkeypatch.setattr(sweep, "run_strategy", scripted_search)
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def test_a_temperature_is_put_into_a_name_and_read_out_of_it(name):
     assert registry.at_temperature(cold, 1.0) == registry.at_temperature(name, 1.0)
     assert registry.at_temperature(cold, 0.6) == cold
     written = f"{name}{',' if ':' in name else ':'}temperature=validated"
-    assert temperatures.concrete(written, 0.6) == registry.at_temperature(written, 0.6) == cold
-    assert temperatures.concrete(name, 0.6) == name, "a strategy without a temperature has the sampler's"
+    assert registry.named(written).with_temperature(0.6) == registry.at_temperature(written, 0.6) == cold
+    assert registry.named(name).with_temperature(0.6) == name, "a strategy without a temperature has the sampler's"
     assert temperatures.possible(swept(CONFIG, name), name, 4, {}) == (SAMPLER,)
     assert temperatures.possible(swept(CONFIG, cold), cold, 4, {}) == (0.6,)
     tuned = swept(CONFIG, written, temperatures=(0.3, 1.2))
@@ -98,7 +98,7 @@ def test_the_bank_holds_what_strategies_ask_for():
     assert temperatures.bank_samples(CONFIG, {}) == {SAMPLER: 8}
     named = swept(CONFIG, "majority:temperature=0.6", "beam:width=4,temperature=0.7", "beam:width=sqrt,temperature=0.8")
     named = dataclasses.replace(named, sweep=dataclasses.replace(named.sweep, samples=40))
-    assert temperatures.bank_samples(named, {}) == {SAMPLER: 40, 0.6: 20, 0.7: 2}
+    assert temperatures.bank_samples(named, {}) == {SAMPLER: 40, 0.6: 20, 0.7: 2, 0.8: 2}
     same = swept(CONFIG, "majority:temperature=1.0")
     assert temperatures.bank_samples(same, {}) == {SAMPLER: 8}, "the sampler's temperature by another name"
     tuned = swept(CONFIG, "beam:width=4,temperature=validated", temperatures=(0.6, 1.0))
@@ -376,7 +376,7 @@ def test_a_tuned_sweep_asks_validation_questions_and_can_be_resumed_and_shared(m
 
 
 def test_only_what_is_validated_reruns_what_was_tuned():
-    base = ExperimentConfig(sweep=SweepConfig(strategies=("majority", "beam:width=4")))
+    base = ExperimentConfig(sweep=SweepConfig(strategies=("majority", "beam:width=4"), budgets=(4, 16)))
 
     def changed(given, other):
         return {s.name for s in stages.STAGES if stages.fingerprint(s, given) != stages.fingerprint(s, other)} - {
@@ -385,7 +385,7 @@ def test_only_what_is_validated_reruns_what_was_tuned():
 
     named = swept(base, "majority", "beam:width=4", "majority:temperature=0.6")
     assert changed(base, named) == {"bank", "rescore", "search"}
-    searching = swept(base, "majority", "beam:width=4", "lookahead:width=sqrt,k=1,temperature=0.6")
+    searching = swept(base, "majority", "beam:width=4", "beam:width=4,temperature=0.6")
     assert changed(base, searching) == {"search"}, "a search at another temperature needs no other samples"
     tuned_ = swept(base, "majority", VOTE, temperatures=(0.5, 1.0))
     assert changed(tuned_, swept(tuned_, "majority", VOTE, "beam:width=4")) == {"search"}

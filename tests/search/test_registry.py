@@ -1,9 +1,13 @@
 """Strategies in text, what they cost and what they come to."""
 
+import contextlib
 import dataclasses
+import typing
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ttcjax.config import ConfigError
 from ttcjax.search import registry
@@ -11,6 +15,7 @@ from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
+from ttcjax.select import Selector
 
 
 @pytest.mark.parametrize(
@@ -213,3 +218,71 @@ def test_a_sweep_refuses_budgets_that_subtrees_do_not_fill():
 def test_a_budget_pays_for_as_many_rows_as_their_cost_allows(name, budget, want):
     assert registry.for_budget(name, budget) == want
     assert want.cost() <= budget, "a strategy spends more than its budget"
+
+
+def settings_of(hint, least):
+    """Return values that a setting of that type may have."""
+    options = typing.get_args(hint) if typing.get_origin(hint) is not None else (hint,)
+    found = []
+    for option in options:
+        if typing.get_origin(option) is typing.Literal:
+            found.append(st.sampled_from(typing.get_args(option)))
+        elif isinstance(option, str):
+            found.append(st.just(option))
+        elif option is int:
+            found.append(st.integers(least, 64))
+        elif option is float:
+            found.append(st.floats(0.01, 100))
+        elif option in (type(None), None):
+            found.append(st.none())
+        else:
+            raise AssertionError(f"no values known of {option!r}: add them here")
+    return st.one_of(found)
+
+
+@pytest.mark.parametrize("kind", registry.STRATEGIES)
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_setting_of_a_strategy_is_read_back_from_its_name(kind, data):
+    cls = registry.STRATEGIES[kind]
+    hints = typing.get_type_hints(cls)
+    values = {
+        field.name: data.draw(settings_of(hints[field.name], field.metadata.get("least", 1)), field.name)
+        for field in dataclasses.fields(cls)
+        if field.default is dataclasses.MISSING or data.draw(st.booleans(), f"give {field.name}")
+    }
+    with contextlib.suppress(ConfigError):  # settings that exclude each other
+        strategy = cls(**values)
+        assert registry.parse(strategy.name) == strategy
+
+
+@pytest.mark.parametrize("text", ["majority", "best_of_n:select=softmax,vote_temperature=0.5,temperature=0.6"])
+def test_votes_are_no_searches(text):
+    name = registry.named(text)
+    assert not name.searches
+    assert all(name.is_best_of_n(n) for n in (1, 7, 64))
+
+
+def test_a_search_is_best_of_n_wherever_it_comes_to_that():
+    """One meaning, whatever the width is called: the bank answers these budgets, and nothing is sampled anew."""
+    assert [n for n in range(1, 10) if registry.named("beam:width=sqrt").is_best_of_n(n)] == [1, 2, 3, 5, 7]
+    assert [n for n in range(1, 10) if registry.named("beam:width=4").is_best_of_n(n)] == [1, 2, 3]
+    assert [n for n in range(1, 10) if registry.named("lookahead:width=2,k=3").is_best_of_n(n)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [n for n in range(1, 10) if registry.named("particles:temperature=validated").is_best_of_n(n)] == [1]
+    assert registry.named("rebase").searches
+
+
+@pytest.mark.parametrize(
+    ("text", "selector"),
+    [
+        ("majority", Selector("majority", "first")),
+        ("majority:ties=verifier", Selector("majority", "verifier")),
+        ("best_of_n", Selector("weighted")),
+        ("best_of_n:select=best,by=likelihood", Selector("best", by="likelihood")),
+        ("best_of_n:select=softmax,vote_temperature=0.5", Selector("softmax", vote_temperature=0.5)),
+        ("beam:width=4", Selector("weighted")),
+    ],
+)
+def test_a_name_says_how_an_answer_is_chosen(text, selector):
+    assert registry.named(text).selector == selector
+    assert selector.asks_verifier == (text != "majority" and "likelihood" not in text)

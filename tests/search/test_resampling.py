@@ -53,7 +53,7 @@ def assert_found(ops, strategy, parents_of):
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 @pytest.mark.parametrize(
-    "strategy", [REBASE(1), REBASE(4), REBASE(16, 0.05), REBASE(7, 2.0), REBASE(8, max_rounds=2)], ids=lambda s: s.name
+    "strategy", [REBASE(2), REBASE(4), REBASE(16, 0.05), REBASE(7, 2.0), REBASE(8, max_rounds=2)], ids=lambda s: s.name
 )
 def test_rebase_is_brute_force(strategy, script):
     def parents_of(q, search_round, scores, done):
@@ -92,8 +92,9 @@ def test_particle_filtering_is_brute_force(strategy, script):
     assert_found(ScriptedOps(3, strategy.n, **script), strategy, parents_of)
 
 
-def test_one_particle_is_one_sample():
-    assert Particles(1, temperature=0.6).plain().name == "best_of_n:n=1,select=weighted,temperature=0.6"
+def test_one_row_is_one_sample():
+    for strategy in (REBASE(1, temperature=0.6), Particles(1, temperature=0.6)):
+        assert strategy.plain().name == "best_of_n:n=1,select=weighted,temperature=0.6"
 
 
 weights = arrays.arrays(np.float32, st.integers(1, 12), elements=st.floats(0, 1, width=32))

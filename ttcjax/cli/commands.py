@@ -165,7 +165,7 @@ def _list_stages(workdir: epath.Path, prefix: str = "") -> None:
 
 def _solve(args: argparse.Namespace) -> None:
     from ttcjax import study
-    from ttcjax.solve import config_of, is_revising, solve, solve_by_revising
+    from ttcjax.solve import config_of, solve
 
     if seeds := study.folders(args.workdir):
         raise UserError(
@@ -174,12 +174,8 @@ def _solve(args: argparse.Namespace) -> None:
     sampler = None
     if args.overrides:
         sampler = override(config_of(args.workdir, args.strategy), json.loads(args.overrides), "ttcjax solve").sampler
-    if is_revising(args.strategy):
-        solved = solve_by_revising(args.question, args.workdir, args.strategy, args.seed, sampler)
-        show.print_revised(solved)
-    else:
-        solved = solve(args.question, args.workdir, args.strategy, args.seed, sampler)
-        show.print_solved(solved)
+    solved = solve(args.question, args.workdir, args.strategy, args.seed, sampler)
+    show.print_solved(solved)
     if solved.warning:
         logger.warning("%s", solved.warning)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from etils import epath
 
     from ttcjax.config import ExperimentConfig
-    from ttcjax.solve import Revised, Solved
+    from ttcjax.solve import Solved
     from ttcjax.stages import Stage
 
 
@@ -62,33 +62,36 @@ def print_study(summary: dict[str, Any], workdir: str) -> None:
         console.print(terminal.Shown(text, lines=False), soft_wrap=True)
 
 
-def print_revised(revised: Revised) -> None:
+def _print_chains(solved: Solved) -> None:
     from rich.console import Group
 
     from ttcjax.text.terminal import SafeTable, Shown, console
 
     out = console()
-    out.print(Shown(f"{revised.question}\n"))
-    for number, chain in enumerate(revised.chains):
-        title = f"chain {number + 1} of {len(revised.chains)}" if len(revised.chains) > 1 else "answers"
+    out.print(Shown(f"{solved.question}\n"))
+    for number, chain in enumerate(solved.chains):
+        title = f"chain {number + 1} of {len(solved.chains)}" if len(solved.chains) > 1 else "answers"
         headers = ("", "answer", "score", "steps, the new ones marked")
         table = SafeTable(*headers, title=title, title_justify="left", box=None)
         for place, reply in enumerate(chain):
             steps = Group(
                 *(Shown(f"{'+' if new else ' '} {step}", "bold" if new else "dim") for step, new in reply.steps)
             )
-            mark = "*" if (number, place) == revised.chosen else "" if reply.kept is not False else "not kept"
+            mark = "*" if (number, place) == solved.chosen else "" if reply.kept is not False else "not kept"
             answer = Shown("(none)" if reply.answer is None else reply.answer, lines=False)
             table.add_row(f"{place + 1}{mark and f' {mark}'}", answer, f"{reply.score:.3f}", steps)
         out.print(table, "")
-    work = f"{revised.generations} generations, {revised.seconds:.1f} s"
-    if revised.answer is None:
+    work = f"{solved.generations} generations, {solved.seconds:.1f} s"
+    if solved.answer is None:
         out.print(f"answer: no answer could be read   ({work})")
     else:
-        out.print(Shown(f"answer: {revised.answer}   (* above, {work})", lines=False))
+        out.print(Shown(f"answer: {solved.answer}   (* above, {work})", lines=False))
 
 
 def print_solved(solved: Solved) -> None:
+    if solved.chains:
+        _print_chains(solved)
+        return
     from ttcjax.text.terminal import SafeTable, Shown, console
 
     steps = SafeTable("step", "score", title="best solution", title_justify="left", box=None)

@@ -71,7 +71,11 @@ class Reviser:
         self._aggregate = aggregate
 
     def sample(
-        self, lengths: Sequence[int], seed: int, stop: Callable[[int, Answer], bool] = lambda question, answer: False
+        self,
+        lengths: Sequence[int],
+        seed: int,
+        stop: Callable[[int, Answer], bool] = lambda question, answer: False,
+        temperature: float | None = None,
     ) -> Chains:
         """Sample chains of every question.
 
@@ -82,13 +86,14 @@ class Reviser:
             lengths: Answers of each chain, at most.
             seed: Root of all random numbers.
             stop: Told a question's place and a new answer, whether the answer ends its chain.
+            temperature: That of the sampler by default.
 
         Raises:
             UserError: The model has no room for a question and an answer.
         """
         if not lengths or min(lengths) < 1:
             raise UserError("a chain needs at least one answer")
-        first = self.engine.sample(self.prompts, len(lengths), seed)
+        first = self.engine.sample(self.prompts, len(lengths), seed, temperature=temperature)
         chains = [[[Answer(solution, 0)] for solution in group] for group in first]
         for step in range(1, max(lengths)):
             going_on = [
@@ -96,13 +101,20 @@ class Reviser:
                 for i, group in enumerate(chains)
             ]
             answers = [[[a.text for a in group[c]] for c in on] for group, on in zip(chains, going_on, strict=True)]
-            for group, on, new in zip(chains, going_on, self.revise(answers, going_on, step, seed), strict=True):
+            for group, on, new in zip(
+                chains, going_on, self.revise(answers, going_on, step, seed, temperature), strict=True
+            ):
                 for c, answer in zip(on, new, strict=True):
                     group[c].append(answer)
         return chains
 
     def revise(
-        self, answers: Sequence[Sequence[Sequence[str]]], numbers: Sequence[Sequence[int]], step: int, seed: int
+        self,
+        answers: Sequence[Sequence[Sequence[str]]],
+        numbers: Sequence[Sequence[int]],
+        step: int,
+        seed: int,
+        temperature: float | None = None,
     ) -> list[list[Answer]]:
         """Sample one more answer after each of the given ones.
 
@@ -111,13 +123,14 @@ class Reviser:
             numbers: For each question the chains' numbers, for their random keys.
             step: Answers drawn in these chains before, for the keys too.
             seed: Root of all random numbers.
+            temperature: That of the sampler by default.
         """
         views = [[self._view(i, texts) for texts in group] for i, group in enumerate(answers)]
         begun = [
             [Begun(view.tokens, number, step) for view, number in zip(group, own, strict=True)]
             for group, own in zip(views, numbers, strict=True)
         ]
-        found = self.engine.resume(self.prompts, begun, seed)
+        found = self.engine.resume(self.prompts, begun, seed, temperature=temperature)
         return [
             [Answer(solution, view.answers) for solution, view in zip(group, row, strict=True)]
             for group, row in zip(found, views, strict=True)

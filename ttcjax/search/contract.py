@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from ttcjax.select import Selector
 
 if TYPE_CHECKING:
-    from ttcjax.search.session import Outcome
+    from ttcjax.search.session import Outcome, Session
 
 
 @runtime_checkable
@@ -82,8 +86,8 @@ class Ops(Protocol):
 class Strategy(abc.ABC):
     """A strategy with its settings: what those of the device and those of the host have in common."""
 
-    n: int
-    """Candidates of a question, at most."""
+    revises: ClassVar[bool] = False
+    """Whether it asks a revision model, not the policy."""
     temperature: float | None
     """Temperature of sampling, above 0; `None` for the sampler's own."""
 
@@ -92,20 +96,44 @@ class Strategy(abc.ABC):
     def name(self) -> str:
         """The strategy in text, read back by `ttcjax.search.registry.parse`."""
 
+    @abc.abstractmethod
+    def rows(self) -> int:
+        """Return the candidates of a question, at most."""
+
     def cost(self) -> int:
         """Return the generations a question, at most, as Snell et al. 2024 count them (section 5.2)."""
-        return self.n
+        return self.rows()
 
     def plain(self) -> Strategy:
         """Return what is really run: settings such as `sqrt` as numbers, special cases as what they come to."""
         return self
 
+    @property
+    def selector(self) -> Selector:
+        """How one answer is chosen among independent candidates."""
+        return Selector()
+
+    def choose(self, outcome: Outcome, answers: Sequence[str | None], scores: np.ndarray) -> int | None:
+        """Return the place of the chosen candidate; `None` where no answer can be read.
+
+        Args:
+            outcome: What the strategy has found.
+            answers: Those of the candidates; `None` cannot be read.
+            scores: `[N]`: those of the candidates.
+        """
+        return self.selector.choose_one(answers, scores)
+
 
 class DeviceStrategy(Strategy):
     """A strategy that is run on the device, a round at a time; one compiled program serves all temperatures."""
 
+    n: int
+    """Rows of a question."""
     max_rounds: int
     """Rounds after which a question ends, finished or not."""
+
+    def rows(self) -> int:
+        return self.n
 
     def start(self, ops: Ops, state: Any, key_Q: jax.Array) -> Any:
         """Return what the strategy itself carries from round to round, for questions that begin.
@@ -143,7 +171,7 @@ class HostStrategy(Strategy):
     """A strategy that is run on the host, between calls of the engine."""
 
     @abc.abstractmethod
-    def run(self, session: Any, seed: int) -> list[Outcome]:
+    def run(self, session: Session, seed: int) -> list[Outcome]:
         """Return what was found for every question of the session."""
 
 

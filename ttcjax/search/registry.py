@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import typing
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ttcjax.config import ConfigError, require, require_list
 from ttcjax.search.contract import Strategy
@@ -19,6 +21,9 @@ from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
 from ttcjax.search.strategies.particles import Particles
 from ttcjax.search.strategies.rebase import REBASE
+from ttcjax.search.strategies.refine import Refine
+from ttcjax.search.strategies.revise import Revise
+from ttcjax.select import Selector
 
 STRATEGIES: dict[str, typing.Any] = {
     "best_of_n": BestOfN,
@@ -27,17 +32,70 @@ STRATEGIES: dict[str, typing.Any] = {
     "dvts": DVTS,
     "rebase": REBASE,
     "particles": Particles,
+    "revise": Revise,
+    "refine": Refine,
 }
 """By the word that a name begins with; a new strategy has a file in `ttcjax/search/strategies` and a line here."""
-FROM_SAMPLES = ("majority", "best_of_n")
-"""Kinds that choose among independent samples, so a bank of samples answers them at every budget."""
-
-
 _MOST = 65536
 """Largest number in a strategy; far above what anyone runs, and far below what overflows."""
 
 
-_VALIDATED = "temperature=validated"
+VALIDATED = "validated"
+"""Stands for the temperature that wins on validation questions, for a strategy and a budget."""
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+    """Return the kind of a strategy's name and its settings as they are written, unchecked; see `parse`."""
+    kind, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.split(",") if part]
+    return kind, {key: value for key, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Named:
+    """A strategy as a sweep names it: its budget is given later, and its temperature may be chosen later."""
+
+    text: str
+    strategy: Strategy
+    """The same with a budget of 1, and without a temperature that is to be chosen."""
+    validated: bool
+    """Whether the temperature is to be chosen."""
+
+    @property
+    def selector(self) -> Selector:
+        return self.strategy.selector
+
+    @property
+    def searches(self) -> bool:
+        """Whether it does more than choose among independent samples, which a bank has for every budget."""
+        return not isinstance(self.strategy, BestOfN)
+
+    def with_temperature(self, temperature: float) -> str:
+        """Return the name with the temperature that was chosen for it; other names as they are."""
+        return at_temperature(self.text, temperature) if self.validated else self.text
+
+    def at(self, budget: int, **defaults: typing.Any) -> Strategy:
+        """Return the strategy at a budget, as `for_budget` does, without a temperature that is to be chosen."""
+        found = for_budget(self.with_temperature(1.0), budget, **defaults)
+        return dataclasses.replace(found, temperature=None) if self.validated else found  # type: ignore[type-var]
+
+    def is_best_of_n(self, budget: int) -> bool:
+        """Whether it comes to best-of-N at a budget, so that samples of the bank answer it."""
+        return isinstance(self.at(budget).plain(), BestOfN)
+
+
+@functools.cache
+def named(text: str) -> Named:
+    """Read a strategy as a sweep names it.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
+    validated = split(text)[1].get("temperature") == VALIDATED
+    strategy = parse(at_temperature(text, 1.0) if validated else text, n=1)
+    if validated:
+        strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
+    return Named(text, strategy, validated)
 
 
 def at_temperature(text: str, temperature: float) -> str:
@@ -66,30 +124,30 @@ def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,), tempera
     require_list(names, "sweep.strategies")
     seen: dict[tuple[Strategy | str, bool], str] = {}
     for name in names:
-        if any(part.startswith("n=") for part in name.partition(":")[2].split(",")):
+        if "n" in split(name)[1]:
             raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
-        concrete = at_temperature(name, 1.0) if _is_validated(name) else name
+        found = named(name)
+        require(
+            not found.strategy.revises,
+            f"sweep.strategies: {name!r} revises; chains.budgets and chains.refine measure revisions: leave it out",
+        )
         for n in budgets:
-            for_budget(concrete, n)
+            found.at(n)
         # Other budgets may make one strategy of two, such as `beam:width=sqrt` at 16 of `beam:width=4`.
-        same = seen.setdefault(_meaning(concrete, _is_validated(name), temperature), name)
+        same = seen.setdefault(_meaning(found, temperature), name)
         require(same == name, f"sweep.strategies: {name!r} and {same!r} are the same strategy: leave one out")
 
 
-def _is_validated(name: str) -> bool:
-    return _VALIDATED in name.partition(":")[2].split(",")
-
-
-def _meaning(name: str, validated: bool, temperature: float | None) -> tuple[Strategy | str, bool]:
+def _meaning(name: Named, temperature: float | None) -> tuple[Strategy | str, bool]:
     """Return the strategy of a name, at a budget that most widths divide, or the name where none can be had there;
     and whether its temperature is to be chosen."""
     try:
-        found = parse(name, n=55440)
+        found = parse(name.with_temperature(1.0), n=55440)
     except ConfigError:
-        return name, validated
-    if found.temperature is None:
+        return name.text, name.validated
+    if name.validated or found.temperature is None:
         found = dataclasses.replace(found, temperature=temperature)  # type: ignore[type-var]
-    return found, validated
+    return found, name.validated
 
 
 def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:

@@ -21,8 +21,8 @@ from ttcjax.sample import state as sampling
 from ttcjax.sample.engine import Engine, Prompt, Request
 from ttcjax.sample.state import Rows
 from ttcjax.search import drive
-from ttcjax.search.contract import DeviceStrategy, Strategy
-from ttcjax.search.session import Outcome, Round
+from ttcjax.search.contract import DeviceStrategy, HostStrategy, Strategy
+from ttcjax.search.session import Outcome, Round, Session
 from ttcjax.verify import prm
 
 
@@ -217,6 +217,18 @@ def program(
     return drive.drive(strategy, ops, prompts.count, traced=traced)
 
 
+def run(strategy: Strategy, session: Session, seed: int) -> list[Outcome]:
+    """Run any strategy on the questions of a session.
+
+    Raises:
+        UserError: As `search`, or the strategy asks for a model that the session does not have.
+    """
+    plain = strategy.plain()
+    if isinstance(plain, HostStrategy):
+        return plain.run(session, seed)
+    return search(session.engine, plain, session.prompts, seed)
+
+
 def search(
     engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: int, *, traced: bool = False
 ) -> list[Outcome]:
@@ -251,10 +263,9 @@ def search(
         plans[length], most[length] = engine.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
     for members, batch in engine.batches(requests, most):
         plan, factors = engine.at_temperature(plans[batch.prefix.shape[1]], temperature)
-        run = functools.partial(program, plan=plan, strategy=plain, traced=traced)
-        compiled = engine.program(
-            ("search", plain, *["traced"] * traced, plan), run, split=(False, False, True, False, False)
-        )
+        bound = functools.partial(program, plan=plan, strategy=plain, traced=traced)
+        key = ("search", plain, *["traced"] * traced, plan)
+        compiled = engine.program(key, bound, split=(False, False, True, False, False))
         out = compiled(engine.policy, engine.verifier, batch, np.uint32(seed), factors)
         scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.rows.verified, out.rows.ahead))
         places = {member: q for q, member in enumerate(members)}
@@ -267,7 +278,9 @@ def search(
                 )
                 for row, s in zip(rows, solutions, strict=True)
             ]
-            found[i] = Outcome(candidates, () if out.trace is None else _rounds(engine, out.trace, rows))
+            found[i] = Outcome(
+                candidates, strategy.cost(), () if out.trace is None else _rounds(engine, out.trace, rows)
+            )
         engine.on_batch(n * sum(i is not None for i in members))
     return [found[i] for i in range(len(prompts))]
 

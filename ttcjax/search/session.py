@@ -1,10 +1,43 @@
-"""What a strategy leaves: candidates, and on demand how they came about."""
+"""What a strategy is run with, and what it leaves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ttcjax.sample.requests import Solution
+from ttcjax.data.task import Task
+from ttcjax.errors import UserError
+from ttcjax.sample.engine import Engine, Prompt, Solution
+from ttcjax.search.chains import Answer, Reviser
+
+
+@dataclass(frozen=True)
+class Session:
+    """Some questions, and the models that answer them."""
+
+    engine: Engine
+    task: Task
+    """Of the questions: reads their answers."""
+    prompts: Sequence[Prompt]
+    """One a question."""
+    aggregate: str = "last"
+    """How step scores become the score of a solution; see `ttcjax.verify.aggregate.aggregate`."""
+    reviser: Reviser | None = None
+    """Of the same questions, where the engine's policy is a revision model."""
+
+    def require_reviser(self) -> Reviser:
+        """Return the reviser.
+
+        Raises:
+            UserError: The engine's policy is no revision model.
+        """
+        if self.reviser is None:
+            raise UserError("this strategy revises answers: load the engine with policy='revision'")
+        return self.reviser
+
+    def answer(self, solution: Solution) -> str | None:
+        """Return the canonical final answer; `None` where there is none, or the text was cut off."""
+        return self.task.extract(solution.text) if solution.finished else None
 
 
 @dataclass(frozen=True)
@@ -24,6 +57,11 @@ class Outcome:
     """What a strategy has found for a question."""
 
     candidates: list[Solution]
-    """What an answer is chosen among, with the scores of their steps and what each place has cost."""
+    """What an answer is chosen among: with the scores of their steps, where a verifier has read them, and with what
+    each place has cost."""
+    generations: int
+    """That were spent, as Snell et al. 2024 count them."""
     rounds: tuple[Round, ...] = ()
     """Every round of a search, where it was asked to write them down."""
+    chains: tuple[tuple[Answer, ...], ...] = ()
+    """The candidates as they followed each other, of strategies that revise."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import jax
 
 from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
+from ttcjax.select import Selector
 from ttcjax.tables import require
 
 
@@ -43,6 +44,11 @@ class BestOfN(DeviceStrategy):
             self.vote_temperature == 1.0 or self.select == "softmax",
             f"best_of_n takes a vote_temperature with select=softmax only, not with select={self.select}: leave it out",
         )
+
+    @property
+    def selector(self) -> Selector:
+        ties = self.ties if self.select == "majority" else None
+        return Selector(self.select, ties, self.vote_temperature, self.by)
 
     @property
     def name(self) -> str:

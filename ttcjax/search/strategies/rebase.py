@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
+from ttcjax.search.strategies.best_of_n import BestOfN
 
 
 def shared_out(weight_QN: jax.Array, live_QN: jax.Array) -> jax.Array:
@@ -62,8 +63,8 @@ class REBASE(DeviceStrategy):
 
     Wu et al. 2024, "Inference scaling laws" (reward balanced search). Where a beam search keeps the best N / M rows and
     gives each M steps, here a row gets as many as its share of the softmax, rounded: a good one several, a poor one
-    none. As there, a row that ends stays a candidate and its place is no longer searched with. The paper rounds each
-    share on its own, so that its sum can miss the budget; here it never does, see `shared_out`.
+    none. As there, a row that ends stays a candidate and its place is no longer searched with. Shares that are rounded
+    each on its own can miss the budget; here they never do, see `shared_out`. One row is best-of-1.
     """
 
     n: int
@@ -79,6 +80,9 @@ class REBASE(DeviceStrategy):
     @property
     def name(self) -> str:
         return f"rebase:n={self.n}{unless_default(self, 'score_temperature', 'max_rounds', 'temperature')}"
+
+    def plain(self) -> REBASE | BestOfN:
+        return BestOfN(1, temperature=self.temperature) if self.n == 1 else self
 
     def round(
         self, ops: Ops, state: Any, carry: Any, key_Q: jax.Array, round_Q: jax.Array

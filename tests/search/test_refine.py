@@ -3,9 +3,11 @@
 import pytest
 
 from ttcjax.config import ConfigError
-from ttcjax.revise.strategies import Refine, Revise, parse
 from ttcjax.sample.engine import Solution
 from ttcjax.search.chains import Answer, Reviser
+from ttcjax.search.registry import parse
+from ttcjax.search.strategies.refine import Refine
+from ttcjax.search.strategies.revise import Revise
 
 
 class Script(Reviser):
@@ -15,11 +17,11 @@ class Script(Reviser):
         self.script = script
         self.seen = []
 
-    def sample(self, lengths, seed, stop=None):
+    def sample(self, lengths, seed, stop=None, temperature=None):
         assert lengths == [1]
         return [[[self._answer(q, 0)]] for q in range(len(self.script))]
 
-    def revise(self, answers, numbers, step, seed):
+    def revise(self, answers, numbers, step, seed, temperature=None):
         self.seen.append([group[0] for group in answers])
         return [[self._answer(q, step)] for q in range(len(self.script))]
 
@@ -39,7 +41,7 @@ class Script(Reviser):
 
 def kept(script, readable=lambda answer: True):
     reviser = Script(script)
-    chains = Refine(len(script[0]) - 1).run(reviser, 0, readable)
+    chains = Refine(len(script[0]) - 1).chains(reviser, 0, readable)
     return [[a.kept for a in chain] for [chain] in chains], reviser.seen
 
 
