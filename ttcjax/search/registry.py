@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ttcjax.config import ConfigError, require, require_list
 from ttcjax.search.contract import Strategy
+from ttcjax.search.strategies.adaptive import Adaptive
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS
@@ -32,6 +33,7 @@ STRATEGIES: dict[str, typing.Any] = {
     "dvts": DVTS,
     "rebase": REBASE,
     "particles": Particles,
+    "adaptive": Adaptive,
     "revise": Revise,
     "refine": Refine,
 }
