@@ -1,6 +1,9 @@
-"""What a machine must have for a test."""
+"""What a machine must have for a test, and what processes that tests start run under."""
 
 from __future__ import annotations
+
+import os
+import pathlib
 
 import jax
 import pytest
@@ -10,3 +13,11 @@ def need_devices(count: int) -> None:
     """Skip the test that calls this where there are fewer devices; `TTCJAX_TEST_DEVICES` sets how many there are."""
     if count > jax.device_count():
         pytest.skip(f"needs {count} devices, and there are {jax.device_count()}")
+
+
+def compiled_once(folder: pathlib.Path) -> dict[str, str]:
+    """Return the environment of processes that run stages whole, and again after they were killed: programs compiled a
+    little better, as they run for longer, and kept in a folder, as compiling anew would be most of the work."""
+    flags = os.environ.get("XLA_FLAGS", "").replace("optimization_level=0", "optimization_level=1")
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(folder / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    return os.environ | kept | {"XLA_FLAGS": flags}

@@ -18,6 +18,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from tests.machine import compiled_once
 from ttcjax import pipeline
 from ttcjax.eval.report import TIMING_KEYS
 
@@ -101,8 +102,8 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def env(shared):
-    # Compiling anew at every start would be most of the work. No batch of any stage divides by three devices.
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(shared / "jax"), "JAX_NUM_CPU_DEVICES": "3"}
+    # No batch of any stage divides by three devices.
+    return compiled_once(shared) | {"JAX_NUM_CPU_DEVICES": "3"}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
+from tests.machine import compiled_once
 from ttcjax.eval import seeds, study_report
 from ttcjax.eval.report import TIMING_KEYS
 
@@ -64,9 +65,8 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def env():
-    # Programs of earlier tests are taken: compiling is most of the work.
-    return os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+def env(shared):
+    return compiled_once(shared) | {"JAX_NUM_CPU_DEVICES": "1"}
 
 
 @pytest.fixture(scope="module")
