@@ -13,7 +13,7 @@ from typing import Any
 
 from ttcjax.eval import figures
 from ttcjax.eval.optimal import CHOSEN
-from ttcjax.eval.paired import WEIGHTED
+from ttcjax.eval.paired import WEIGHTED, searches
 from ttcjax.eval.verdicts import Beyond, Claim, Held, Unit, above, below, near, none_that_matters, unless
 
 SAVED = 4
@@ -406,7 +406,7 @@ def _exploiting(summary: dict[str, Any]) -> Iterator[Claim]:
     found = summary.get("over_optimisation", {})
     paper = "examples of beams that repeat themselves, or are over in a step or two, with high scores"
     for strategy, beyond in found.get("growth_beyond", {}).items():
-        if ":width=" not in strategy:
+        if strategy not in searches(found["growth_beyond"]):
             continue
         name = figures.label(strategy)
         # The best of many scores is above the truth in any selection: a search exploits its verifier by what it adds.

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from ttcjax.config import ExperimentConfig
-from ttcjax.eval import tables
+from ttcjax.eval import paired, tables
 from ttcjax.eval.figures import MUTED, STYLE, band, legend_below, new_figure
 from ttcjax.eval.intervals import Bootstrap, as_table
 from ttcjax.eval.paired import WEIGHTED
@@ -75,7 +75,7 @@ def searches(
     """
     of, budgets = np.asarray(subjects), config.sweep.budgets
     bootstrap = Bootstrap(len(of), config.sweep.bootstrap, config.sweep.bootstrap_seed)
-    above = [name for name in accuracy if ":width=" in name] if WEIGHTED in accuracy else []
+    above = paired.searches(accuracy) if WEIGHTED in accuracy else []
     found = {}
     for subject in sorted(set(of)):
         inside = of == subject

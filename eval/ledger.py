@@ -185,7 +185,7 @@ def summarise(
         for shape in (policy, verifier):
             prefills.append(sum(compute.prefill(shape, prompts[q] - 1) for q in questions) / len(questions))
 
-    def cost(table: pa.Table, runs: float, generations: float, verified: bool) -> dict[str, float]:
+    def cost(table: pa.Table, runs: float, generations: float, verified: bool, reads: float = 1.0) -> dict[str, float]:
         policy, lookahead, verifier = (int(table[name].to_numpy().sum()) / runs for name in COLUMNS)
         verifier *= verified
         read = compute.inference(parameters["prm"], verifier + prompt) if verified else 0.0
@@ -200,7 +200,7 @@ def summarise(
         if prefills:
             asked = 1 + verified  # The policy, and the verifier after it.
             own = sum(float(table[name].to_numpy().sum()) for name in EXECUTED[:asked])
-            found["executed_flops"] = sum(prefills[:asked]) + own / runs
+            found["executed_flops"] = reads * sum(prefills[:asked]) + own / runs
             found["executed_ratio"] = found["executed_flops"] / found["flops"]
         return found
 
@@ -210,16 +210,20 @@ def summarise(
         per_question[strategy] = {}
         for n in config.sweep.budgets:
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
-            if cell.num_rows:
+            if cell.num_rows and not name.is_best_of_n(n):
                 pairs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
-                runs, generations = pairs.aggregate([]).num_rows, float(n)
-                if isinstance(name.at(n).plain(), HostStrategy):  # which may leave samples undrawn
-                    generations = np.count_nonzero(cell["tokens"].to_numpy()) / runs
-                found = cost(cell, runs, generations, verified=name.selector.asks_verifier)
+                rows = pairs.aggregate([([], "count_all")])["count_all"].to_numpy()
+                plain, generations, reads = name.at(n).plain(), float(n), 1.0
+                if isinstance(plain, HostStrategy):  # which may leave samples undrawn
+                    generations, reads = (
+                        float(rows.mean()),
+                        float(np.mean([plain.prompt_reads(k) for k in rows.tolist()])),
+                    )
+                found = cost(cell, len(rows), generations, name.selector.asks_verifier, reads)
             else:  # n samples of the bank: the mean of one, n times.
                 [temperature] = temperatures.possible(config, strategy, n, chosen)
                 held = temperatures.rows_at(bank, temperature)
-                found = cost(held, held.num_rows / n, n, verified=name.selector.asks_verifier)
+                found = cost(held, held.num_rows / n, n, name.selector.asks_verifier)
             per_question[strategy][str(n)] = found
     return {
         "per_question": per_question,

@@ -164,8 +164,7 @@ def summarise(
 
 def verified(accuracy: Mapping[str, _V]) -> dict[str, _V]:
     """Return what belongs to strategies that a verifier selects in; where there is none, all."""
-    names = {name: registry.named(name) for name in accuracy}
-    found = {k: v for k, v in accuracy.items() if names[k].selector.asks_verifier or names[k].searches}
+    found = {name: values for name, values in accuracy.items() if registry.named(name).selector.asks_verifier}
     return found or dict(accuracy)
 
 

@@ -193,7 +193,7 @@ def summarise(
             [temperature] = temperatures.possible(config, strategy, n, chosen)
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
             cell = search.filter(pa.array(inside))
-            if cell.num_rows:
+            if cell.num_rows and not named.is_best_of_n(n):
                 kept = named.at(n).rows()
                 samples = Samples.from_table(cell, questions, kept, config.sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
@@ -205,7 +205,8 @@ def summarise(
             values |= {measure: values[BEYOND[measure]] - of_Q[:, None] for measure, of_Q in known.items()}
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
-            if n == max(config.sweep.budgets) and (cell.num_rows or not search.num_rows):
+            searched = named.searches and by.asks_verifier
+            if n == max(config.sweep.budgets) and (searched or not search.num_rows):
                 wrong = made & (values["right"] == 0)
                 scores = np.where(wrong, values["score"], -np.inf)
                 for at in np.argsort(-scores, axis=None, kind="stable")[:EXAMPLES]:

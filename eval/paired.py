@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval.intervals import Bootstrap
+from ttcjax.search import registry
 
 WEIGHTED = "best_of_n:select=weighted"
 """What searches are compared with."""
@@ -20,6 +21,11 @@ GROUPS = {"1-2": (1, 2), "3-4": (3, 4), "5": (5,)}
 """Difficulty bins that claims speak of together."""
 LEAST = 4
 """Least budget that growth is counted from: the first of the bars of Snell et al. 2024, Fig. 3 right."""
+
+
+def searches(names: Iterable[str]) -> list[str]:
+    """Return those strategies that search by the verifier, rather than choose among independent samples."""
+    return [name for name in names if registry.named(name).searches and registry.named(name).selector.asks_verifier]
 
 
 def summarise(
@@ -56,7 +62,7 @@ def summarise(
         "aggregation": [row for a, b in AGGREGATION_PAIRS for row in differences(a, b, aggregation[a], aggregation[b])],
         "strategies": [
             row
-            for a, b in itertools.combinations([name for name in accuracy if ":width=" in name], 2)
+            for a, b in itertools.combinations(searches(accuracy), 2)
             for row in differences(a, b, accuracy[a], accuracy[b])
         ],
     }
@@ -81,7 +87,7 @@ def summarise(
             ahead = {
                 strategy: {n: cells[n] - accuracy[WEIGHTED][n] for n in budgets}
                 for strategy, cells in accuracy.items()
-                if ":width=" in strategy
+                if strategy in searches(accuracy)
             }
             found["beyond_weighted"] = {
                 strategy: {name: over(np.mean(list(cells.values()), axis=0), mask) for name, mask in inside.items()}

@@ -22,6 +22,7 @@ from ttcjax.eval.estimators import LIKELIHOOD, Samples, pass_at_k, scores_of, st
 from ttcjax.eval.intervals import Bootstrap
 from ttcjax.parquet import read_shard
 from ttcjax.search import registry
+from ttcjax.search.contract import HostStrategy
 from ttcjax.verify.aggregate import AGGREGATIONS
 from ttcjax.verify.metrics import VALIDATION_SCHEMA, auroc, best_threshold, brier, first_error, reliability
 
@@ -118,7 +119,8 @@ def measure(
             kept = name.at(n).rows()
             found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
             accuracy[strategy][n] = found.accuracy(by.rule, how, ties=by.ties, temperature=by.vote_temperature)
-            missing += [(strategy, n, *place) for place in found.missing]
+            if not isinstance(name.at(n).plain(), HostStrategy):  # which may leave samples undrawn
+                missing += [(strategy, n, *place) for place in found.missing]
     return Measured(levels, samples, others, accuracy, missing, sampled_at, at)
 
 

@@ -21,12 +21,12 @@ from ttcjax.eval.shards import WHOLE, Part, Shard
 from ttcjax.eval.temperatures import Chosen
 from ttcjax.metrics import progress
 from ttcjax.parquet import write_shard
-from ttcjax.sample.engine import Engine, Solution
+from ttcjax.sample.engine import Engine
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.contract import HostStrategy, Strategy
 from ttcjax.search.run import run as run_strategy
-from ttcjax.search.session import Outcome, Session
+from ttcjax.search.session import Session, read
 
 SCHEMA = rows.SCHEMA
 """Columns of the shards."""
@@ -92,8 +92,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
         part: Which of the shards are this process's.
 
     Returns:
-        `questions`, `solutions`, `cells`, `shards`, `seconds_per_question` of each cell run by this call (compilation
-        included), and `files`.
+        `questions`, `solutions` (at most, where a strategy may leave samples undrawn), `cells`, `shards`,
+        `seconds_per_question` of each cell run by this call (compilation included), and `files`.
     """
     task, splits = loader.askable(config, workdir)
     examples = splits.test[:]
@@ -151,12 +151,14 @@ def write(
         with _quiet(engine):  # how many samples it takes is known afterwards
             found = run_strategy(strategy, session, shard.seed)
             spent = time.perf_counter() - begin
-            candidates = _recorded(session, strategy, found)
+            if not strategy.selector.asks_verifier:
+                found = read(session, found)  # for the report
         engine.on_batch(len(asked) * strategy.rows())
     else:
-        candidates = [outcome.candidates for outcome in run_strategy(strategy, session, shard.seed)]
+        found = run_strategy(strategy, session, shard.seed)
         spent = time.perf_counter() - begin
-    share = spent / (len(asked) * strategy.rows())
+    candidates = [outcome.candidates for outcome in found]
+    share = spent / sum(map(len, candidates))
     temperature = engine.sampler.temperature if strategy.temperature is None else strategy.temperature
     for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
         table = result_rows(
@@ -174,20 +176,6 @@ def _quiet(engine: Engine) -> Iterator[None]:
         yield
     finally:
         engine.on_batch = told
-
-
-def _recorded(session: Session, strategy: HostStrategy, found: Sequence[Outcome]) -> list[list[Solution]]:
-    """Return as many candidates of every question as the strategy has rows.
-
-    Those that it did not draw are empty and have cost nothing. Where it asked no verifier, one reads them for the
-    report, and that is not counted.
-    """
-    candidates = [outcome.candidates for outcome in found]
-    if not strategy.selector.asks_verifier:
-        scored = session.engine.score(session.prompts, candidates)
-        candidates = [[dataclasses.replace(s, tokens_verified=0) for s in group] for group in scored]
-    none = Solution((), "", False, 0.0)
-    return [group + [none] * (strategy.rows() - len(group)) for group in candidates]
 
 
 def cell_name(strategy: str) -> str:

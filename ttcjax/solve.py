@@ -23,9 +23,9 @@ from ttcjax.sample.engine import Prompt
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.chains import Answer, read_answer
-from ttcjax.search.contract import Strategy
+from ttcjax.search.contract import HostStrategy, Strategy
 from ttcjax.search.run import run
-from ttcjax.search.session import Outcome, Session
+from ttcjax.search.session import Outcome, Session, read
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
 from ttcjax.verify.aggregate import aggregate, token_likelihood
@@ -197,6 +197,8 @@ def solve(
     begin = time.perf_counter()
     [outcome] = run(chosen, session, seed)
     seconds = time.perf_counter() - begin
+    if not outcome.chains and isinstance(chosen.plain(), HostStrategy) and not chosen.selector.asks_verifier:
+        [outcome] = read(session, [outcome])  # to be shown with scores
 
     candidates, chains = outcome.candidates, tuple(_replies(chain, task) for chain in outcome.chains)
     answers = [session.answer(candidate) for candidate in candidates]

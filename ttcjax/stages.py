@@ -144,6 +144,7 @@ STAGES = (
             "sweep.shard_questions",
         ),
         switch=("sweep.temperatures",),
+        version=2,
         derived=_validated,
     ),
     Stage(

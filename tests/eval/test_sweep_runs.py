@@ -221,8 +221,8 @@ def test_every_shard_is_listed_with_its_hash(whole):
 
 def test_parts_find_what_one_process_finds(models, whole):
     _, expected = whole
-    assert len(expected) == 3 + 3 + 5 * 2 * 3 + 2 + 1, (
-        "shards of bank, rescore, five names and budgets with two seeds, chains, greedy"
+    assert len(expected) == 3 + 3 + 3 * 2 * 3 + 2 + 1, (
+        "shards of bank, rescore, three names and budgets with two seeds, chains, greedy"
     )
     config = models("parts")
     first = parts(config, 3, order=(2, 3, 1))
@@ -332,11 +332,11 @@ def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog)
         sweeping.run(config)
     told = [line for line in caplog.messages if line.startswith("sweep: ")]
     assert [line.split()[1] for line in told] == ["bank", "rescore", "search", "chains", "greedy"]
-    # 4 samples of 12 questions; with two seeds, searches of 1, 2, 2 and 4 generations; 8 answers in chains of 10.
+    # 4 samples of 12 questions; with two seeds, searches of 2 and 4 generations; 8 answers in chains of 10.
     assert told[0] == (
-        "sweep: bank is next, 3 of 3 shards missing; in all 33 shards, 356 generations; time not known yet"
+        "sweep: bank is next, 3 of 3 shards missing; in all 21 shards, 284 generations; time not known yet"
     )
-    assert "in all 30 shards, 308 generations; about" in told[1]
+    assert "in all 18 shards, 236 generations; about" in told[1]
     assert told[1].endswith("left without search, chains, greedy")
     assert told[3].startswith("sweep: chains is next, 2 of 2 shards missing; in all 3 shards, 92 generations;")
     caplog.clear()
@@ -470,7 +470,7 @@ def test_before_anything_is_sampled_tokens_are_bounded_by_the_limit(models, tiny
     text = "\n".join(plan.lines(found, sweeping.probe(found, "x.py")))
     assert "an upper bound" in text
     unknown = "not known yet for bank, rescore, search, chains, greedy"
-    assert f"{unknown}; `ttcjax sweep x.py --part 1/24` runs one shard" in text
+    assert f"{unknown}; `ttcjax sweep x.py --part 1/12` runs one shard" in text
 
 
 def test_labels_say_how_long_solutions_are_before_the_bank_is_there(models, tiny):

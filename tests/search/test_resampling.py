@@ -1,5 +1,7 @@
 """REBASE and particle filtering: searches that share places out by weight, on scripts and by their statistics."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from ttcjax.search.contract import DeviceStrategy
 from ttcjax.search.drive import _STRATEGY
 from ttcjax.search.strategies.particles import Particles, drawn
 from ttcjax.search.strategies.rebase import REBASE, places_for, shared_out
@@ -35,7 +38,8 @@ def reference(ops, strategy, parents_of):
                 path, scores = rows[i]
                 path = mix(path, i % ops.children) if ops.children else mix(path, i, search_round)
                 rows[i], done[i] = (path, (*scores, ops.score(path))), ops.ends(path, len(scores) + 1)
-            parents = parents_of(q, search_round, [ops.score(path) for path, _ in rows], done)
+            worth = [ops.score(path) for path, _ in rows]
+            parents = range(n) if all(done) else parents_of(q, search_round, worth, done)
             rows, done = [rows[p] for p in parents], [done[p] for p in parents]
         paths += [path for path, _ in rows]
         scores_of += [scores for _, scores in rows]
@@ -83,7 +87,7 @@ def test_particle_filtering_is_brute_force(strategy, script):
 
     def parents_of(q, search_round, scores, done):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), q), _STRATEGY)
-        numbers = np.asarray(strategy.uniform(jax.random.fold_in(key, search_round)[None]))[0]
+        numbers = np.asarray(strategy.uniform(jax.random.fold_in(key, 1 + search_round)[None]))[0]
         chances = np.clip(np.array(scores, np.float64), 1e-6, 1 - 1e-6)
         weights = (chances / (1 - chances)) ** (1 / strategy.score_temperature)
         upto = np.cumsum(weights) / weights.sum()
@@ -149,3 +153,41 @@ def test_a_question_draws_alike_alone_and_among_others():
     for q in (0, 7, 19):
         alone = jax.jit(lambda q=q: ScriptedOps(1, 8, first=q).search(strategy))().rows.path.tolist()
         assert alone == together[q], "what is drawn depends on the other questions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lottery(DeviceStrategy):
+    """Goes on for as many rounds as a question's own key says, and carries them beside what each place has seen."""
+
+    n: int = 4
+    max_rounds: int = 9
+    temperature: float | None = None
+
+    @property
+    def name(self):
+        return "lottery"
+
+    def start(self, ops, state, key_Q):
+        rounds_Q = jax.vmap(lambda key: jax.random.randint(key, (), 1, 4))(key_Q)
+        return rounds_Q, jnp.zeros((ops.questions * self.n,), jnp.int32)
+
+    def round(self, ops, state, carry, key_Q, round_Q):
+        left_Q, seen_B = carry
+        state, _ = ops.score_step(ops.extend_step(state, round_Q))
+        # A carry that was not begun anew would still hold the rounds of the question before.
+        wrong_Q = seen_B.reshape((ops.questions, self.n)).max(axis=1) != round_Q
+        return state, (left_Q - 1, seen_B + 1), (left_Q <= 1) | wrong_Q
+
+
+def test_a_carry_begins_anew_with_every_question():
+    """20 questions in 3 places: each runs the rounds of its own key, which is no key of a round."""
+    found = search(ScriptedOps(3, 4, min_steps=6, max_steps=6), Lottery())
+    steps = found.rows.steps.reshape(QUESTIONS, 4)
+    due, keys = [], set()
+    for q in range(QUESTIONS):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), q), _STRATEGY)
+        due.append(int(jax.random.randint(jax.random.fold_in(key, 0), (), 1, 4)))
+        keys |= {tuple(jax.random.key_data(jax.random.fold_in(key, r)).tolist()) for r in range(5)}
+    assert steps.tolist() == [[rounds] * 4 for rounds in due]
+    assert len(set(due)) == 3
+    assert len(keys) == 5 * QUESTIONS

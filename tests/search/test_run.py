@@ -15,9 +15,11 @@ from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
+from ttcjax.search.strategies.particles import Particles
+from ttcjax.search.strategies.rebase import REBASE
 
 BEAM, AHEAD, SEED = Beam(4, 2), Lookahead(4, 2, k=2), 3
-EACH = (BEAM, AHEAD, DVTS(4, 2))
+EACH = (BEAM, AHEAD, DVTS(4, 2), REBASE(4), Particles(4))
 
 
 @pytest.fixture(scope="module", params=EACH, ids=lambda strategy: strategy.name)

@@ -141,7 +141,7 @@ class DeviceStrategy(Strategy):
         Args:
             ops: The engine.
             state: Its state, in which no row has sampled anything.
-            key_Q: A random key a question: of the seed and the question alone, and no key of its samples.
+            key_Q: A random key a question: of the seed and the question alone, no key of its samples nor of a round.
 
         Returns:
             A pytree of arrays `[Q, ...]` or `[B, ...]`; nothing by default.
@@ -169,6 +169,10 @@ class DeviceStrategy(Strategy):
 
 class HostStrategy(Strategy):
     """A strategy that is run on the host, between calls of the engine."""
+
+    def prompt_reads(self, drawn: int) -> int:
+        """Return how often each model reads a question's prompt to draw so many candidates."""
+        return 1
 
     @abc.abstractmethod
     def run(self, session: Session, seed: int) -> list[Outcome]:

@@ -190,6 +190,8 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
     def keys(question_Q: jax.Array) -> jax.Array:
         return jax.vmap(lambda key: jax.random.fold_in(key, _STRATEGY))(engine.question_keys(question_Q))
 
+    folded = jax.vmap(jax.random.fold_in)
+
     def under_way(now: _Under) -> jax.Array:
         return ~engine.done(now.watched.state).all() | queue.waiting(now.line, count_Q)
 
@@ -207,8 +209,8 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
             step=now.watched.step,
         )
         key_Q, round_Q = keys(line.question_G), jnp.where(fresh_Q, 0, now.round_Q)
-        carry = _renew(fresh_Q, strategy.start(ops, watched, key_Q), now.carry)
-        round_keys = jax.vmap(jax.random.fold_in)(key_Q, round_Q)
+        carry = _renew(fresh_Q, strategy.start(ops, watched, folded(key_Q, jnp.zeros_like(round_Q))), now.carry)
+        round_keys = folded(key_Q, round_Q + 1)
         watched, carry, stop_Q = strategy.round(ops, watched, carry, round_keys, round_Q)
         over_B = jnp.repeat(stop_Q | (round_Q + 1 >= strategy.max_rounds), n)
         watched = dataclasses.replace(watched, state=engine.end(watched.state, over_B))

@@ -128,11 +128,11 @@ def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,), tempera
     for name in names:
         if "n" in split(name)[1]:
             raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
-        found = named(name)
         require(
-            not found.strategy.revises,
+            not getattr(STRATEGIES.get(split(name)[0]), "revises", False),
             f"sweep.strategies: {name!r} revises; chains.budgets and chains.refine measure revisions: leave it out",
         )
+        found = named(name)
         for n in budgets:
             found.at(n)
         # Other budgets may make one strategy of two, such as `beam:width=sqrt` at 16 of `beam:width=4`.

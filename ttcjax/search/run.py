@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 
 from ttcjax.config import ModelConfig, SamplerConfig
+from ttcjax.errors import UserError
 from ttcjax.model import cache
 from ttcjax.model.params import Params
 from ttcjax.sample import programs, queue
@@ -23,6 +24,7 @@ from ttcjax.sample.state import Rows
 from ttcjax.search import drive
 from ttcjax.search.contract import DeviceStrategy, HostStrategy, Strategy
 from ttcjax.search.session import Outcome, Round, Session
+from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.verify import prm
 
 
@@ -239,19 +241,21 @@ def search(
         strategy: Any that runs on the device.
         prompts: Of the questions.
         seed: Root of all random numbers.
-        traced: Write down every round.
+        traced: Write down every round; best-of-N has none.
 
     Raises:
-        UserError: The engine has no verifier, a prompt leaves no room for a solution, or a model's numbers are not
-            finite.
+        UserError: The strategy is one of the host, the engine has no verifier, a prompt leaves no room for a solution,
+            or a model's numbers are not finite.
     """
     engine.require_verifier()
     engine.check_lengths(prompts, engine.sampler.max_tokens)
     plain = strategy.plain()
-    assert isinstance(plain, DeviceStrategy)
+    if not isinstance(plain, DeviceStrategy):
+        raise UserError(f"{strategy.name} is run on the host: use ttcjax.search.run.run, which takes a session")
     temperature = plain.temperature
     # The program is the same at every temperature.
     plain = dataclasses.replace(plain, temperature=None)  # type: ignore[type-var]
+    traced = traced and not isinstance(plain, BestOfN)
     n, slots = plain.n, engine.sampler.max_tokens + 1
     found: dict[int, Outcome] = {}
     requests = [Request(prompt, 0, n) for prompt in prompts]

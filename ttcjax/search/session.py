@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,15 @@ class Session:
     def answer(self, solution: Solution) -> str | None:
         """Return the canonical final answer; `None` where there is none, or the text was cut off."""
         return self.task.extract(solution.text) if solution.finished else None
+
+
+def read(session: Session, found: Sequence[Outcome]) -> list[Outcome]:
+    """Return outcomes with candidates that the verifier has read, though the strategy did not ask it: not counted."""
+    scored = session.engine.score(session.prompts, [outcome.candidates for outcome in found])
+    return [
+        dataclasses.replace(outcome, candidates=[dataclasses.replace(s, tokens_verified=0) for s in group])
+        for outcome, group in zip(found, scored, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

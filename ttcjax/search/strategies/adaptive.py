@@ -31,7 +31,8 @@ class Adaptive(HostStrategy):
     stop: Literal["likely", "decided"] = "likely"
     """When a vote is settled: where the posterior is sure enough that the leading answer is more likely than the next
     (Aggarwal et al. 2023, "Let's sample step by step", their beta criterion), or only where nothing that the samples
-    left could say would change it. What is `decided` has the answer of all N samples."""
+    left could say would change it. What is `decided` has the answer of all N samples. Where votes are weighted, sums of
+    scores stand for counts in `likely`: it waits longer the lower a verifier scores."""
     confidence: float = 0.95
     """Of `likely`."""
     select: Literal["majority", "weighted"] = "majority"
@@ -56,6 +57,9 @@ class Adaptive(HostStrategy):
 
     def rows(self) -> int:
         return self.n
+
+    def prompt_reads(self, drawn: int) -> int:
+        return -(-drawn // self.wave)
 
     def plain(self) -> Adaptive | BestOfN:
         return self if self.wave < self.n else BestOfN(self.n, self.select, temperature=self.temperature)

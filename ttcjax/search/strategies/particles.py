@@ -70,6 +70,9 @@ class Particles(DeviceStrategy):
         logit_QN = (jnp.log(score_QN) - jnp.log1p(-score_QN)) / self.score_temperature
         weight_QN = jnp.exp(logit_QN - logit_QN.max(axis=-1, keepdims=True))
         row_QN = drawn(weight_QN, self.uniform(key_Q))
+        # Once all have ended nothing is left to propose: another draw would only lose candidates.
+        over_Q1 = ops.done(state).reshape(row_QN.shape).all(axis=1, keepdims=True)
+        row_QN = jnp.where(over_Q1, jnp.arange(self.n, dtype=jnp.int32)[None], row_QN)
         parent_QN = row_QN + jnp.arange(ops.questions)[:, None] * self.n
         return ops.fork(state, parent_QN.reshape(-1)), carry, going_on(ops)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ttcjax.search import contract, registry
 from ttcjax.testing import ScriptedOps
+from ttcjax.testing.scripted import by_number
 
 PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "strategies.md").read_text()
 
@@ -17,12 +18,13 @@ def test_the_example_is_a_strategy():
     [code] = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     names = {"dataclass": dataclasses.dataclass, "jnp": jnp, **vars(contract)}
     exec(code, names)
-    strategy = names["Greedier"](8, sure=0.9)
-    found = jax.jit(lambda: ScriptedOps(3, 8, min_steps=3, max_steps=6).search(strategy, 20))()
-    stopped = ~found.rows.finished.reshape(20, 8).any(axis=1)
-    best = found.step_scores.reshape(20, 8, -1).max(axis=(1, 2))
-    assert stopped.any(), "no question was stopped early"
-    assert (best[stopped] > 0.9).all(), "a question was stopped that was not sure"
+    strategy = names["FirstSure"](8, sure=0.9)
+    found = jax.jit(lambda: ScriptedOps(3, 8, min_steps=2, max_steps=6).search(strategy, 20))()
+    finished = found.rows.finished.reshape(20, 8)
+    last = by_number(found.rows.path, found.rows.done).reshape(20, 8)
+    early = ~finished.all(axis=1)
+    assert early.any(), "no question was stopped early"
+    assert (finished & (last > 0.9)).any(axis=1)[early].all(), "a question was stopped that was not sure"
 
 
 def test_the_table_has_every_kind():
@@ -31,5 +33,6 @@ def test_the_table_has_every_kind():
     assert sorted(kinds[1:]) == sorted(registry.STRATEGIES)
     for row in re.findall(r"^\| `\w+`.*", PAGE, re.M)[1:]:
         kind, settings = re.match(r"\| `(\w+)`.*\| (.*) \|$", row).groups()  # type: ignore[union-attr]
-        fields = {field.name for field in dataclasses.fields(registry.STRATEGIES[kind])}
-        assert set(re.findall(r"`(\w+)=", settings)) <= fields, kind
+        fields = {field.name: field.default for field in dataclasses.fields(registry.STRATEGIES[kind])}
+        for name, told in re.findall(r"`(\w+)=(\w[\w.]*)`", settings):
+            assert str(fields[name]) in (told, f"{told}.0"), f"{kind} has another default of {name}"
