@@ -86,8 +86,7 @@ def summarise(
         if WEIGHTED in accuracy:
             ahead = {
                 strategy: {n: cells[n] - accuracy[WEIGHTED][n] for n in budgets}
-                for strategy, cells in accuracy.items()
-                if strategy in searches(accuracy)
+                for strategy, cells in ((name, accuracy[name]) for name in searches(accuracy))
             }
             found["beyond_weighted"] = {
                 strategy: {name: over(np.mean(list(cells.values()), axis=0), mask) for name, mask in inside.items()}

@@ -36,7 +36,7 @@ def asks_verifier(rule: str, ties: str | None = None) -> bool:
 
 @dataclass(frozen=True)
 class Selector:
-    """How a strategy chooses one answer among its candidates."""
+    """Rule by which a strategy chooses one answer among its candidates."""
 
     rule: str = "weighted"
     """One of `RULES`."""

@@ -23,7 +23,7 @@ from ttcjax.sample.engine import Prompt
 from ttcjax.sample.loading import load_engine
 from ttcjax.search import registry
 from ttcjax.search.chains import Answer, read_answer
-from ttcjax.search.contract import HostStrategy, Strategy
+from ttcjax.search.contract import Strategy
 from ttcjax.search.run import run
 from ttcjax.search.session import Outcome, Session, read
 from ttcjax.text.familiar import Familiar
@@ -197,8 +197,7 @@ def solve(
     begin = time.perf_counter()
     [outcome] = run(chosen, session, seed)
     seconds = time.perf_counter() - begin
-    if not outcome.chains and isinstance(chosen.plain(), HostStrategy) and not chosen.selector.asks_verifier:
-        [outcome] = read(session, [outcome])  # to be shown with scores
+    [outcome] = read(session, [outcome])  # to be shown with scores
 
     candidates, chains = outcome.candidates, tuple(_replies(chain, task) for chain in outcome.chains)
     answers = [session.answer(candidate) for candidate in candidates]
@@ -229,8 +228,8 @@ def _session(
     config: ExperimentConfig, workdir: epath.Path, strategy: Strategy, task: Task, question: str, sampler: SamplerConfig
 ) -> Session:
     """Load the models that a strategy asks, for one question."""
-    # No more rows in a batch than one question has.
-    sampler = dataclasses.replace(sampler, rows=min(sampler.rows, strategy.rows()))
+    # No more rows in a batch than one question has at a time.
+    sampler = dataclasses.replace(sampler, rows=min(sampler.rows, strategy.at_once()))
     if not strategy.revises:
         engine = load_engine(workdir, sampler)
         return Session(engine, task, [engine.encode_prompt(question, task.prompt(question))], config.prm.aggregate)

@@ -78,10 +78,16 @@ def hand_out(queue: Queue, idle_B: jax.Array, count_Q: jax.Array, n: int) -> tup
 
 
 def renew(fresh_B: jax.Array, new: Any, old: Any) -> Any:
-    """Return `new` in the fresh rows and `old` in the others; leaves `[B, ...]` that are in both trees stay."""
+    """Return `new` in the fresh rows and `old` in the others; leaves `[B, ...]` that are in both trees stay.
+
+    Fresh may be groups too: leaves are then `[G, ...]`, or `[B, ...]` with the rows of a group adjacent.
+    """
 
     def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
-        return a if a is b else jnp.where(fresh_B.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
+        if a is b:
+            return a
+        fresh = jnp.repeat(fresh_B, a.shape[0] // fresh_B.shape[0]) if a.shape[0] != fresh_B.shape[0] else fresh_B
+        return jnp.where(fresh.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(leaf, new, old)
 

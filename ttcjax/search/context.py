@@ -17,7 +17,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class View:
-    """What stands between the question and the next answer."""
+    """Tokens between the question and the next answer."""
 
     tokens: Tokens
     answers: int

@@ -100,6 +100,10 @@ class Strategy(abc.ABC):
     def rows(self) -> int:
         """Return the candidates of a question, at most."""
 
+    def at_once(self) -> int:
+        """Return the rows of a question that are sampled side by side, at most."""
+        return self.rows()
+
     def cost(self) -> int:
         """Return the generations a question, at most, as Snell et al. 2024 count them (section 5.2)."""
         return self.rows()
@@ -110,7 +114,7 @@ class Strategy(abc.ABC):
 
     @property
     def selector(self) -> Selector:
-        """How one answer is chosen among independent candidates."""
+        """The rule by which one answer is chosen among independent candidates."""
         return Selector()
 
     def choose(self, outcome: Outcome, answers: Sequence[str | None], scores: np.ndarray) -> int | None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ttcjax.sample import queue
+from ttcjax.sample import programs, queue
 from ttcjax.search.contract import DeviceStrategy, Ops
 
 _STRATEGY = 0xFFFF_FFFF
@@ -23,7 +23,7 @@ _STRATEGY = 0xFFFF_FFFF
 
 
 class Engine(Ops, Protocol):
-    """What the driver asks of an engine, beside what strategies ask of it."""
+    """An engine as the driver needs it: rows that begin, end and are kept, beside the operations of strategies."""
 
     @property
     def n(self) -> int:
@@ -209,7 +209,7 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
             step=now.watched.step,
         )
         key_Q, round_Q = keys(line.question_G), jnp.where(fresh_Q, 0, now.round_Q)
-        carry = _renew(fresh_Q, strategy.start(ops, watched, folded(key_Q, jnp.zeros_like(round_Q))), now.carry)
+        carry = queue.renew(fresh_Q, strategy.start(ops, watched, folded(key_Q, jnp.zeros_like(round_Q))), now.carry)
         round_keys = folded(key_Q, round_Q + 1)
         watched, carry, stop_Q = strategy.round(ops, watched, carry, round_keys, round_Q)
         over_B = jnp.repeat(stop_Q | (round_Q + 1 >= strategy.max_rounds), n)
@@ -230,7 +230,7 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
         step=jnp.full_like(engine.last_step(state, state), -1) if traced else None,
     )
     trace = _empty(B, strategy.max_rounds, watched)
-    found = jax.tree.map(lambda x: jnp.zeros((total * n, *x.shape[1:]), x.dtype), results(watched, trace))
+    found = programs.no_results(results(watched, trace), total * n)
     carry = strategy.start(ops, watched, keys(line.question_G))
     now = _Under(line, watched, carry, jnp.zeros_like(line.question_G), trace, found)
     return jax.lax.while_loop(under_way, turn, now).found
@@ -239,16 +239,6 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
 def _by_question(done_B: jax.Array, n: int) -> jax.Array:
     """Return which rows `[B]` belong to questions of which all rows are done."""
     return jnp.repeat(done_B.reshape((-1, n)).all(axis=1), n)
-
-
-def _renew(fresh_Q: jax.Array, new: Any, old: Any) -> Any:
-    """Return the carry with that of fresh questions begun anew; leaves are `[Q, ...]` or `[B, ...]`."""
-
-    def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
-        fresh = jnp.repeat(fresh_Q, a.shape[0] // fresh_Q.shape[0])
-        return jnp.where(fresh.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(leaf, new, old)
 
 
 def _empty(rows: int, rounds: int, watched: _Watched) -> Trace | None:
@@ -266,12 +256,6 @@ def _note(trace: Trace | None, fresh_B: jax.Array, round_B: jax.Array, watched: 
     if trace is None or watched.step is None:
         return None
     B, rounds = trace.parent.shape
-    empty = _empty(B, rounds, watched)
-    every = jnp.arange(B)
+    begun = queue.renew(fresh_B, _empty(B, rounds, watched), trace)
     told = Trace(watched.parent, watched.score, watched.step)
-
-    def leaf(old: jax.Array, none: jax.Array, new: jax.Array) -> jax.Array:
-        begun = jnp.where(fresh_B.reshape((-1,) + (1,) * (old.ndim - 1)), none, old)
-        return begun.at[every, round_B].set(new)
-
-    return jax.tree.map(leaf, trace, empty, told)
+    return jax.tree.map(lambda old, new: old.at[jnp.arange(B), round_B].set(new), begun, told)

@@ -184,8 +184,7 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
         ConfigError: An unknown strategy or key (the closest one is named), a key twice, a value it may not take, or a
             `temperature` of softmax votes without `vote_temperature`.
     """
-    kind, _, rest = text.partition(":")
-    given = {part.partition("=")[0]: part.partition("=")[2] for part in rest.split(",")}
+    kind, given = split(text)
     if given.get("select") == "softmax" and "temperature" in given and "vote_temperature" not in given:
         # Such a name meant the votes once; taken for the samples' it would be run as something else, silently.
         raise ConfigError(
@@ -193,8 +192,9 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
             "that of the votes, or both"
         )
     if kind == "majority":
-        if select := next((part for part in rest.split(",") if part.startswith("select=")), None):
-            raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:{select}")
+        if "select" in given:
+            raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:select={given['select']}")
+        rest = text.partition(":")[2]
         return read(f"best_of_n:select=majority{',' * bool(rest)}{rest}", STRATEGIES, text, **defaults)
     return read(text, {"majority": None, **STRATEGIES}, text, **defaults)
 

@@ -45,7 +45,7 @@ class SearchState:
 
 @struct.dataclass
 class SearchedRows:
-    """What is copied to the host of B rows."""
+    """Fields of B rows that are copied to the host."""
 
     sampled: programs.Sampled
     verified: jax.Array

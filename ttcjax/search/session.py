@@ -42,7 +42,9 @@ class Session:
 
 
 def read(session: Session, found: Sequence[Outcome]) -> list[Outcome]:
-    """Return outcomes with candidates that the verifier has read, though the strategy did not ask it: not counted."""
+    """Return outcomes with candidates that the verifier has read; what the strategy did not ask for is not counted."""
+    if any(candidate.step_scores or candidate.tokens_verified for outcome in found for candidate in outcome.candidates):
+        return list(found)
     scored = session.engine.score(session.prompts, [outcome.candidates for outcome in found])
     return [
         dataclasses.replace(outcome, candidates=[dataclasses.replace(s, tokens_verified=0) for s in group])
@@ -64,7 +66,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy has found for a question."""
+    """Candidates that a strategy has found for a question, and how it came to them."""
 
     candidates: list[Solution]
     """What an answer is chosen among: with the scores of their steps, where a verifier has read them, and with what

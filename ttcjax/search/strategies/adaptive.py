@@ -34,11 +34,11 @@ class Adaptive(HostStrategy):
     left could say would change it. What is `decided` has the answer of all N samples. Where votes are weighted, sums of
     scores stand for counts in `likely`: it waits longer the lower a verifier scores."""
     confidence: float = 0.95
-    """Of `likely`."""
+    """Least probability of `likely`."""
     select: Literal["majority", "weighted"] = "majority"
     """How votes are counted: each as one, or by the verifier's score, which then reads every wave."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
 
     def __post_init__(self) -> None:
         require(0 < self.confidence < 1, f"adaptive: confidence must lie in (0, 1), not {self.confidence}")
@@ -57,6 +57,9 @@ class Adaptive(HostStrategy):
 
     def rows(self) -> int:
         return self.n
+
+    def at_once(self) -> int:
+        return self.wave
 
     def prompt_reads(self, drawn: int) -> int:
         return -(-drawn // self.wave)

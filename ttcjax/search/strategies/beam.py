@@ -83,7 +83,7 @@ class Beam(DeviceStrategy):
     """Whether rows that have ended `stay` whatever they score, or `compete` with all others, by the score they ended
     with, and are dropped where they are not among the best N / M; one cut off at its length limit has ended too."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ class BestOfN(DeviceStrategy):
     vote_temperature: float = 1.0
     """Of the votes of `softmax`: high ones make it `majority`, low ones `best`."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
     ties: Literal["first", "verifier"] = "first"
     """Of `majority`: the earliest sample decides, or the verifier."""
     by: Literal["verifier", "likelihood"] = "verifier"

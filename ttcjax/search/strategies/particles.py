@@ -48,11 +48,11 @@ class Particles(DeviceStrategy):
     """How rows are drawn: at equal steps from one random start, each row within one of its due, or each by itself, as
     in the paper."""
     score_temperature: float = 1.0
-    """Of the weights: low ones keep the best row alone, high ones draw all alike."""
+    """Temperature of the weights: low ones keep the best row alone, high ones draw all alike."""
     max_rounds: int = 40
     """Rounds, of a step each, after which a question ends; a row that has not ended by then has no answer."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
 
     @property
     def name(self) -> str:

@@ -70,12 +70,12 @@ class REBASE(DeviceStrategy):
     n: int
     """Rows of a question: the generation budget."""
     score_temperature: float = 0.2
-    """Of the softmax of scores in (0, 1), Wu et al.'s balance temperature: low ones expand the best row alone, high
-    ones all rows alike."""
+    """Temperature of the softmax of scores in (0, 1), which Wu et al. call that of balance: low ones expand the best
+    row alone, high ones all rows alike."""
     max_rounds: int = 40
     """Rounds, of a step each, after which a question ends; a row that has not ended by then has no answer."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
 
     @property
     def name(self) -> str:

@@ -26,15 +26,18 @@ class Refine(HostStrategy):
     steps: int
     """T: tries to better the first answer."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
 
     @property
     def name(self) -> str:
         return f"refine:steps={self.steps}{unless_default(self, 'temperature')}"
 
     def rows(self) -> int:
-        """The first answer and T tries."""
+        """Return the first answer and T tries."""
         return 1 + self.steps
+
+    def at_once(self) -> int:
+        return 1
 
     def run(self, session: Session, seed: int) -> list[Outcome]:
         chains = self.chains(

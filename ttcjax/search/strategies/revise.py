@@ -27,7 +27,7 @@ class Revise(HostStrategy):
     ties: Literal["first", "verifier"] = "first"
     """Of the votes `majority` and `last`: the first answer decides, or the verifier."""
     temperature: float | None = None
-    """Of sampling; `None` for that of the sampler."""
+    """Temperature of sampling; `None` for that of the sampler."""
 
     def __post_init__(self) -> None:
         require(
@@ -41,6 +41,9 @@ class Revise(HostStrategy):
 
     def rows(self) -> int:
         return self.s * self.p
+
+    def at_once(self) -> int:
+        return self.p
 
     def run(self, session: Session, seed: int) -> list[Outcome]:
         reviser = session.require_reviser()
