@@ -155,7 +155,8 @@ def build(calls: Mapping[str, Call]) -> Parser:
     command.add_argument(
         "--strategy",
         default="beam:n=16,width=4",
-        help="such as beam:n=16,width=4, best_of_n:n=64, revise:s=8,p=2 or refine:steps=8 (%(default)s)",
+        help="such as beam:n=16,width=4, best_of_n:n=64, adaptive:n=64, lookahead:n=16,k=1, dvts:n=16, rebase:n=16, "
+        "particles:n=16, revise:s=8,p=2 or refine:steps=8; docs/strategies.md has their settings (%(default)s)",
     )
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
