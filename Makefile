@@ -23,13 +23,13 @@ test-fast: $(VENV)/.installed-test  ## all tests but the slow ones
 # Not in `test`, where CPU tests run on eight virtual devices and XLA takes all that the processor has.
 test-small: $(VENV)/.installed-test  ## the fast tests of what computes, on one device and without AVX-512
 	TTCJAX_TEST_DEVICES=1 XLA_FLAGS="--xla_cpu_max_isa=AVX2 $$XLA_FLAGS" $(BIN)/pytest $(PYTEST_ARGS) -q \
-	    -m "not slow and not tpu_compile" tests/sample tests/search tests/train
+	    -m "not slow and not tpu_compile" tests/engine tests/search tests/train
 
 check: $(VENV)/.installed-test  ## lint, format, types and import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pytest -q tests/test_imports.py
+	$(BIN)/pytest -q tests/house/test_imports.py
 
 format: $(VENV)/.installed-test  ## rewrite the code in the one format
 	$(BIN)/ruff check --fix

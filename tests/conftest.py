@@ -107,8 +107,8 @@ class TinyModels:
         """Return an engine; prompts are at least 5 and, in one bucket of 64, at most 64 tokens."""
         from tests.machine import need_devices
         from ttcjax.config import SamplerConfig
+        from ttcjax.engine.engine import Engine
         from ttcjax.parallel import make_mesh
-        from ttcjax.sample.engine import Engine
 
         need_devices(devices)
         settings = {"max_tokens": SOLUTION, "max_step_tokens": 6, "verifier_chunk": 4, "rows": 64, "prompt_bucket": 64}
@@ -134,8 +134,8 @@ def make_tiny() -> TinyModels:
     """Return what `tiny` holds, in processes that tests start too."""
     from ttcjax.config import ModelConfig, TokenizerConfig
     from ttcjax.data import procmath
+    from ttcjax.engine.engine import Model
     from ttcjax.model.params import spec
-    from ttcjax.sample.engine import Model
     from ttcjax.text import tokenizer as tokenizers
 
     examples = list(procmath.generate("train", 300, seed=0))

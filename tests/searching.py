@@ -1,6 +1,6 @@
 """Searches as most tests look at them: by their final candidates."""
 
-from ttcjax.search.run import search
+from ttcjax.search.ops import search
 
 
 def candidates(engine, strategy, prompts, seed):

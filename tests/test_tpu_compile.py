@@ -13,13 +13,13 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ttcjax import parallel
+from ttcjax.engine import programs
+from ttcjax.engine.rows import Stops
 from ttcjax.model import params as model_params
-from ttcjax.sample import programs
-from ttcjax.sample.state import Stops
-from ttcjax.search import run as search_run
+from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.train.loop import init_state, make_train_step
-from ttcjax.train.policy import make_loss
+from ttcjax.train.models.policy import make_loss
 
 pytestmark = [
     pytest.mark.tpu_compile,
@@ -116,7 +116,7 @@ def test_sampling(mesh, config, plan, capsys):
 def test_beam_search(mesh, config, plan, capsys):
     def fn(policy, verifier, prompts, seed):
         prompts = programs.Prompts(*prompts)
-        return jax.tree.leaves(search_run.program(policy, verifier, prompts, seed, plan=plan, strategy=Beam(N, 4)))
+        return jax.tree.leaves(ops.program(policy, verifier, prompts, seed, plan=plan, strategy=Beam(N, 4)))
 
     split, copied = PartitionSpec("data"), PartitionSpec()
     run = parallel.data_parallel(fn, mesh, in_specs=(copied, copied, split, copied), out_specs=split)

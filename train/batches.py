@@ -11,7 +11,7 @@ from typing import Any, Protocol, SupportsIndex, runtime_checkable
 import grain
 import numpy as np
 
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.search.context import Context
 from ttcjax.text.steps import step_end_positions
 from ttcjax.text.tokenizer import Tokenizer

@@ -19,12 +19,12 @@ import optax
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ttcjax.checkpoint import Checkpoints
 from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig, config_hash, to_dict
-from ttcjax.errors import UserError
-from ttcjax.metrics import MetricWriter, progress
 from ttcjax.parallel import first_devices, make_mesh
 from ttcjax.runtime import stop
+from ttcjax.runtime.checkpoint import Checkpoints
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.progress import MetricWriter, progress
 from ttcjax.train.batches import Batch, BatchIterator, pad_rows
 from ttcjax.train.shares import micro_batch_share
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ttcjax.config import ExperimentConfig
-from ttcjax.config_train import TrainConfig
+from ttcjax.config.train import TrainConfig
 from ttcjax.parallel import Share, share
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests import rounding
-from ttcjax import cli, compute
-from ttcjax.bench import flops, shapes
+from ttcjax import cli
+from ttcjax.bench import shapes, sharing
 from ttcjax.bench.protocol import Side
-from ttcjax.errors import UserError
-from ttcjax.model import hf, transformer
+from ttcjax.model import flops, hf, transformer
+from ttcjax.runtime.errors import UserError
 
 PEER = all(map(importlib.util.find_spec, ("torch", "transformers")))
 needs_peer = pytest.mark.skipif(not PEER, reason="transformers is not installed: pip install 'ttcjax[bench]'")
@@ -66,7 +66,7 @@ def test_each_benchmark_gives_rows_and_a_table(tmp_path, capfd, kind):
 
 @pytest.mark.slow
 def test_curves_are_drawn_and_written_as_they_come(tmp_path, monkeypatch):
-    monkeypatch.setattr("ttcjax.bench.cli.CURVES", ((1, 3), (16,)))
+    monkeypatch.setattr("ttcjax.bench.command.CURVES", ((1, 3), (16,)))
     figure = tmp_path / "curves.png"
     rows = bench(tmp_path, "sample", "--curves", "--figure", str(figure))
     assert [(row["prompt"], row["n"]) for row in rows] == [(16, 1), (16, 3)]
@@ -161,9 +161,9 @@ def test_flops_are_counted_by_shape_and_by_xla(tmp_path, capsys):
     assert whole["logical"] == beam["logical"] == 2 * both * (6 + 2 * 3)
     assert whole["logical_again"] == 2 * both * 2 * (6 + 3)
     assert beam["logical_again"] == 2 * both * 2 * (6 + 2 + 6 + 3), "each step reads what stands before it"
-    rows = compute.decode(config, 3, before=5) + compute.forward(config, 4, before=5, logits=0)
-    assert whole["executed"] == beam["executed"] == pytest.approx(2 * compute.prefill(config, 5) + 2 * rows)
-    own = compute.prefill(config, 5) + compute.decode(config, 3, before=5) + compute.forward(config, 9, logits=0)
+    rows = flops.decode(config, 3, before=5) + flops.forward(config, 4, before=5, logits=0)
+    assert whole["executed"] == beam["executed"] == pytest.approx(2 * flops.prefill(config, 5) + 2 * rows)
+    own = flops.prefill(config, 5) + flops.decode(config, 3, before=5) + flops.forward(config, 9, logits=0)
     assert whole["executed_again"] == pytest.approx(2 * own)
     assert beam["executed_again"] > whole["executed_again"] > whole["executed"]
     printed = capsys.readouterr().out
@@ -176,6 +176,6 @@ def test_xla_counts_what_the_engine_is_said_to_execute():
     length that is read in blocks would lack three quarters of its attention, since a loop's body counts once."""
     config = shapes.shape("qwen2-40m", "float32")
     small = dataclasses.replace(config, num_layers=2, vocab_size=512)
-    found = flops.check(small, n=4, prompt=1025, tokens=32)
+    found = sharing.check(small, n=4, prompt=1025, tokens=32)
     assert 1 < found.prefill < 1.03
     assert 1 < found.decode_step < 1.03

@@ -16,7 +16,7 @@ from ttcjax.config import (
     TrainConfig,
 )
 from ttcjax.data import gsm8k, loader, prepare
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.text import tokenizer as tokenizer_lib
 from ttcjax.train.batches import PackedRows, policy_examples
 

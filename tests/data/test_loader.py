@@ -22,7 +22,7 @@ from ttcjax.config import (
     TrainConfig,
 )
 from ttcjax.data import loader, prepare, procmath
-from ttcjax.errors import DamagedError, MachineError, UserError
+from ttcjax.runtime.errors import DamagedError, MachineError, UserError
 from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizer_lib
 
@@ -234,7 +234,7 @@ def test_a_folder_of_records_that_may_not_be_looked_into_is_not_missing(built, m
     def refuse(path, **_):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
 
-    monkeypatch.setattr("ttcjax.files.os.stat", refuse)
+    monkeypatch.setattr("ttcjax.runtime.files.os.stat", refuse)
     with pytest.raises(MachineError, match="permission denied"):
         loader.load(DATA, built)
 

@@ -15,11 +15,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ttcjax import parallel
 from ttcjax.config import ModelConfig, SamplerConfig
+from ttcjax.engine import programs
+from ttcjax.engine.rows import Stops
 from ttcjax.kernels.shared_prefix_attention import api
 from ttcjax.model import cache, heads
 from ttcjax.model import params as model_params
-from ttcjax.sample import programs
-from ttcjax.sample.state import Stops
 
 pytestmark = [
     pytest.mark.tpu_compile,

@@ -10,8 +10,8 @@ import pytest
 
 from tests import rounding
 from ttcjax.config import ModelConfig
-from ttcjax.errors import UserError
 from ttcjax.model import heads, hf, params, transformer
+from ttcjax.runtime.errors import UserError
 
 BASE = ModelConfig(
     vocab_size=60, num_layers=3, d_model=32, num_heads=4, num_kv_heads=2, head_dim=8, d_ff=48, tie_embeddings=False

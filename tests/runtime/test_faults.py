@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from ttcjax import parquet
-from ttcjax.checkpoint import load_params
-from ttcjax.errors import DamagedError, MachineError, UserError
-from ttcjax.runtime import faults, records
+from ttcjax.runtime import faults, parquet, records
+from ttcjax.runtime.checkpoint import load_params
+from ttcjax.runtime.errors import DamagedError, MachineError, UserError
 from ttcjax.testing import folders
 
 MACHINE = [
@@ -52,7 +51,7 @@ def test_what_the_machine_refuses_is_said_with_its_cure(error, words):
         raise wrapped
     assert str(faults.explain(wrapped)) == str(found), "libraries wrap it"
     assert str(faults.explain(raised_by("orbax.checkpoint.handlers", error))) == str(found), "and do not always say so"
-    assert faults.explain(raised_by("ttcjax.eval.plan", error)) is None, "a bug in what follows a fault is a bug"
+    assert faults.explain(raised_by("ttcjax.pipeline.plan", error)) is None, "a bug in what follows a fault is a bug"
 
 
 def raised_by(module, error):
@@ -122,11 +121,12 @@ def test_an_error_for_the_user_is_returned_as_it_is():
 
 def test_an_absent_platform_is_not_damage(tmp_path):
     """`delete the model and train it again` used to be the advice on a machine without a GPU."""
-    from ttcjax.checkpoint import save_params
+    from ttcjax.runtime.checkpoint import save_params
 
     save_params(tmp_path / "best", {"w": __import__("numpy").ones(3, "float32")}, {"kind": "policy"})
     code = (
-        "import sys\nfrom ttcjax.checkpoint import Checkpoints, load_params\nfrom ttcjax.errors import UserError\n"
+        "import sys\nfrom ttcjax.runtime.checkpoint import Checkpoints, load_params\n"
+        "from ttcjax.runtime.errors import UserError\n"
         "for call in (lambda: load_params(sys.argv[1] + '/best'),):\n"
         "    try:\n        call()\n    except UserError as error:\n        print(error)\n"
     )

@@ -10,8 +10,8 @@ import time
 import pytest
 from etils import epath
 
-from ttcjax.errors import MachineError, UserError
 from ttcjax.runtime import locks
+from ttcjax.runtime.errors import MachineError, UserError
 
 HOLD = """
 import sys, time

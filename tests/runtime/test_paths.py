@@ -12,14 +12,14 @@ from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ttcjax import pipeline, solve
-from ttcjax.checkpoint import Checkpoints, load_params, save_params
 from ttcjax.config import ExperimentConfig, SamplerConfig
-from ttcjax.errors import UserError
-from ttcjax.eval import rows
-from ttcjax.files import resolve, resolve_workdir
-from ttcjax.metrics import MetricWriter
-from ttcjax.sample.loading import load_engine
+from ttcjax.engine.loading import load_engine
+from ttcjax.eval.records import sample_rows
+from ttcjax.pipeline import run, solve
+from ttcjax.runtime.checkpoint import Checkpoints, load_params, save_params
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import resolve, resolve_workdir
+from ttcjax.runtime.progress import MetricWriter
 from ttcjax.testing import folders
 
 PARAMS = {"layers": {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}}
@@ -77,15 +77,15 @@ def test_characters_that_hide_a_checkpoint_from_its_reader_are_refused(tmp_path,
     with pytest.raises(UserError, match="takes for a pattern"):
         resolve_workdir(tmp_path / f"a{char}b")
     with pytest.raises(UserError, match="takes for a pattern"):
-        pipeline.run(ExperimentConfig(workdir=str(tmp_path / f"x{char}")))
+        run.run(ExperimentConfig(workdir=str(tmp_path / f"x{char}")))
     assert not list(tmp_path.iterdir()), "it was refused after something had been written"
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda path: pipeline.run(ExperimentConfig(workdir=path)),
-        lambda path: list(pipeline.states(path)),
+        lambda path: run.run(ExperimentConfig(workdir=path)),
+        lambda path: list(run.states(path)),
         lambda path: solve.solve("1+1?", path),
         lambda path: load_engine(path, SamplerConfig()),
         lambda path: load_params(path),
@@ -134,11 +134,11 @@ def test_under_any_name_that_is_taken_everything_can_be_read_back(tmp_path, name
         writer.write(1, "train", {"loss": 1.0})
     assert json.loads((folder / "policy" / "metrics.jsonl").read_text())["loss"] == 1.0
     folders.complete(folder / "policy", ["best/files.json"])
-    assert [state for stage, state, _ in pipeline.states(folder) if stage == "policy"] == ["complete"]
+    assert [state for stage, state, _ in run.states(folder) if stage == "policy"] == ["complete"]
     path = folder / "bank" / "shard-00000.parquet"
-    rows.parquet.write_shard(path, [], rows.SCHEMA)
+    sample_rows.parquet.write_shard(path, [], sample_rows.SCHEMA)
     folders.complete(folder / "bank")
-    assert rows.read_folder(folder / "bank").num_rows == 0
+    assert sample_rows.read_folder(folder / "bank").num_rows == 0
 
 
 @pytest.mark.parametrize("name", ["%41 b", "a@3", "{x}", "naïve π 数", "a'b\"c", "-x", "#&;|$()"])

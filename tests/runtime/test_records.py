@@ -7,14 +7,15 @@ import shutil
 import pytest
 from etils import epath
 
-from ttcjax import parquet, pipeline
 from ttcjax.data import loader
-from ttcjax.errors import DamagedError, UserError
-from ttcjax.eval import rescore, rows
-from ttcjax.revise import attempts
-from ttcjax.runtime import records
+from ttcjax.eval.collect import rescore
+from ttcjax.eval.records import sample_rows
+from ttcjax.pipeline import run
+from ttcjax.runtime import parquet, records
+from ttcjax.runtime.errors import DamagedError, UserError
 from ttcjax.testing import folders
-from ttcjax.train import label, prm
+from ttcjax.train.collect import attempts, labels
+from ttcjax.train.models import prm
 
 STRANGERS = [
     "shard-00000 (1).parquet",
@@ -30,7 +31,7 @@ LABEL = {"sample": 0, "prompt": "1+1?\n", "solution": "2", "step_values": [1.0],
 CHAIN = {"prompt": "1+1?\n", "chain": 0, "answers": ["2"], "correct": [True], "parsable": [True]}
 SCORE = {"seed": 0, "sample": 0, "step_scores": [0.5]}
 READERS = {
-    "labels": (label.SCHEMA, LABEL, lambda folder: len(prm.read_labels(folder))),
+    "labels": (labels.SCHEMA, LABEL, lambda folder: len(prm.read_labels(folder))),
     "attempts": (attempts.SCHEMA, CHAIN, lambda folder: len(attempts.read(folder))),
     "rescore": (rescore.SCHEMA, SCORE, lambda folder: parquet.read_folder(folder, rescore.SCHEMA).num_rows),
 }
@@ -85,7 +86,7 @@ def test_a_file_with_other_bytes_is_noticed_by_those_who_read_it_and_by_list(sta
     with pytest.raises(UserError, match=r"shard-00001.parquet (is damaged|does not exist)") as error:
         read(folder)
     assert "\n" not in str(error.value)
-    states = {name: state for name, state, _ in pipeline.states(folder.parent)}
+    states = {name: state for name, state, _ in run.states(folder.parent)}
     assert states[folder.name].startswith("damaged: shard-00001.parquet ")
 
 
@@ -98,7 +99,7 @@ def test_other_bytes_of_the_same_size_and_time_are_noticed_at_reading(stage):
     assert record is not None
     record["files"][path.name]["changed"] = os.stat(path).st_ctime_ns
     records.write(folder, record)
-    assert {n: s for n, s, _ in pipeline.states(folder.parent)}[folder.name] == "complete"
+    assert {n: s for n, s, _ in run.states(folder.parent)}[folder.name] == "complete"
     with pytest.raises(DamagedError, match="has other bytes than were written"):
         read(folder)
 
@@ -107,7 +108,7 @@ def test_a_copy_of_a_workdir_is_whole_though_its_times_differ(stage, tmp_path):
     folder, read = stage
     shutil.copytree(folder.parent, tmp_path / "copy", copy_function=shutil.copyfile)
     assert read(epath.Path(tmp_path / "copy" / folder.name)) == 3
-    assert {n: s for n, s, _ in pipeline.states(tmp_path / "copy")}[folder.name] == "complete"
+    assert {n: s for n, s, _ in run.states(tmp_path / "copy")}[folder.name] == "complete"
 
 
 def test_a_folder_without_its_record_is_not_read(stage):
@@ -132,7 +133,7 @@ def test_a_tokenizer_with_other_bytes_is_called_damaged_and_not_foreign(tmp_path
 
 
 def test_no_two_cells_of_a_search_share_a_file():
-    from ttcjax.eval.sweep import cell_name
+    from ttcjax.eval.collect.searches import cell_name
 
     names = [
         *("beam:width=4", "beam:width=sqrt", "lookahead:width=4,k=1", "dvts:width=4", "best_of_n:select=best"),
@@ -146,4 +147,4 @@ def test_no_two_cells_of_a_search_share_a_file():
     assert len(set(cells)) == len(cells)
     for cell in cells:
         assert not set(cell) & set("=:,*?[]% "), "a reader would take it for a column or a pattern"
-    assert rows.SCHEMA.names[4] == "strategy", "the names themselves stand in the rows"
+    assert sample_rows.SCHEMA.names[4] == "strategy", "the names themselves stand in the rows"

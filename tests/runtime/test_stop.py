@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ttcjax.metrics import progress
 from ttcjax.runtime import stop
+from ttcjax.runtime.progress import progress
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -172,10 +172,11 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path, moment):
     script = textwrap.dedent(f"""
         import os, signal, sys
         sys.path.insert(0, {str(tmp_path)!r})
-        from ttcjax import pipeline, stages
+        from ttcjax.pipeline import run as pipeline
+from ttcjax.pipeline import stages
         from ttcjax.config import ExperimentConfig
         from ttcjax.runtime import records, stop
-        from ttcjax.stages import Stage
+        from ttcjax.pipeline.stages import Stage
         stages.STAGES = (Stage("toy", "toy", "the toy", (), ("policy",)), Stage("next", "toy", "another", ("toy",), ()))
         write = records.write
         def then_stop(folder, record):

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttcjax import select
 from ttcjax.config import ConfigError
 from ttcjax.data import gsm8k
-from ttcjax.sample.engine import Engine, Prompt, Solution
-from ttcjax.search.run import run
+from ttcjax.engine.engine import Engine, Prompt, Solution
+from ttcjax.search.ops import run
 from ttcjax.search.session import Session
 from ttcjax.search.strategies.adaptive import Adaptive
 from ttcjax.search.strategies.best_of_n import BestOfN
+from ttcjax.verify import select
 
 ANSWERS = ("a", "b", None)
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ttcjax import select
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
 from ttcjax.testing import ScriptedOps
 from ttcjax.testing.scripted import by_number, mix
+from ttcjax.verify import select
 
 EACH = (Beam(8, 4), Lookahead(8, 4, k=2), DVTS(8, 4))
 COMPETING = tuple(dataclasses.replace(strategy, ended="compete") for strategy in EACH)

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.sample.test_engine import assert_same
+from tests.engine.test_engine import assert_same
 from ttcjax.bench.ours import NoText
 from ttcjax.config import RevisionConfig
-from ttcjax.errors import UserError
+from ttcjax.engine.engine import Begun, Model
 from ttcjax.model import heads, transformer
-from ttcjax.sample.engine import Begun, Model
+from ttcjax.runtime.errors import UserError
 from ttcjax.search.chains import Reviser
 from ttcjax.search.context import Context
-from ttcjax.verify import prm
+from ttcjax.verify import value_head
 
 SEED, LIMIT = 3, 192
 REVISION = RevisionConfig()
@@ -193,7 +193,7 @@ def test_an_answer_is_scored_at_its_end_after_what_was_in_view(long, engine, pro
     @jax.jit
     def full_pass(row, begin, end):
         hidden = transformer.forward(model.params, row, jnp.arange(LIMIT)[None], model.config)
-        logprob = prm.token_logprobs(model.params, hidden, row, model.config)
+        logprob = value_head.token_logprobs(model.params, hidden, row, model.config)
         inside = (jnp.arange(LIMIT) >= begin) & (jnp.arange(LIMIT) < end)
         least = jnp.where(inside[None], logprob, 0.0).min(axis=1, keepdims=True)
         value = heads.value(model.params, hidden[:, end - 1][:, None], model.config, least)

@@ -3,7 +3,7 @@
 import pytest
 
 from ttcjax.config import ConfigError
-from ttcjax.sample.engine import Solution
+from ttcjax.engine.engine import Solution
 from ttcjax.search.chains import Answer, Reviser
 from ttcjax.search.registry import parse
 from ttcjax.search.strategies.refine import Refine

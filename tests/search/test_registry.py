@@ -15,7 +15,7 @@ from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
-from ttcjax.select import Selector
+from ttcjax.verify.select import Selector
 
 
 @pytest.mark.parametrize(

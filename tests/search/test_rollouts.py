@@ -11,13 +11,13 @@ import pytest
 
 from tests.search.test_run import assert_same
 from tests.searching import candidates
-from ttcjax import select
-from ttcjax.sample.engine import Model, Prompt, Request, Solution
-from ttcjax.search import run
+from ttcjax.engine.engine import Model, Prompt, Request, Solution
+from ttcjax.search import ops as run
 from ttcjax.search.contract import DeviceStrategy, going_on
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead
+from ttcjax.verify import select
 
 BEAM, AHEAD, SEED = Beam(4, 2), Lookahead(4, 2, k=2), 3
 

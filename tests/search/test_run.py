@@ -7,10 +7,10 @@ import pytest
 
 from tests.searching import candidates
 from ttcjax.config import SamplerConfig
-from ttcjax.errors import UserError
-from ttcjax.metrics import CompileClock
-from ttcjax.sample.engine import Engine
-from ttcjax.search.run import EngineOps
+from ttcjax.engine.engine import Engine
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.progress import CompileClock
+from ttcjax.search.ops import EngineOps
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.search.strategies.dvts import DVTS

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ttcjax.search.run import search
+from ttcjax.search.ops import search
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.search.strategies.dvts import DVTS
 from ttcjax.search.strategies.lookahead import Lookahead

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.text import grading, symbolic_worker
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals end processes so on POSIX systems alone")

@@ -10,7 +10,7 @@ import sentencepiece
 from hypothesis import strategies as st
 
 from ttcjax.config import TokenizerConfig
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.text import grading
 from ttcjax.text import tokenizer as tokenizer_lib
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttcjax.config import TokenizerConfig
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train.batches import PackedRows, pad_rows, policy_examples, prm_examples, train_batches, valid_batches
 

@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from ttcjax.checkpoint import load_params
 from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig
 from ttcjax.data import procmath
 from ttcjax.model import params as model_params
 from ttcjax.parallel import make_mesh
+from ttcjax.runtime.checkpoint import load_params
 from ttcjax.search.context import Context
-from ttcjax.train import losses, policy, prm
+from ttcjax.train import losses
 from ttcjax.train.batches import (
     JudgedAnswer,
     orm_examples,
@@ -26,6 +26,7 @@ from ttcjax.train.batches import (
     valid_batches,
 )
 from ttcjax.train.loop import fit, init_state, make_train_step
+from ttcjax.train.models import policy, prm
 from ttcjax.train.shares import micro_batch_share
 
 COUNTS = [2, 3, 5, 6, 7, 8]

@@ -7,8 +7,8 @@ import pytest
 from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example
-from ttcjax.sample.engine import Engine, Prompt, Solution
-from ttcjax.train import label
+from ttcjax.engine.engine import Engine, Prompt, Solution
+from ttcjax.train.collect import labels
 
 CONFIG = ExperimentConfig(
     data=DataConfig(name="procmath"),
@@ -51,8 +51,8 @@ def task():
 
 def labelled(tiny, task, samples, completions):
     engine = ScriptedEngine(tiny.tokenizer, samples, completions)
-    counts = label._Counts()
-    return label.label(engine, task, [EXAMPLE], CONFIG, counts), engine, counts
+    counts = labels._Counts()
+    return labels.label(engine, task, [EXAMPLE], CONFIG, counts), engine, counts
 
 
 def test_a_label_is_the_share_of_completions_that_end_right(tiny, task):

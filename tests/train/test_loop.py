@@ -21,10 +21,10 @@ import pytest
 
 from tests import rounding
 from tests.machine import need_devices
-from ttcjax.checkpoint import load_params
 from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig
-from ttcjax.errors import UserError
 from ttcjax.parallel import make_mesh
+from ttcjax.runtime.checkpoint import load_params
+from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.stop import Stopped
 from ttcjax.train import losses
 from ttcjax.train.batches import train_batches, valid_batches

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ttcjax import parallel
 from ttcjax.config import ExperimentConfig, ORMConfig, RevisionConfig, TrainConfig
-from ttcjax.stages import STAGES
+from ttcjax.pipeline.stages import STAGES
 from ttcjax.train.shares import micro_batch_share, stage_shares
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"

@@ -15,7 +15,6 @@ import pytest
 from etils import epath
 
 from tests import rounding
-from ttcjax.checkpoint import load_params, save_params
 from ttcjax.config import (
     DataConfig,
     ExperimentConfig,
@@ -32,20 +31,22 @@ from ttcjax.config import (
     to_dict,
 )
 from ttcjax.data import loader, prepare
-from ttcjax.errors import UserError
-from ttcjax.eval import chains, greedy, outcome
-from ttcjax.eval.revisions import AnswerChains
-from ttcjax.eval.rows import SCHEMA
+from ttcjax.engine.engine import Solution
+from ttcjax.engine.loading import load_engine
+from ttcjax.eval.collect import greedy, revision_chains
+from ttcjax.eval.records.sample_rows import SCHEMA
+from ttcjax.eval.sections import outcome
+from ttcjax.eval.sections.revisions import AnswerChains
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
-from ttcjax.parquet import read_shard, shard_path, write_shard
-from ttcjax.revise import attempts
-from ttcjax.sample.engine import Solution
-from ttcjax.sample.loading import load_engine
+from ttcjax.runtime.checkpoint import load_params, save_params
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.parquet import read_shard, shard_path, write_shard
 from ttcjax.search.chains import Answer, Reviser
 from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizers
-from ttcjax.train import base_orm, larger, orm, policy, prm, revision
+from ttcjax.train.collect import attempts
+from ttcjax.train.models import base_orm, larger, orm, policy, prm, revision
 
 TRAIN = TrainConfig(
     steps=12,
@@ -358,8 +359,8 @@ def test_the_orm_stage_tells_which_verifier_selects_best_on_questions_it_held_ou
         prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
         reviser = Reviser(engine, prompts, config.revision, history=name == "history")
         scored[name] = reviser.score([written[e.id] for e in examples])
-    table = chains.result_rows(task, examples, scored, "revise", 0, 0.0)
-    laid_out = AnswerChains.from_table(pa.Table.from_pylist(table, schema=chains.SCHEMA), [3, 3])
+    table = revision_chains.result_rows(task, examples, scored, "revise", 0, 0.0)
+    laid_out = AnswerChains.from_table(pa.Table.from_pylist(table, schema=revision_chains.SCHEMA), [3, 3])
     for name, value in selection["accuracy"].items():
         heads = [laid_out.accuracy(s, 2, "hierarchical", name).mean() for s in (1, 2, 3)]
         assert value == pytest.approx(np.mean(heads))

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.verify.aggregate import AGGREGATIONS, Ragged, aggregate, token_likelihood
 
 REFERENCE = {

@@ -11,7 +11,7 @@ import pytest
 from tests import rounding
 from ttcjax.config import ModelConfig
 from ttcjax.model import cache, heads, params, transformer
-from ttcjax.verify import prm
+from ttcjax.verify import value_head
 
 PLAIN = ModelConfig(vocab_size=30, num_layers=2, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, d_ff=24)
 LIKELIHOOD = dataclasses.replace(PLAIN, value_likelihood=True, tie_embeddings=False)
@@ -79,7 +79,7 @@ def case(request):
 
 def test_whole_rows_equal_a_full_pass(case):
     config, tree, prefix, tokens, _, want, allowed = case
-    got = jax.jit(prm.score_tokens, static_argnums=4)(tree, prefix, tokens, jnp.ones(4, jnp.int32), config)
+    got = jax.jit(value_head.score_tokens, static_argnums=4)(tree, prefix, tokens, jnp.ones(4, jnp.int32), config)
     for b in range(4):
         np.testing.assert_allclose(got[b], want[b], rtol=0, atol=allowed)
 
@@ -88,7 +88,7 @@ def test_tokens_that_were_given_do_not_count_as_unlikely(case):
     """Earlier answers stand in the row but were not this one's choice: the score is as if they were the prompt's."""
     config, tree, prefix, tokens, prompts, _, allowed = case
     begin = [1, 4, 2, 7]
-    got = jax.jit(prm.score_tokens, static_argnums=4)(tree, prefix, tokens, jnp.array(begin), config)
+    got = jax.jit(value_head.score_tokens, static_argnums=4)(tree, prefix, tokens, jnp.array(begin), config)
     for b, (first, prompt) in enumerate(zip(begin, prompts, strict=True)):
         given = jnp.concatenate([prompt, tokens[b, 1:first]])
         want = naive_scores(tree, config, given, tokens[b, first:])
@@ -99,12 +99,12 @@ def test_tokens_that_were_given_do_not_count_as_unlikely(case):
 def test_reading_on_in_ragged_pieces_equals_a_full_pass(case, chunk):
     """Each round reads what is new, one row nothing at all; the score of the newest token must not notice."""
     config, tree, prefix, tokens, _, want, allowed = case
-    reading = prm.start_reading(config, 4, tokens.shape[1])
-    read_on = jax.jit(functools.partial(prm.read_on, config=config, chunk=chunk))
+    reading = value_head.start_reading(config, 4, tokens.shape[1])
+    read_on = jax.jit(functools.partial(value_head.read_on, config=config, chunk=chunk))
     for lengths in ([4, 2, 5, 3], [6, 6, 5, 7], [10, 7, 9, 8]):
         reading = read_on(tree, prefix, reading, tokens, jnp.array(lengths))
         assert reading.read.tolist() == lengths
-        score = prm.score(tree, reading, config)
+        score = value_head.score(tree, reading, config)
         for b in range(4):
             np.testing.assert_allclose(score[b], want[b][lengths[b] - 1], rtol=0, atol=allowed)
 
@@ -112,11 +112,13 @@ def test_reading_on_in_ragged_pieces_equals_a_full_pass(case, chunk):
 def test_forked_rows_read_on_from_their_parents(case):
     """Rows 0 and 1 share a prompt; row 1 becomes a copy of row 0 half-way."""
     config, tree, prefix, tokens, _, want, allowed = case
-    read_on = jax.jit(functools.partial(prm.read_on, config=config, chunk=3))
-    reading = read_on(tree, prefix, prm.start_reading(config, 4, tokens.shape[1]), tokens, jnp.array([4, 2, 5, 3]))
+    read_on = jax.jit(functools.partial(value_head.read_on, config=config, chunk=3))
+    reading = read_on(
+        tree, prefix, value_head.start_reading(config, 4, tokens.shape[1]), tokens, jnp.array([4, 2, 5, 3])
+    )
     parent = jnp.array([0, 0, 2, 3])
     reading = read_on(tree, prefix, reading.fork(parent), tokens[parent], jnp.array([7, 6, 5, 3]))
-    score = prm.score(tree, reading, config)
+    score = value_head.score(tree, reading, config)
     for b, (row, slot) in enumerate([(0, 6), (0, 5), (2, 4), (3, 2)]):
         np.testing.assert_allclose(score[b], want[row][slot], rtol=0, atol=allowed)
 
@@ -126,7 +128,7 @@ def test_least_logprob_of_packed_examples_equals_a_loop():
     logprob = -rng.random((3, 12)).astype(np.float32)
     segments = np.array([[1] * 5 + [2] * 7, [1] * 12, [1] * 3 + [2] * 4 + [0] * 5])
     solution = (rng.random((3, 12)) < 0.6).astype(np.int32)
-    got = prm.packed_least_logprob(jnp.array(logprob), jnp.array(segments), jnp.array(solution))
+    got = value_head.packed_least_logprob(jnp.array(logprob), jnp.array(segments), jnp.array(solution))
     for r in range(3):
         for t in range(12):
             seen = [logprob[r, s] for s in range(t + 1) if segments[r, s] == segments[r, t] and solution[r, s]]
@@ -141,6 +143,6 @@ def test_a_likelihood_head_refuses_to_run_blind():
 def test_step_ends_are_gathered_in_order():
     values = jnp.array([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
     ends = jnp.array([[False, True, False, True], [False, False, True, True]])
-    got = prm.at_step_ends(values, ends, 3)
+    got = value_head.at_step_ends(values, ends, 3)
     np.testing.assert_array_equal(got, np.array([[0.2, 0.4, 0.0], [0.7, 0.8, 0.0]], np.float32))
-    np.testing.assert_array_equal(prm.at_step_ends(values, ends, 1), np.array([[0.2], [0.7]], np.float32))
+    np.testing.assert_array_equal(value_head.at_step_ends(values, ends, 1), np.array([[0.2], [0.7]], np.float32))

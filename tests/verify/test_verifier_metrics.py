@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 from ttcjax.verify.aggregate import Ragged
-from ttcjax.verify.metrics import auroc, best_threshold, brier, first_error, reliability
+from ttcjax.verify.quality import auroc, best_threshold, brier, first_error, reliability
 
 coarse = st.integers(0, 6).map(lambda i: i / 6)  # few values, so that ties are common
 

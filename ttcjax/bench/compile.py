@@ -11,13 +11,13 @@ import numpy as np
 from ttcjax.bench import shapes
 from ttcjax.bench.ours import NoText
 from ttcjax.config import ConfigError, SamplerConfig
-from ttcjax.metrics import CompileClock
+from ttcjax.engine.batching import bucket
+from ttcjax.engine.compiled import Compilation
+from ttcjax.engine.engine import Engine, Model, Prompt
 from ttcjax.model import params
-from ttcjax.sample.compiled import Compilation
-from ttcjax.sample.engine import Engine, Model, Prompt
-from ttcjax.sample.shapes import bucket
+from ttcjax.runtime.progress import CompileClock
 from ttcjax.search import registry
-from ttcjax.search.run import search
+from ttcjax.search.ops import search
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import numpy as np
 
 from ttcjax.bench import protocol
 from ttcjax.config import ModelConfig, SamplerConfig, from_dict
+from ttcjax.engine.engine import Engine, Model, Prompt
 from ttcjax.model import cache, hf, transformer
-from ttcjax.sample.engine import Engine, Model, Prompt
 from ttcjax.search import registry
-from ttcjax.search.run import search
-from ttcjax.verify import prm
+from ttcjax.search.ops import search
+from ttcjax.verify import value_head
 
 
 class NoText:
@@ -109,9 +109,9 @@ class Ours:
         length = jnp.asarray([len(prompt) - 1], jnp.int32)
 
         @functools.partial(jax.jit, donate_argnums=0)
-        def read_on(reading: prm.Reading, params: Any, prefix: Any, tokens: Any, lengths: Any) -> Any:
-            reading = prm.read_on(params, prefix, reading, tokens, lengths, config, chunk=step)
-            return reading, prm.score(params, reading, config)
+        def read_on(reading: value_head.Reading, params: Any, prefix: Any, tokens: Any, lengths: Any) -> Any:
+            reading = value_head.read_on(params, prefix, reading, tokens, lengths, config, chunk=step)
+            return reading, value_head.score(params, reading, config)
 
         @jax.jit
         def whole(params: Any, tokens: Any) -> jax.Array:
@@ -124,7 +124,7 @@ class Ours:
         def search_once() -> tuple[list[np.ndarray], float, int]:
             begin = time.perf_counter()
             prefix = prefill(params, prefix_tokens, length)
-            reading = prm.start_reading(config, n, tokens.shape[1])
+            reading = value_head.start_reading(config, n, tokens.shape[1])
             scores, read = [], len(prompt) - 1
             for t in range(rounds):
                 before = int(reading.read.sum())

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 
 
 def serve(tasks: Mapping[str, Callable[..., dict[str, Any]]]) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from etils import epath
 
 from ttcjax import config as config_lib
-from ttcjax import dry_run, pipeline, stages
-from ttcjax.bench import cli as bench_cli
+from ttcjax.bench import command
 from ttcjax.cli import parser, show
 from ttcjax.cli.overrides import load_config, override
 from ttcjax.config import ExperimentConfig
-from ttcjax.errors import UserError
-from ttcjax.files import resolve_workdir
+from ttcjax.pipeline import dry_run, run, stages
 from ttcjax.runtime import records as records_lib
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import resolve_workdir
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _print_plan(config: ExperimentConfig, args: argparse.Namespace, only: str | 
         print(json.dumps({"workdir": config.workdir, "stages": [dataclasses.asdict(one) for one in found]}, indent=2))
     else:
         left = [stages.get_stage(one.stage) for one in found if one.action not in ("keep", "restore")]
-        show.print_lines(dry_run.lines(found, pipeline.device_shares(config, left)))
+        show.print_lines(dry_run.lines(found, run.device_shares(config, left)))
 
 
 def _as_typed(args: argparse.Namespace) -> str:
@@ -58,7 +58,7 @@ def _run(args: argparse.Namespace) -> None:
     config = _config_with_flags(args, parser.add_run_flags)
     if args.dry_run:
         return _print_plan(config, args)
-    records = pipeline.run(
+    records = run.run(
         config, command=_as_typed(args), made=lambda stage, workdir: show.print_first(config, stage, workdir)
     )
     show.print_report(records["report"]["result"], config.workdir)
@@ -68,40 +68,40 @@ def _run_one(args: argparse.Namespace) -> None:
     config = _config_with_flags(args, parser.add_run_flags)
     if args.dry_run:
         return _print_plan(config, args, only=args.command)
-    records = pipeline.run(config, only=args.command, command=_as_typed(args))
+    records = run.run(config, only=args.command, command=_as_typed(args))
     if args.command == "report":
         show.print_report(records["report"]["result"], config.workdir)
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from ttcjax import sweeping  # imports jax
-    from ttcjax.eval import plan as plans
-    from ttcjax.eval.shards import WHOLE, Part
+    from ttcjax.eval.collect.shards import WHOLE, Part
+    from ttcjax.pipeline import plan as plans
+    from ttcjax.pipeline import sweep  # imports jax
 
     config = _config_with_flags(args, parser.add_sweep_flags)
     part = Part.parse(args.part) if args.part else WHOLE
     if args.dry_run:
-        found = sweeping.plan(config, part, command=_as_typed(args))
+        found = sweep.plan(config, part, command=_as_typed(args))
         if args.json:
             print(json.dumps({"workdir": config.workdir, **plans.as_json(found)}, indent=2))
         else:
-            show.print_lines(plans.lines(found, sweeping.probe(found, _as_typed(args))))
+            show.print_lines(plans.lines(found, sweep.probe(found, _as_typed(args))))
         return
     if not args.part:
-        show.print_report(sweeping.run(config, command=_as_typed(args))["report"]["result"], config.workdir)
+        show.print_report(sweep.run(config, command=_as_typed(args))["report"]["result"], config.workdir)
         return
-    records = sweeping.run_part(config, part, command=_as_typed(args))
+    records = sweep.run_part(config, part, command=_as_typed(args))
     if "report" in records:
         show.print_report(records["report"]["result"], config.workdir)
     else:
-        waits = ", ".join(sweeping.waits_for(config)) or "the report"
+        waits = ", ".join(sweep.waits_for(config)) or "the report"
         again = f"`ttcjax sweep {_as_typed(args)}` once no part runs"
         show.print_lines([f"part {part} is done and waits for {waits}: the last part completes it, or {again}"])
 
 
 def _study(args: argparse.Namespace) -> None:
-    from ttcjax import study  # imports jax
-    from ttcjax.eval.shards import WHOLE, Part
+    from ttcjax.eval.collect.shards import WHOLE, Part
+    from ttcjax.pipeline import study  # imports jax
 
     config = _config_with_flags(args, parser.add_study_flags)
     if args.seeds is None:
@@ -135,7 +135,7 @@ def _print_study_plan(
         show.print_lines([f"seed {number}: {len(planned) - len(left)} of {len(planned)} stages complete, in {workdir}"])
         show.print_lines(f"  {line}" for line in dry_run.lines([one for one in planned if one.action != "keep"], {}))
     if found:
-        show.print_lines(pipeline.device_shares(config, pipeline.wanted_stages(config)).values())
+        show.print_lines(run.device_shares(config, run.wanted_stages(config)).values())
 
 
 def _print_config(args: argparse.Namespace) -> None:
@@ -143,7 +143,7 @@ def _print_config(args: argparse.Namespace) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from ttcjax import study  # imports jax
+    from ttcjax.pipeline import study  # imports jax
 
     seeds = study.folders(args.workdir)
     for folder in seeds.values():
@@ -155,7 +155,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _list_stages(workdir: epath.Path, prefix: str = "") -> None:
-    for name, state, record in pipeline.states(workdir):
+    for name, state, record in run.states(workdir):
         detail = f"{record['seconds']:8.1f} s  {record['fingerprint']}" if record else ""
         show.print_lines([f"{prefix}{name:12} {state:10} {detail}".rstrip()])
         odd = records_lib.strangers(workdir / name, record) if state == "complete" and record else []
@@ -164,8 +164,8 @@ def _list_stages(workdir: epath.Path, prefix: str = "") -> None:
 
 
 def _solve(args: argparse.Namespace) -> None:
-    from ttcjax import study
-    from ttcjax.solve import config_of, solve
+    from ttcjax.pipeline import study
+    from ttcjax.pipeline.solve import config_of, solve
 
     if seeds := study.folders(args.workdir):
         raise UserError(
@@ -181,7 +181,7 @@ def _solve(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    bench_cli.run(args)
+    command.run(args)
 
 
 def _version(args: argparse.Namespace) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ttcjax.config import ConfigError, ExperimentConfig
-from ttcjax.errors import UserError
-from ttcjax.files import is_there, resolve
 from ttcjax.runtime import faults
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import is_there, resolve
 from ttcjax.text.shown import one_line, shown
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import ttcjax
-from ttcjax import stages
-from ttcjax.bench import cli as bench_cli
-from ttcjax.errors import UserError
+from ttcjax.bench import command as bench_cli
+from ttcjax.pipeline import stages
+from ttcjax.runtime.errors import UserError
 
 _DESCRIPTION = "Test-time compute for language models in JAX: sample, verify, search, and measure what it buys."
 

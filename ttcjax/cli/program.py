@@ -22,8 +22,8 @@ from typing import TextIO
 
 from ttcjax.cli import commands, parser
 from ttcjax.config import ConfigError
-from ttcjax.errors import UserError
 from ttcjax.runtime import faults, stop
+from ttcjax.runtime.errors import UserError
 from ttcjax.text import shown
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from etils import epath
 
     from ttcjax.config import ExperimentConfig
-    from ttcjax.solve import Solved
-    from ttcjax.stages import Stage
+    from ttcjax.pipeline.solve import Solved
+    from ttcjax.pipeline.stages import Stage
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -24,8 +24,8 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_report(summary: dict[str, Any], workdir: str) -> None:
     from etils import epath
 
-    from ttcjax.eval import catalogue
-    from ttcjax.eval.report import render
+    from ttcjax.eval.report import catalogue
+    from ttcjax.eval.report.report import render
     from ttcjax.text import terminal
 
     console = terminal.console()
@@ -43,7 +43,7 @@ def print_report(summary: dict[str, Any], workdir: str) -> None:
 def print_first(config: ExperimentConfig, stage: Stage, workdir: epath.Path) -> None:
     """Print what a stage alone tells of accuracy, long before the report: greedy answers, and the bank's samples."""
     if stage.name in ("bank", "greedy"):
-        from ttcjax.eval import report
+        from ttcjax.eval.report import report
         from ttcjax.text import terminal
 
         render = report.render_first if stage.name == "bank" else report.render_greedy
@@ -53,7 +53,7 @@ def print_first(config: ExperimentConfig, stage: Stage, workdir: epath.Path) -> 
 def print_study(summary: dict[str, Any], workdir: str) -> None:
     from etils import epath
 
-    from ttcjax.eval import study_report
+    from ttcjax.eval.report import study_report
     from ttcjax.text import terminal
 
     console = terminal.console()

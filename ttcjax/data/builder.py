@@ -25,9 +25,9 @@ from google.protobuf.message import DecodeError
 from ttcjax.config import DataConfig, config_hash
 from ttcjax.data import procmath
 from ttcjax.data.task import Example, Splits
-from ttcjax.errors import MachineError, UserError
-from ttcjax.files import is_there
 from ttcjax.runtime import faults
+from ttcjax.runtime.errors import MachineError, UserError
+from ttcjax.runtime.files import is_there
 
 _TEXTS = ("id", "question", "solution", "answer", "subject")
 

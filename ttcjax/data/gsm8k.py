@@ -14,8 +14,8 @@ from etils import epath
 from ttcjax.config import DataConfig
 from ttcjax.data.screen import Fault, refusal, screened
 from ttcjax.data.task import Example, Splits, Task
-from ttcjax.errors import UserError
-from ttcjax.files import resolve
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import resolve
 from ttcjax.text.grading import extract_hash_number, grade_exact
 from ttcjax.text.prompt import question_prompt
 

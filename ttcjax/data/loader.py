@@ -15,9 +15,9 @@ from ttcjax.config import DataConfig, ExperimentConfig
 from ttcjax.data import gsm8k, sources
 from ttcjax.data.screen import Fault, refusal
 from ttcjax.data.task import Example, Examples, Splits, Task
-from ttcjax.errors import UserError
-from ttcjax.parquet import read_shard, write_shard
 from ttcjax.runtime import records
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.parquet import read_shard, write_shard
 from ttcjax.text import tokenizer as tokenizers
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.screen import Fault
 from ttcjax.data.task import Example, Task
-from ttcjax.errors import UserError
-from ttcjax.files import write_bytes
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import write_bytes
 from ttcjax.text import tokenizer as tokenizer_lib
 from ttcjax.text.familiar import Familiar
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ttcjax.data.task import Example
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

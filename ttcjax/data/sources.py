@@ -11,9 +11,9 @@ from etils import epath
 
 from ttcjax.config import DataConfig, config_hash
 from ttcjax.data import gsm8k
-from ttcjax.errors import UserError
-from ttcjax.parquet import read_shard, write_shard
 from ttcjax.runtime import records
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.parquet import read_shard, write_shard
 
 FILE = "sources.parquet"
 """Beside the examples: a digest of every line that was read."""

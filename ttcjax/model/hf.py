@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ttcjax.config import ModelConfig
-from ttcjax.errors import UserError
 from ttcjax.model.params import Params, spec
+from ttcjax.runtime.errors import UserError
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 

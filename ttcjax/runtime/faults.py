@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from ttcjax.errors import MachineError, UserError
+from ttcjax.runtime.errors import MachineError, UserError
 
 _EXTRAS = {
     "gcsfs": "data",

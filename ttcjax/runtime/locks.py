@@ -22,9 +22,9 @@ from typing import Protocol, runtime_checkable
 
 from etils import epath
 
-from ttcjax.errors import UserError
-from ttcjax.files import is_remote
 from ttcjax.runtime import faults
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import is_remote
 
 logger = logging.getLogger(__name__)
 

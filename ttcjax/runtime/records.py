@@ -18,9 +18,9 @@ from typing import Any
 
 from etils import epath
 
-from ttcjax.errors import DamagedError, UserError
-from ttcjax.files import is_remote, is_there, sha256, write_bytes
 from ttcjax.runtime import faults as machine
+from ttcjax.runtime.errors import DamagedError, UserError
+from ttcjax.runtime.files import is_remote, is_there, sha256, write_bytes
 
 logger = logging.getLogger(__name__)
 

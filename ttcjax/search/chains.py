@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from ttcjax.config import RevisionConfig
 from ttcjax.data.task import Task
-from ttcjax.errors import UserError
-from ttcjax.sample.engine import Begun, Engine, Prompt, Solution
+from ttcjax.engine.engine import Begun, Engine, Prompt, Solution
+from ttcjax.runtime.errors import UserError
 from ttcjax.search.context import Context, View
 from ttcjax.verify.aggregate import aggregate
 

@@ -4,7 +4,7 @@ A strategy is a frozen dataclass: hashable, so that it can be static in a compil
 `ttcjax.search.registry.parse` reads back. There are two kinds.
 
 A `DeviceStrategy` decides step by step. It is a pure function of `Ops`, traced into one program for many questions, so
-the same strategy runs on a network (`ttcjax.search.run`) or on a script (`ttcjax.testing.ScriptedOps`), under the one
+the same strategy runs on a network (`ttcjax.search.ops`) or on a script (`ttcjax.testing.ScriptedOps`), under the one
 driver `ttcjax.search.drive`. A `HostStrategy` decides by texts, between calls of the engine.
 """
 
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ttcjax.select import Selector
+from ttcjax.verify.select import Selector
 
 if TYPE_CHECKING:
     from ttcjax.search.session import Outcome, Session

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ttcjax.sample import programs, queue
+from ttcjax.engine import programs, queue
 from ttcjax.search.contract import DeviceStrategy, Ops
 
 _STRATEGY = 0xFFFF_FFFF

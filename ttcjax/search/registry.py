@@ -24,7 +24,7 @@ from ttcjax.search.strategies.particles import Particles
 from ttcjax.search.strategies.rebase import REBASE
 from ttcjax.search.strategies.refine import Refine
 from ttcjax.search.strategies.revise import Revise
-from ttcjax.select import Selector
+from ttcjax.verify.select import Selector
 
 STRATEGIES: dict[str, typing.Any] = {
     "best_of_n": BestOfN,

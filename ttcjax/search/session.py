@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ttcjax.data.task import Task
-from ttcjax.errors import UserError
-from ttcjax.sample.engine import Engine, Prompt, Solution
+from ttcjax.engine.engine import Engine, Prompt, Solution
+from ttcjax.runtime.errors import UserError
 from ttcjax.search.chains import Answer, Reviser
 
 

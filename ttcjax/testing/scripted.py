@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from ttcjax.sample import queue
+from ttcjax.engine import queue
 from ttcjax.search import drive
 from ttcjax.search.contract import DeviceStrategy, Strategy
 

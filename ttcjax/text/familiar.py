@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from ttcjax.files import write_bytes
+from ttcjax.runtime.files import write_bytes
 
 _ORDER = 3
 

@@ -22,7 +22,7 @@ from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
 
-from ttcjax.errors import MachineError, UserError
+from ttcjax.runtime.errors import MachineError, UserError
 from ttcjax.text.quantities import MAX_ANSWER_CHARS, in_words, parse_number, parse_quantity
 
 logger = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ import sentencepiece
 from etils import epath
 
 from ttcjax.config import TokenizerConfig
-from ttcjax.errors import UserError
 from ttcjax.runtime import faults
+from ttcjax.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
 

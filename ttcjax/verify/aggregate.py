@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from ttcjax.config import Aggregation
-from ttcjax.errors import UserError
+from ttcjax.runtime.errors import UserError
 
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 from scipy.special import betainc
 
-from ttcjax.sample.engine import Solution
+from ttcjax.config.base import require
+from ttcjax.engine.engine import Solution
 from ttcjax.search.contract import HostStrategy, unless_default
 from ttcjax.search.session import Outcome, Session
 from ttcjax.search.strategies.best_of_n import BestOfN
-from ttcjax.select import Selector
-from ttcjax.tables import require
 from ttcjax.verify.aggregate import aggregate
+from ttcjax.verify.select import Selector
 
 
 @dataclass(frozen=True)

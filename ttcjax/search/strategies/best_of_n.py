@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import jax
 
+from ttcjax.config.base import require
 from ttcjax.search.contract import DeviceStrategy, Ops, going_on, unless_default
-from ttcjax.select import Selector
-from ttcjax.tables import require
+from ttcjax.verify.select import Selector
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class BestOfN(DeviceStrategy):
 
     n: int
     select: Literal["weighted", "best", "majority", "softmax"] = "weighted"
-    """How the answer is chosen among the N, see `ttcjax.select.choose`."""
+    """How the answer is chosen among the N, see `ttcjax.verify.select.choose`."""
     vote_temperature: float = 1.0
     """Of the votes of `softmax`: high ones make it `majority`, low ones `best`."""
     temperature: float | None = None

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ttcjax import select
+from ttcjax.config.base import require
 from ttcjax.search.contract import HostStrategy, unless_default
 from ttcjax.search.session import Outcome, Session
-from ttcjax.tables import require
+from ttcjax.verify import select
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Revise(HostStrategy):
     s: int
     p: int = 1
     select: Literal["hierarchical", "majority", "last", "best"] = "hierarchical"
-    """How one answer is chosen; see `ttcjax.select.choose_in_chains`."""
+    """How one answer is chosen; see `ttcjax.verify.select.choose_in_chains`."""
     ties: Literal["first", "verifier"] = "first"
     """Of the votes `majority` and `last`: the first answer decides, or the verifier."""
     temperature: float | None = None

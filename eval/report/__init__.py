@@ -1,0 +1,1 @@
+"""The report stage: figures, tables, claims and the page."""

@@ -1,0 +1,1 @@
+"""What a report says, one subject a file: numbers computed from rows."""

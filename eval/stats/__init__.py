@@ -1,0 +1,1 @@
+"""Estimates and intervals from arrays; nothing here reads a file or runs a model."""

@@ -1,0 +1,1 @@
+"""Stages that sample training data: step labels, trajectories, attempts."""

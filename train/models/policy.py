@@ -1,0 +1,121 @@
+"""The policy stage: a language model trained from scratch on the reference solutions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from ttcjax.config import DataConfig, DraftsConfig, ExperimentConfig, ModelConfig, TrainConfig, to_dict
+from ttcjax.data import loader
+from ttcjax.model import heads, transformer
+from ttcjax.model import params as model_params
+from ttcjax.runtime.errors import UserError
+from ttcjax.text.tokenizer import Tokenizer
+from ttcjax.train import losses
+from ttcjax.train.batches import train_batches, valid_batches
+from ttcjax.train.drafts import draft_examples
+from ttcjax.train.loop import LossFn, LossSums, fit, in_training
+
+
+def resolve_model(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
+    """Return the model config with the tokenizer's vocabulary size filled in.
+
+    Raises:
+        UserError: The config names another size that is too small for the tokenizer.
+    """
+    if config.vocab_size == 0:
+        return dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    if config.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size={config.vocab_size} is smaller than the tokenizer's {tokenizer.vocab_size}: "
+            "set it to 0 to take the tokenizer's"
+        )
+    return config
+
+
+def make_loss(config: ModelConfig) -> LossFn:
+    """Return the next-token loss of a policy; its metric is the accuracy of the most likely token."""
+
+    def loss(params: Any, batch: Mapping[str, jax.Array], dropout_key: jax.Array | None) -> LossSums:
+        hidden_BTD = transformer.forward(
+            params,
+            batch["tokens"],
+            batch["positions"],
+            config,
+            segment_ids_BT=batch["segment_ids"],
+            dropout_key=dropout_key,
+        )
+        total, hits = losses.next_token(
+            lambda hidden: heads.logits(params, hidden, config),
+            hidden_BTD,
+            batch["targets"],
+            batch["weights"],
+            vocab_size=config.vocab_size,
+        )
+        weight = jnp.sum(batch["weights"])
+        return total, weight, {"accuracy": (hits, weight)}
+
+    return loss
+
+
+def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+    """Train the policy and write it to `out/best`.
+
+    Args:
+        config: `data`, `model`, `policy` and `drafts` are used.
+        workdir: Holds the finished `data` stage.
+        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+
+    Returns:
+        `FitResult.summary`: among others `steps`, `tokens_seen`, `best_step`, `valid_loss`, `chosen_by` (the metric
+        that picked the checkpoint), `valid_metrics` and `params` (their number).
+    """
+    # What could not be asked later is refused before anything is trained.
+    loader.askable(config, workdir)
+    return fit_policy("policy", config.data, config.model, config.policy, config.drafts, workdir, out)
+
+
+def fit_policy(
+    kind: str,
+    data: DataConfig,
+    shape: ModelConfig,
+    train: TrainConfig,
+    drafts: DraftsConfig,
+    workdir: epath.Path,
+    out: epath.Path,
+) -> dict[str, Any]:
+    """Train a language model on the reference solutions; see `run`.
+
+    Args:
+        kind: The stage that it is for; stands in the checkpoint.
+        data: Where the solutions come from.
+        shape: Of the model.
+        train: The training run; equal seeds and batches mean equal data in equal order, whatever the model.
+        drafts: What else than single solutions its texts hold.
+        workdir: As for `run`.
+        out: As for `run`.
+    """
+    task, splits = loader.load(data, workdir / "data")
+    tokenizer = loader.tokenizer(workdir)
+    model = resolve_model(shape, tokenizer)
+    rows = {"batch_size": train.batch_size, "seq_len": train.seq_len}
+
+    train_examples, valid_examples = (
+        draft_examples(task, split, drafts, tokenizer, train.seq_len) for split in (splits.train, splits.valid)
+    )
+    result = fit(
+        train,
+        make_loss(in_training(model, train)),
+        model_params.init(jax.random.key(train.seed), model),
+        train_batches(train_examples, **rows, seed=train.seed),
+        valid_batches(valid_examples, **rows),
+        out,
+        name=kind,
+        metadata={"kind": kind, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+    )
+    return result.summary()

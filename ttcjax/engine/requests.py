@@ -1,0 +1,103 @@
+"""What an engine is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from ttcjax.config import ModelConfig
+from ttcjax.engine import programs
+from ttcjax.engine.rows import question_number
+from ttcjax.model.params import Params
+
+
+@dataclass(frozen=True)
+class Model:
+    """Parameters with the config they were made for."""
+
+    params: Params
+    config: ModelConfig
+    tokenizer: str | None = None
+    """Fingerprint of the tokenizer it was trained with; `None` where that is not known."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One sampled solution."""
+
+    tokens: tuple[int, ...]
+    """What the policy sampled, end mark included, prompt not."""
+    text: str
+    finished: bool
+    """Ended by the end mark, not by the length limit."""
+    logprob: float
+    """Of the tokens under the policy at temperature 1."""
+    step_scores: tuple[float, ...] = ()
+    """The verifier's score of each complete step, where a verifier has read it."""
+    tokens_sampled: int = 0
+    """Tokens drawn at this solution's place, those of dropped beams included."""
+    tokens_verified: int = 0
+    """Tokens the verifier read at this place, those of rollouts included."""
+    tokens_lookahead: int = 0
+    """Tokens of a search's rollouts drawn at this place, beside `tokens_sampled`; a rollout is scored and dropped."""
+
+
+def read_and_written(prompts: Iterable[Prompt], solutions: Iterable[Iterable[Solution]]) -> int:
+    """Return the tokens that a policy reads and writes to sample solutions; a prompt is read once for all of its own.
+
+    Args:
+        prompts: What was sampled from.
+        solutions: Those of each.
+    """
+    return sum(len(prompt.tokens) for prompt in prompts) + sum(len(s.tokens) for group in solutions for s in group)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt in tokens, with the id that decides its random numbers."""
+
+    id: str
+    tokens: tuple[int, ...]
+    max_tokens: int | None = None
+    """Longest solution, where that is less than what a call allows."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Samples `first .. first + count - 1` of a prompt."""
+
+    prompt: Prompt
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A row that has tokens of its own after the prompt, and the numbers that decide what follows them."""
+
+    tokens: tuple[int, ...]
+    sample: int
+    """Index of the sample."""
+    round: int
+    """How often the sample went on before: rows of equal tokens in another round draw afresh."""
+
+
+def pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
+    """Return the batch of some requests, `None` for padding, with prompts of `slots` slots."""
+    Q = len(requests)
+    prefix = np.zeros((Q, slots), np.int32)
+    length, last, room, count = (np.zeros(Q, np.int32) for _ in range(4))
+    number, first = (np.zeros(Q, np.uint32) for _ in range(2))
+    for q, request in enumerate(requests):
+        if request is not None:
+            prompt = request.prompt
+            length[q] = len(prompt.tokens) - 1
+            prefix[q, : length[q]] = prompt.tokens[:-1]
+            last[q] = prompt.tokens[-1]
+            room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
+            number[q] = question_number(prompt.id)
+            first[q], count[q] = request.first, request.count
+    return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))

@@ -1,0 +1,500 @@
+"""What an evaluation takes before it is run: generations, tokens, FLOPs and time of every cell, done and left."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from etils import epath
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.data import loader
+from ttcjax.data.task import Splits
+from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches, tune, validated
+from ttcjax.eval.collect.shards import WHOLE, Part, Shard
+from ttcjax.eval.collect.temperatures import Chosen
+from ttcjax.eval.sections import costs as ledger
+from ttcjax.model import flops as compute
+from ttcjax.runtime import records
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.parquet import read_shard, shard_path
+from ttcjax.runtime.progress import duration
+from ttcjax.search import registry, revision_verifiers
+from ttcjax.train.collect import labels
+
+STAGES = {
+    "tune": tune,
+    "bank": bank,
+    "rescore": rescore,
+    "search": searches,
+    "chains": revision_chains,
+    "greedy": greedy,
+}
+"""The stages that are planned, each with `SCHEMA` and `shards(config, questions)`."""
+
+BOUND = "sampler.max_tokens"
+"""Where tokens come from when nothing has been sampled yet; they are an upper bound then."""
+_OWN, _LIKE = "its own shards", "other budgets"
+_HEADER = (
+    *("stage", "strategy", "budget", "seeds", "shards done"),
+    *("generations left", "policy tokens", "verifier tokens", "policy FLOPs", "verifier FLOPs", "time left"),
+)
+_COUNTS = ("tokens", "lookahead_tokens", "verifier_tokens", "seconds", "shown")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Cost of some work. Tokens are read and written ones; FLOPs are logical (`ttcjax.model.flops.inference`)."""
+
+    generations: float = 0.0
+    policy_tokens: float = 0.0
+    verifier_tokens: float = 0.0
+    policy_flops: float = 0.0
+    verifier_flops: float = 0.0
+    seconds: float | None = 0.0
+    """Of one process; `None` where nothing is known yet."""
+
+    def __add__(self, other: Amount) -> Amount:
+        known = self.seconds is not None and other.seconds is not None
+        return Amount(
+            self.generations + other.generations,
+            self.policy_tokens + other.policy_tokens,
+            self.verifier_tokens + other.verifier_tokens,
+            self.policy_flops + other.policy_flops,
+            self.verifier_flops + other.verifier_flops,
+            (self.seconds or 0.0) + (other.seconds or 0.0) if known else None,
+        )
+
+    def times(self, count: int) -> Amount:
+        """Return what `count` times the work takes; the time of nothing is known."""
+        return Amount(
+            self.generations * count,
+            self.policy_tokens * count,
+            self.verifier_tokens * count,
+            self.policy_flops * count,
+            self.verifier_flops * count,
+            None if self.seconds is None and count else (self.seconds or 0.0) * count,
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A strategy at a budget, with all its seeds: how much of it is done, and what it takes."""
+
+    stage: str
+    answers: tuple[tuple[str, int], ...]
+    """(name, budget) pairs that it answers."""
+    seeds: int
+    questions: int
+    shards: int
+    """Of one part, where it is planned for one; so are the fields below."""
+    shards_left: int
+    whole: Amount
+    left: Amount
+    tokens_from: str
+    """What token counts rest on: a folder's rows, or `BOUND`."""
+    seconds_from: str | None
+    """What the time rests on; `None` where it is not known."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of an evaluation."""
+
+    cells: tuple[Cell, ...]
+    part: Part
+    most_shards: int
+    """Shards of the stage that has most: of so many parts none has two of a stage."""
+    from_bank: tuple[str, ...]
+    """Strategies that choose among the bank's samples, at no cost."""
+    temperatures_known: bool = True
+    """Whether the temperatures to be chosen on validation are known; where not, the bank is planned at all of them."""
+
+    @property
+    def whole(self) -> Amount:
+        return sum((cell.whole for cell in self.cells), Amount())
+
+    @property
+    def left(self) -> Amount:
+        return sum((cell.left for cell in self.cells), Amount())
+
+    @property
+    def known_seconds(self) -> float:
+        """Seconds left of the cells whose time is known."""
+        return sum(cell.left.seconds or 0.0 for cell in self.cells)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Stages whose time left is not known yet."""
+        return tuple(dict.fromkeys(cell.stage for cell in self.cells if cell.left.seconds is None))
+
+
+def make(
+    config: ExperimentConfig, workdir: epath.Path, folders: Mapping[str, epath.Path | None], part: Part = WHOLE
+) -> Plan:
+    """Plan the evaluation of a config whose models are trained; nothing is run or written.
+
+    Args:
+        config: The experiment.
+        workdir: Its folder.
+        folders: For each stage of `STAGES` that the config wants, where shards of these settings may lie already.
+        part: Whose shards are planned.
+
+    Raises:
+        UserError: The data or a model's record is missing or corrupt.
+    """
+    _, splits = loader.askable(config, workdir)
+    chosen = validated.known(config, folders.get("tune"))
+    shards = {stage: shards_of(stage, config, splits, chosen) for stage in folders}
+    seen = {stage: _read_shards(stage, shards[stage], folder) for stage, folder in folders.items()}
+    costs = _Costs.of(config, workdir, seen, folders)
+    cells = []
+    for stage, all_shards in shards.items():
+        mine = part.of(all_shards)
+        for answers in dict.fromkeys(shard.answers for shard in mine):
+            own = [shard for shard in mine if shard.answers == answers]
+            left = [shard for shard in own if shard not in seen[stage]]
+            one, tokens_from, seconds_from = costs.of_question(stage, answers, own[0].generations)
+            cells.append(
+                Cell(
+                    stage,
+                    answers,
+                    seeds=len({shard.seed for shard in own}),
+                    questions=max(shard.first + shard.questions for shard in all_shards),
+                    shards=len(own),
+                    shards_left=len(left),
+                    whole=one.times(sum(shard.questions for shard in own)),
+                    left=one.times(sum(shard.questions for shard in left)),
+                    tokens_from=tokens_from,
+                    seconds_from=seconds_from,
+                )
+            )
+    names = tuple(name for name in config.sweep.strategies if not registry.named(name).searches)
+    return Plan(tuple(cells), part, max(map(len, shards.values())), names, chosen is not None)
+
+
+def shards_of(stage: str, config: ExperimentConfig, splits: Splits, chosen: Chosen | None) -> list[Shard]:
+    """Return the shards of a stage of `STAGES`.
+
+    Args:
+        stage: Its name.
+        config: The experiment.
+        splits: Its questions.
+        chosen: What won on validation; `None` where that is not known yet, and the shards of the bank are then all
+            that it may come to need.
+    """
+    asked = min(config.sweep.tune_questions, len(splits.valid)) if stage == "tune" else len(splits.test)
+    return STAGES[stage].shards(config, asked, chosen)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Averages over the questions of a finished shard."""
+
+    questions: int
+    tokens: float
+    lookahead_tokens: float
+    verifier_tokens: float
+    seconds: float
+    shown: float
+    """Answers in view of answers, in sum."""
+    rows: float
+    revised: float
+    """Rows with answers in view."""
+
+
+def _read_shards(stage: str, shards: Sequence[Shard], folder: epath.Path | None) -> dict[Shard, _Seen]:
+    """Return the finished shards of a stage. A damaged one is none."""
+    found: dict[Shard, _Seen] = {}
+    schema = STAGES[stage].SCHEMA
+    columns = [name for name in _COUNTS if name in schema.names]
+    if folder is None:
+        return found
+    for shard in shards:
+        paths = shard.paths(folder)
+        if not all(path.exists() for path in paths):
+            continue
+        try:
+            table = read_shard(paths[0], schema, ["question", *columns])
+        except UserError:
+            continue
+        found[shard] = _Seen(
+            questions=shard.questions,
+            **{name: float(_column(table, name).sum()) / shard.questions for name in _COUNTS},
+            rows=table.num_rows / shard.questions,
+            revised=float((_column(table, "shown") > 0).sum()) / shard.questions,
+        )
+    return found
+
+
+def _column(table: pa.Table, name: str) -> np.ndarray:
+    return table[name].to_numpy() if name in table.column_names else np.zeros(table.num_rows)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Cost of a question in each cell, from the shards seen so far."""
+
+    config: ExperimentConfig
+    params: Mapping[str, int]
+    prompt: float
+    """Tokens of a question's prompt."""
+    token: float
+    """Tokens of a generation."""
+    token_from: str
+    seen: Mapping[str, Mapping[Shard, _Seen]]
+    scoring: float | None
+    """Seconds in which the bank's samples of a question were scored."""
+    selecting: str | None = None
+    """The verifier that selects among revisions; `None` where there are none."""
+
+    @classmethod
+    def of(
+        cls,
+        config: ExperimentConfig,
+        workdir: epath.Path,
+        seen: Mapping[str, Mapping[Shard, _Seen]],
+        folders: Mapping[str, epath.Path | None],
+    ) -> _Costs:
+        trained = ledger.models(workdir)
+        if trained is None:
+            raise UserError(f"the records of policy and prm in {workdir} do not say how large the models are")
+        prompts = ledger.prompt_tokens(config, workdir)
+        base = _base(seen)
+        token, token_from = _tokens_of_generation(config, workdir, base)
+        return cls(
+            config,
+            {name: model["params"] for name, model in trained.items()},
+            sum(prompts.values()) / len(prompts),
+            token,
+            token_from,
+            seen,
+            _scoring_seconds(config, folders["bank"], base),
+            revision_verifiers.chosen(config, workdir) if config.revision.enabled else None,
+        )
+
+    def of_question(
+        self, stage: str, answers: tuple[tuple[str, int], ...], generations: int
+    ) -> tuple[Amount, str, str | None]:
+        """Return what one question and seed of a cell takes, and what its tokens and its time rest on."""
+        own = [found for shard, found in self.seen[stage].items() if shard.answers == answers]
+        policy, verifier = getattr(self, f"_{stage}")(own, answers, generations)
+        if stage == "bank" and self.config.sweep.samples_from is not None:
+            generations, policy = 0, 0.0  # They are read and judged, not sampled.
+        seconds, seconds_from = self._seconds(stage, own, generations)
+        amount = Amount(
+            generations,
+            policy,
+            verifier,
+            compute.inference(self._writer(stage, answers), policy),
+            compute.inference(self._reader(stage), verifier),
+            seconds,
+        )
+        read = own and stage != "rescore"
+        return amount, stage if read else self.token_from, seconds_from
+
+    def _writer(self, stage: str, answers: tuple[tuple[str, int], ...]) -> int:
+        """Return the parameters of what writes solutions."""
+        if stage == "greedy":
+            return self.params[answers[0][0].partition(":")[2]]
+        return self.params["revision" if stage == "chains" else "policy"]
+
+    def _reader(self, stage: str) -> int:
+        """Return the parameters of what reads solutions; the mean, where several verifiers do."""
+        if stage == "chains":
+            names = revision_verifiers.candidates(self.config)
+            return round(statistics.mean(self.params[revision_verifiers.stage_of(name)] for name in names))
+        return self.params["base_orm" if stage == "rescore" else "prm"]
+
+    def _bank(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        if own:
+            return self.prompt + _mean(own, "tokens"), self.prompt + _mean(own, "verifier_tokens")
+        return self.prompt + generations * self.token, self.prompt + generations * (self.token + 1)
+
+    def _tune(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        of_samples = answers[0][0].partition(":")[0] == "sample"
+        return (self._bank if of_samples else self._search)(own, answers, generations)
+
+    def _rescore(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        # What the bank's verifier read is read once more.
+        _, read = self._bank(_base(self.seen), answers, self.config.sweep.samples)
+        return 0.0, read
+
+    def _greedy(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        return self.prompt + (_mean(own, "tokens") if own else self.token), 0.0
+
+    def _search(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        if own:
+            written = _mean(own, "tokens") + _mean(own, "lookahead_tokens")
+            return self.prompt + written, self.prompt + _mean(own, "verifier_tokens")
+        # Whole rows and whole rollouts, so rather too many.
+        return self.prompt + generations * self.token, self.prompt + generations * self.token
+
+    def _chains(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
+        settings, revision = self.config.chains, self.config.revision
+        variants = [name for name in revision_verifiers.candidates(self.config) if name != "prm"]
+        again = self.prompt * revision.restate
+        if own:
+            written, rows = _mean(own, "tokens"), _mean(own, "rows")
+            view = _mean(own, "shown") * written / rows + again * _mean(own, "revised")
+            read = _mean(own, "verifier_tokens")
+        else:
+            in_view = [min(k, revision.max_answers) for length in settings.lengths for k in range(length)]
+            kept = [min(k, revision.max_answers) for k in range((1 + settings.refine) * bool(settings.refine))]
+            written = generations * self.token
+            swapped = [min(k, revision.max_answers) for k in range(1, settings.swap)]  # Read by nobody.
+            shown = [k * self.token + again * bool(k) for k in (*in_view, *kept, *swapped)]
+            view = sum(shown)
+            # Every verifier reads the chains, one of them what `refine` tries too; with history, what was in view.
+            read = len(in_view) * self.token * (len(variants) + 1) + len(kept) * self.token
+            read += sum(shown[: len(in_view)]) * ("history" in variants)
+            read += sum(shown[len(in_view) : len(in_view) + len(kept)]) * (self.selecting == "history")
+        return self.prompt + view + written, self.prompt * (len(variants) + 1) + read
+
+    def _seconds(self, stage: str, own: list[_Seen], generations: int) -> tuple[float | None, str | None]:
+        if stage == "rescore":
+            return self.scoring, None if self.scoring is None else "the bank's scoring"
+        if own:
+            # The first shard of a process compiles too.
+            return statistics.median_low(found.seconds for found in own), _OWN
+        if stage != "search" or not self.seen[stage]:
+            return None, None
+        known: dict[int, list[float]] = {}
+        for shard, found in self.seen[stage].items():
+            known.setdefault(shard.generations, []).append(found.seconds)
+        budgets = sorted(known)
+        seconds = [statistics.median_low(known[n]) for n in budgets]
+        # In proportion beyond what is known, a straight line between.
+        nearest = min(max(generations, budgets[0]), budgets[-1])
+        return float(np.interp(generations, budgets, seconds)) * generations / nearest, _LIKE
+
+
+def _base(seen: Mapping[str, Mapping[Shard, _Seen]]) -> list[_Seen]:
+    """Return the shards of the bank at the sampler's temperature."""
+    return [found for shard, found in seen["bank"].items() if shard.strategy == "sample"]
+
+
+def _mean(own: list[_Seen], name: str) -> float:
+    return statistics.fmean((getattr(found, name) for found in own), weights=[found.questions for found in own])
+
+
+def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: list[_Seen]) -> tuple[float, str]:
+    """Return how long a solution is on average, and what says so."""
+    if seen:
+        return _mean(seen, "tokens") / _mean(seen, "rows"), "bank"
+    path = shard_path(workdir / "labels", 0)
+    if path.exists():
+        solutions = read_shard(path, labels.SCHEMA, ["solution"])["solution"].to_pylist()
+        if solutions:
+            tokenizer = loader.tokenizer(workdir)
+            # The end mark is a token too.
+            return 1 + statistics.fmean(map(len, tokenizer.encode_batch(solutions))), "labels"
+    return float(config.sampler.max_tokens), BOUND
+
+
+def _scoring_seconds(config: ExperimentConfig, folder: epath.Path | None, seen: list[_Seen]) -> float | None:
+    """Return the bank's seconds a question less those of sampling, which its records hold."""
+    if not seen or folder is None:
+        return None
+    sampled = seconds = 0.0
+    own = records.read(folder)
+    for record in (own or {}, *records.parts(folder)):
+        result = record.get("result") or {}
+        sampled += result.get("sampled", 0)
+        seconds += result.get("sampling_seconds", 0.0)
+        if sampled and record is own:  # It sums up the parts.
+            break
+    found = _mean(seen, "seconds") - seconds / sampled * config.sweep.samples if sampled else 0.0
+    return found if found > 0 else None
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return the plan in JSON's own types."""
+    return {
+        "part": str(plan.part),
+        "cells": [dataclasses.asdict(cell) for cell in plan.cells],
+        "from_bank": list(plan.from_bank),
+        "whole": dataclasses.asdict(plan.whole),
+        "left": dataclasses.asdict(plan.left),
+        "known_seconds_left": plan.known_seconds,
+        "time_unknown": list(plan.unknown),
+        "temperatures_known": plan.temperatures_known,
+    }
+
+
+def lines(plan: Plan, probe: str) -> list[str]:
+    """Return the plan as lines of text: a table of what is left, then its sum and what it rests on.
+
+    Args:
+        plan: The plan.
+        probe: The command that makes the time of a stage known.
+    """
+    table: list[tuple[str, ...]] = [_HEADER]
+    for cell in plan.cells:
+        names = " = ".join(dict.fromkeys(name for name, _ in cell.answers))
+        budgets = "/".join(str(n) for n in dict.fromkeys(n for _, n in cell.answers)) if cell.stage != "chains" else ""
+        done = f"{cell.shards - cell.shards_left}/{cell.shards}"
+        numbers = _numbers(cell.left, cell.shards_left > 0, "~" * (cell.seconds_from == _LIKE))
+        table.append((cell.stage, names, budgets, str(cell.seeds), done, *numbers))
+    done, shards = sum(c.shards - c.shards_left for c in plan.cells), sum(c.shards for c in plan.cells)
+    table.append(("in all", "", "", "", f"{done}/{shards}", *_numbers(plan.left, done < shards)))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    text = [
+        "  ".join(
+            word.ljust(w) if i < 2 else word.rjust(w) for i, (word, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]
+    text.append("")
+    if plan.from_bank:
+        text.append(f"from the bank at no cost: {', '.join(plan.from_bank)}")
+    return [line.rstrip() for line in text] + _notes(plan, probe)
+
+
+def _notes(plan: Plan, probe: str) -> list[str]:
+    left = [cell for cell in plan.cells if cell.shards_left]
+    if not left:
+        return ["nothing is left to compute"]
+    sources = []
+    for source in dict.fromkeys(cell.tokens_from for cell in left):
+        stages = ", ".join(dict.fromkeys(cell.stage for cell in left if cell.tokens_from == source))
+        basis = f"{source}, an upper bound," if source == BOUND else f"the rows of {source}"
+        sources.append(f"{basis} for {stages}")
+    notes = [f"tokens from {'; '.join(sources)}"]
+    notes.append("FLOPs: 2 a parameter and token, prompts included")
+    unknown = [stage for stage in plan.unknown if stage != "rescore"]
+    if plan.unknown:
+        known = f"{duration(plan.known_seconds)} for the rest, and " if plan.known_seconds else ""
+        tells = f"; `{probe}` runs one shard of each and tells" if unknown else " before the bank is complete"
+        notes.append(f"time: {known}not known yet for {', '.join(plan.unknown)}{tells}")
+    else:
+        whose = "" if plan.part == WHOLE else f" for part {plan.part}"
+        notes.append(f"time: about {duration(plan.known_seconds)}{whose} in one process like those so far")
+    if not plan.temperatures_known:
+        notes.append("the bank at all of sweep.temperatures: tune tells which are needed, at most these")
+    if any(cell.seconds_from == _LIKE for cell in left):
+        notes.append("~ time from other budgets of the search")
+    return notes
+
+
+def _numbers(amount: Amount, some: bool, mark: str = "") -> tuple[str, ...]:
+    if not some:
+        return ("", "", "", "", "", "done")
+    counts = (amount.generations, amount.policy_tokens, amount.verifier_tokens)
+    flops = (amount.policy_flops, amount.verifier_flops)
+    time = "?" if amount.seconds is None else mark + duration(amount.seconds)
+    return (*map(_short, counts), *map(_short, flops), time)
+
+
+def _short(value: float) -> str:
+    """Return a count with three digits and a letter, such as `12.3 M`."""
+    for letter in ("", " k", " M", " G", " T", " P", " E"):
+        if abs(value) < 999.5:
+            return f"{value:.0f}" if not letter else f"{value:.3g}{letter}"
+        value /= 1000
+    return f"{value:.3g} Z"

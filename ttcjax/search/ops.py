@@ -1,0 +1,303 @@
+"""Strategies on real models: one compiled program searches many questions at once."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from ttcjax.config import ModelConfig, SamplerConfig
+from ttcjax.engine import programs, queue
+from ttcjax.engine import rows as sampling
+from ttcjax.engine.engine import Engine, Prompt, Request
+from ttcjax.engine.rows import Rows
+from ttcjax.model import cache
+from ttcjax.model.params import Params
+from ttcjax.runtime.errors import UserError
+from ttcjax.search import drive
+from ttcjax.search.contract import DeviceStrategy, HostStrategy, Strategy
+from ttcjax.search.session import Outcome, Round, Session
+from ttcjax.search.strategies.best_of_n import BestOfN
+from ttcjax.verify import value_head
+
+
+@struct.dataclass
+class SearchState:
+    """Rows, and what the verifier has read of each."""
+
+    rows: Rows
+    reading: value_head.Reading
+    verified: jax.Array
+    """`[B]` int32: tokens the verifier has read at this place of the batch, dropped ones included."""
+    ahead: jax.Array
+    """`[B]` int32: tokens of rollouts drawn at this place of the batch, not among `rows.sampled`."""
+    policy_prefix: cache.PrefixCache
+    """Of the questions under way."""
+    verifier_prefix: cache.PrefixCache
+
+
+@struct.dataclass
+class SearchedRows:
+    """Fields of B rows that are copied to the host."""
+
+    sampled: programs.Sampled
+    verified: jax.Array
+    ahead: jax.Array
+
+
+@dataclass(frozen=True)
+class EngineOps:
+    """A policy and a verifier as an engine of `ttcjax.search.drive`; lives inside one traced program."""
+
+    policy: Params
+    verifier: Params
+    prompts: programs.Prompts
+    policy_prefixes: cache.PrefixCache
+    """Of all prompts."""
+    verifier_prefixes: cache.PrefixCache
+    seed: jax.Array
+    plan: programs.Plan
+    factors_2: jax.Array | None = None
+    """Of the temperature; see `methods.factors`."""
+
+    @property
+    def n(self) -> int:
+        return self.plan.n
+
+    @property
+    def questions(self) -> int:
+        return self.plan.groups
+
+    @property
+    def max_steps(self) -> int:
+        return self.plan.max_steps
+
+    @property
+    def _verifier_config(self) -> ModelConfig:
+        assert self.plan.verifier is not None
+        return self.plan.verifier
+
+    def idle(self) -> SearchState:
+        first_Q, none_B = jnp.zeros((self.questions,), jnp.int32), jnp.zeros((self.plan.rows,), jnp.int32)
+        return SearchState(
+            rows=programs.idle_rows(self.plan),
+            reading=value_head.start_reading(self._verifier_config, self.plan.rows, self.plan.slots),
+            verified=none_B,
+            ahead=none_B,
+            policy_prefix=cache.take(self.policy_prefixes, first_Q),
+            verifier_prefix=cache.take(self.verifier_prefixes, first_Q),
+        )
+
+    def begin(self, state: SearchState, fresh_B: jax.Array, line: queue.Queue, changed: jax.Array) -> SearchState:
+        policy, verifier = self.policy_prefixes, self.verifier_prefixes
+        return SearchState(
+            rows=programs.begin(state.rows, fresh_B, self.prompts, line.request_B, self.seed, self.plan),
+            reading=value_head.begin_reading(state.reading, fresh_B),
+            verified=jnp.where(fresh_B, 0, state.verified),
+            ahead=jnp.where(fresh_B, 0, state.ahead),
+            policy_prefix=cache.switch(state.policy_prefix, policy, line.question_G, changed),
+            verifier_prefix=cache.switch(state.verifier_prefix, verifier, line.question_G, changed),
+        )
+
+    def question_keys(self, question_Q: jax.Array) -> jax.Array:
+        return sampling.question_keys(self.seed, self.prompts.number[question_Q])
+
+    def end(self, state: SearchState, over_B: jax.Array) -> SearchState:
+        return dataclasses.replace(state, rows=dataclasses.replace(state.rows, done=state.rows.done | over_B))
+
+    def last_step(self, before: SearchState, after: SearchState) -> jax.Array:
+        slot_BT = before.rows.length[:, None] + jnp.arange(self.plan.sampler.max_step_tokens)[None]
+        token_BT = jnp.take_along_axis(after.rows.tokens, jnp.minimum(slot_BT, self.plan.slots - 1), axis=1)
+        return jnp.where(slot_BT < after.rows.length[:, None], token_BT, -1)
+
+    def result(self, state: SearchState) -> SearchedRows:
+        return SearchedRows(programs.result(state.rows), state.verified, state.ahead)
+
+    def done(self, state: SearchState) -> jax.Array:
+        return state.rows.done
+
+    def steps(self, state: SearchState) -> jax.Array:
+        return state.rows.steps
+
+    def _decode(
+        self, state: SearchState, rows: Rows, round_Q: jax.Array, sampler: SamplerConfig, *, one_step: bool
+    ) -> Rows:
+        return sampling.decode(
+            self.policy,
+            state.policy_prefix,
+            rows,
+            jnp.repeat(round_Q, self.plan.n),
+            self.plan.policy,
+            sampler,
+            self.plan.stops,
+            max_new=sampler.max_step_tokens if one_step else self.plan.slots - 1,
+            one_step=one_step,
+            factors_2=self.factors_2,
+        )
+
+    @property
+    def _no_round(self) -> jax.Array:
+        return jnp.zeros((self.questions,), jnp.int32)
+
+    def extend_step(self, state: SearchState, round_Q: jax.Array) -> SearchState:
+        rows = self._decode(state, state.rows, round_Q, self.plan.sampler, one_step=True)
+        return dataclasses.replace(state, rows=rows)
+
+    def extend_full(self, state: SearchState) -> SearchState:
+        rows = self._decode(state, state.rows, self._no_round, self.plan.sampler, one_step=False)
+        return dataclasses.replace(state, rows=rows)
+
+    def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
+        rows = state.rows
+        reading = value_head.read_on(
+            self.verifier,
+            state.verifier_prefix,
+            state.reading,
+            rows.tokens,
+            rows.length,
+            self._verifier_config,
+            chunk=self.plan.sampler.verifier_chunk,
+        )
+        verified = state.verified + rows.length - state.reading.read
+        score_B = value_head.score(self.verifier, reading, self._verifier_config)
+        return dataclasses.replace(state, reading=reading, verified=verified), score_B
+
+    def lookahead(self, state: SearchState, k: int) -> tuple[SearchState, jax.Array]:
+        greedy = dataclasses.replace(self.plan.sampler, temperature=0.0)
+
+        def step(_: jax.Array, rows: Rows) -> Rows:
+            return self._decode(state, rows, self._no_round, greedy, one_step=True)
+
+        rows = jax.lax.fori_loop(0, k, step, state.rows)
+        there, score_B = self.score_step(dataclasses.replace(state, rows=rows))
+        # Rows and readings go back to where they stood, but for their caches: what a rollout wrote there lies at and
+        # past the ends of rows, where every slot is written again before it is read. So no cache is kept aside.
+        back = dataclasses.replace(
+            state,
+            rows=dataclasses.replace(state.rows, cache=there.rows.cache, broken=there.rows.broken),
+            reading=dataclasses.replace(state.reading, cache=there.reading.cache),
+            verified=there.verified,
+            ahead=state.ahead + rows.sampled - state.rows.sampled,
+        )
+        return back, score_B
+
+    def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
+        rows = state.rows
+        scores = programs.score_rows(self.verifier, state.verifier_prefix, rows.tokens, rows.length, self.plan)
+        return dataclasses.replace(state, verified=state.verified + rows.length), scores
+
+    def fork(self, state: SearchState, parent_B: jax.Array) -> SearchState:
+        return dataclasses.replace(state, rows=state.rows.fork(parent_B), reading=state.reading.fork(parent_B))
+
+
+def program(
+    policy: Params,
+    verifier: Params,
+    prompts: programs.Prompts,
+    seed: jax.Array,
+    factors_2: jax.Array | None = None,
+    *,
+    plan: programs.Plan,
+    strategy: DeviceStrategy,
+    traced: bool = False,
+) -> drive.Found:
+    """Run a strategy for every prompt; what is traced into one compiled program.
+
+    The temperature is not the strategy's but what `factors_2` says (see `methods.factors`), by default the plan's.
+    """
+    assert plan.verifier is not None
+    policy_prefixes = programs.prefill(policy, prompts, plan.policy, plan)
+    verifier_prefixes = programs.prefill(verifier, prompts, plan.verifier, plan)
+    ops = EngineOps(policy, verifier, prompts, policy_prefixes, verifier_prefixes, seed, plan, factors_2)
+    return drive.drive(strategy, ops, prompts.count, traced=traced)
+
+
+def run(strategy: Strategy, session: Session, seed: int) -> list[Outcome]:
+    """Run any strategy on the questions of a session.
+
+    Raises:
+        UserError: As `search`, or the strategy asks for a model that the session does not have.
+    """
+    plain = strategy.plain()
+    if isinstance(plain, HostStrategy):
+        return plain.run(session, seed)
+    return search(session.engine, plain, session.prompts, seed)
+
+
+def search(
+    engine: Engine, strategy: Strategy, prompts: Sequence[Prompt], seed: int, *, traced: bool = False
+) -> list[Outcome]:
+    """Run a strategy on every prompt.
+
+    Args:
+        engine: Has a verifier.
+        strategy: Any that runs on the device.
+        prompts: Of the questions.
+        seed: Root of all random numbers.
+        traced: Write down every round; best-of-N has none.
+
+    Raises:
+        UserError: The strategy is one of the host, the engine has no verifier, a prompt leaves no room for a solution,
+            or a model's numbers are not finite.
+    """
+    engine.require_verifier()
+    engine.check_lengths(prompts, engine.sampler.max_tokens)
+    plain = strategy.plain()
+    if not isinstance(plain, DeviceStrategy):
+        raise UserError(f"{strategy.name} is run on the host: use ttcjax.search.ops.run, which takes a session")
+    temperature = plain.temperature
+    # The program is the same at every temperature.
+    plain = dataclasses.replace(plain, temperature=None)  # type: ignore[type-var]
+    traced = traced and not isinstance(plain, BestOfN)
+    n, slots = plain.n, engine.sampler.max_tokens + 1
+    found: dict[int, Outcome] = {}
+    requests = [Request(prompt, 0, n) for prompt in prompts]
+    # Best-of-N is read whole at its end, other searches in chunks.
+    chunk = engine.sampler.verifier_chunk if plain.max_rounds > 1 else min(slots, cache.READ_TOGETHER)
+    plans, most = {}, {}
+    for length, count in collections.Counter(map(engine.bucket, prompts)).items():
+        fit = engine.fit(length, n, slots, forks=True, read_together=chunk)
+        plans[length], most[length] = engine.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
+    for members, batch in engine.batches(requests, most):
+        plan, factors = engine.at_temperature(plans[batch.prefix.shape[1]], temperature)
+        bound = functools.partial(program, plan=plan, strategy=plain, traced=traced)
+        key = ("search", plain, *["traced"] * traced, plan)
+        compiled = engine.program(key, bound, split=(False, False, True, False, False))
+        out = compiled(engine.policy, engine.verifier, batch, np.uint32(seed), factors)
+        scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.rows.verified, out.rows.ahead))
+        places = {member: q for q, member in enumerate(members)}
+        for i, solutions in engine.solutions(out.rows.sampled, n, members, [prompt.id for prompt in prompts]):
+            rows = range(places[i] * n, (places[i] + 1) * n)
+            candidates = [
+                dataclasses.replace(
+                    engine.with_scores(s, scores[row], int(verified[row]), prompts[i].id),
+                    tokens_lookahead=int(ahead[row]),
+                )
+                for row, s in zip(rows, solutions, strict=True)
+            ]
+            found[i] = Outcome(
+                candidates, strategy.cost(), () if out.trace is None else _rounds(engine, out.trace, rows)
+            )
+        engine.on_batch(n * sum(i is not None for i in members))
+    return [found[i] for i in range(len(prompts))]
+
+
+def _rounds(engine: Engine, trace: drive.Trace, rows: range) -> tuple[Round, ...]:
+    """Return the rounds of one question."""
+    parent, score, step = (np.asarray(leaf[rows.start : rows.stop]) for leaf in (trace.parent, trace.score, trace.step))
+    ran = int((parent[0] >= 0).sum())
+    return tuple(
+        Round(
+            parents=tuple(parent[:, r].tolist()),
+            scores=tuple(score[:, r].tolist()),
+            steps=tuple(engine.tokenizer.decode_batch([row[row >= 0].tolist() for row in step[:, r]])),
+        )
+        for r in range(ran)
+    )

@@ -1,0 +1,94 @@
+"""Verifiers of revisions: which there are, which one selects, and how well each selects on questions of training.
+
+The outcome-reward models were trained to judge revisions, the process-reward model of base samples was not, and is the
+better judge where it was trained on much more. So the one that selects is chosen by how it selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from etils import epath
+
+from ttcjax.config import ExperimentConfig
+from ttcjax.engine.engine import Engine, Prompt
+from ttcjax.runtime import records
+from ttcjax.runtime.errors import UserError
+from ttcjax.search.chains import Reviser
+from ttcjax.verify.select import choose_in_chains
+
+SELECTION = "selection"
+"""Entry of the ORM stage's result: `questions`, `accuracy[verifier]`, and the verifier `chosen` by it."""
+
+
+def candidates(config: ExperimentConfig) -> tuple[str, ...]:
+    """Return the verifiers of revisions: the ORMs of `orm.variants`, where the experiment trains any, then `prm`."""
+    return (*(config.orm.variants if config.orm.revisions else ()), "prm")
+
+
+def stage_of(verifier: str) -> str:
+    """Return the path of the stage that trained a verifier."""
+    return verifier if verifier == "prm" else f"orm/{verifier}"
+
+
+def chosen(config: ExperimentConfig, workdir: epath.Path) -> str:
+    """Return the verifier that selects among revisions: the one that `chains.verifier` names, or the ORM stage chose.
+
+    Raises:
+        UserError: The ORM stage is not complete, or does not say which one selects best.
+    """
+    if config.chains.verifier != "validation":
+        return config.chains.verifier
+    if candidates(config) == ("prm",):
+        return "prm"
+    record = records.read_complete(workdir / "orm")
+    try:
+        found = (record or {})["result"][SELECTION]["chosen"]
+    except (KeyError, TypeError):
+        found = None
+    if found not in candidates(config):
+        raise UserError(
+            f"which verifier selects best among revisions is not known in {workdir}: run the orm stage, or name one "
+            "with --chains.verifier"
+        )
+    return found
+
+
+def reviser(engine: Engine, prompts: Sequence[Prompt], config: ExperimentConfig, verifier: str) -> Reviser:
+    """Return a reviser whose answers a verifier scores as it was trained to.
+
+    Args:
+        engine: With the revision model and that verifier.
+        prompts: One a question.
+        config: The experiment.
+        verifier: One of `candidates`: `history` sees the answers before; of `prm` the steps' scores become one by
+            `prm.aggregate`, of the others the last step's is the answer's.
+    """
+    how = config.prm.aggregate if verifier == "prm" else "last"
+    return Reviser(engine, prompts, config.revision, history=verifier == "history", aggregate=how)
+
+
+def selection_accuracy(groups_QPS: np.ndarray, correct_QPS: np.ndarray, scores_QPS: np.ndarray) -> float:
+    """Return the share of questions whose answer, chosen from all of their chains, is right.
+
+    Chosen as from the chains of the test (`hierarchical`, Snell et al. 2024, section 6.2), from the heads of s answers
+    of the chains; the mean over s = 1, 2, .., S, so that more than one choice a question counts.
+
+    Args:
+        groups_QPS: Ids of groups of equal answers, `[Q, P, S]`; -1 is unparsable.
+        correct_QPS: Whether each is right.
+        scores_QPS: The verifier's, from 0 to 1.
+    """
+    found = []
+    for s in range(1, groups_QPS.shape[2] + 1):
+        place_Q = choose_in_chains(groups_QPS[..., :s], scores_QPS[..., :s], "hierarchical")
+        right_QN = correct_QPS[..., :s].reshape(len(groups_QPS), -1)
+        picked_Q = np.take_along_axis(right_QN, np.maximum(place_Q, 0)[:, None], axis=1)[:, 0]
+        found.append(np.mean(picked_Q & (place_Q >= 0)))
+    return float(np.mean(found))
+
+
+def best(accuracy: Mapping[str, float]) -> str:
+    """Return the verifier with the highest accuracy; of equal ones the first."""
+    return max(accuracy, key=lambda name: accuracy[name])
