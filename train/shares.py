@@ -1,19 +1,17 @@
-"""How many devices each training run of an experiment uses, and how many rows of a step each of them gets."""
+"""How many devices a training run uses, and how many rows of a step each of them gets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ttcjax.config import ExperimentConfig
 from ttcjax.config.train import TrainConfig
 from ttcjax.parallel import Share, share
 
 
 @dataclass(frozen=True)
-class StageShare:
+class RunShare:
     """One training run on some devices."""
 
-    stage: str
     name: str
     """Of the run: a stage may have several."""
     available: int
@@ -36,29 +34,13 @@ def micro_batch_share(train: TrainConfig, devices: int, processes: int = 1) -> S
     return share(train.batch_size // train.accumulate, devices, all_devices=processes > 1)
 
 
-def stage_shares(config: ExperimentConfig, devices: int, processes: int = 1) -> list[StageShare]:
-    """Return the training runs that an experiment has, in the order of its stages.
+def run_share(name: str, train: TrainConfig, devices: int, processes: int = 1) -> RunShare:
+    """Return how a training run stands on the devices.
 
     Args:
-        config: The experiment.
+        name: Of the run.
+        train: Its settings.
         devices: How many there are, over all processes.
         processes: How many train together.
     """
-    runs: list[tuple[str, str, TrainConfig]] = [
-        ("policy", "policy", config.policy),
-        ("prm", "PRM", config.prm.train),
-    ]
-    if config.revision.enabled:
-        if config.revision.rest_em.chains:
-            runs.append(("revision", "revision, offline", config.revision.train))
-        runs.append(("revision", "revision", config.revision.train))
-        if config.orm.revisions:
-            runs += [("orm", f"ORM {variant}", config.orm.train) for variant in config.orm.variants]
-    if config.orm.base:
-        runs.append(("base_orm", "base ORM", config.base_orm.train))
-    if config.larger.enabled:
-        runs.append(("larger", "larger", config.policy))
-    return [
-        StageShare(stage, name, devices, train.accumulate, micro_batch_share(train, devices, processes))
-        for stage, name, train in runs
-    ]
+    return RunShare(name, devices, train.accumulate, micro_batch_share(train, devices, processes))

@@ -9,119 +9,171 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.compute as pc
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.config import SPEED_ONLY, ExperimentConfig, Questions, SamplerConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.engine.engine import Engine, Solution
 from ttcjax.engine.loading import load_engine
-from ttcjax.eval.collect import shards as shards_lib
-from ttcjax.eval.collect import temperatures, validated
-from ttcjax.eval.collect.shards import WHOLE, Part, Shard
-from ttcjax.eval.collect.temperatures import Chosen
+from ttcjax.eval.collect import amounts, temperatures
+from ttcjax.eval.collect.amounts import Seen, Spent, Units
+from ttcjax.eval.collect.temperatures import BankSamples, Chosen, Grid
+from ttcjax.eval.collect.validated import Choice, chosen, known
 from ttcjax.eval.records import sample_rows
 from ttcjax.runtime import records
+from ttcjax.runtime import shards as shards_lib
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import write_shard
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.shards import Shard
+from ttcjax.runtime.stage import Inputs, Sink, Stage, product
 from ttcjax.text import steps as step_text
 
 SCHEMA = sample_rows.SCHEMA
 """Columns of the shards."""
 
 
-def shards(config: ExperimentConfig, questions: int, chosen: Chosen | None = None) -> list[Shard]:
-    """Return the stage's shards, those at the sampler's temperature first.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the bank stage."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    samples: BankSamples
+    choice: Choice | None
+    """How temperatures are chosen on validation questions, where a strategy asks for that."""
+    seed: int
+    shard_questions: int
+    samples_from: str | None = field(default=None, metadata=SPEED_ONLY)
+    """Folder of a finished bank whose samples are taken instead of sampling anew."""
+    samples_content: str | None = None
+    """Hash of that bank."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        sweep = config.sweep
+        samples = BankSamples.of(Grid.of(config), sweep.samples, sweep.judged)
+        return cls(
+            config.questions,
+            config.sampler.of_solutions(),
+            samples,
+            Choice.of(config) if samples.validated else None,
+            sweep.seed,
+            sweep.shard_questions,
+            sweep.samples_from,
+            sweep.samples_content,
+        )
+
+
+def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
+    """Return the stage's shards, those at the sampler's temperature first."""
+    _, splits = loader.askable(settings.questions, inputs["data"])
+    return shards_of(settings, len(splits.test), known(settings.choice, inputs))
+
+
+def shards_of(settings: Settings, questions: int, chosen: Chosen | None) -> list[Shard]:
+    """Return the shards of so many questions.
 
     Args:
-        config: The experiment.
-        questions: Test questions.
-        chosen: As for `temperatures.bank_samples`.
+        settings: Of the bank.
+        questions: How many there are.
+        chosen: As for `BankSamples.at`.
     """
+    own = settings.sampler.temperature
     return [
         shard
-        for temperature, samples in temperatures.bank_samples(config, chosen).items()
-        for name in (_name(config, temperature),)
+        for temperature, samples in settings.samples.at(chosen).items()
+        for name in ("sample" if temperature == own else f"sample:temperature={float(temperature)!r}",)
         for shard in shards_lib.cut(
             questions,
-            config.sweep.shard_questions,
+            settings.shard_questions,
             strategy=name,
             answers=((name, samples),),
-            seed=temperatures.stream(config, temperature),
+            seed=temperatures.stream(settings.seed, temperature, own),
             generations=samples,
             cells=(name.partition(":")[2].replace("=", "-"),),
         )
     ]
 
 
-def _name(config: ExperimentConfig, temperature: float) -> str:
-    own = temperature == config.sampler.temperature
-    return "sample" if own else f"sample:temperature={float(temperature)!r}"
+def _temperature(settings: Settings, shard: Shard) -> float:
+    return float(shard.strategy.partition("=")[2] or settings.sampler.temperature)
 
 
-def _temperature(config: ExperimentConfig, shard: Shard) -> float:
-    return float(shard.strategy.partition("=")[2] or config.sampler.temperature)
+def spends(
+    settings: Settings, answers: tuple[tuple[str, int], ...], generations: int, own: Sequence[Seen], units: Units
+) -> Spent:
+    """Return what a question of a cell takes; samples that are taken from another bank are read and judged alone."""
+    policy, verifier = amounts.of_samples(own, generations, units)
+    return Spent(policy, verifier, generations) if settings.samples_from is None else Spent(0.0, verifier, 0)
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
+def _work(settings: Settings) -> str:
+    questions = settings.questions.data.num_test
+    first, *others = settings.samples.at(None).values()
+    asked = f"{product(questions, first)} solutions"
+    if others:
+        most = "at most " * bool(settings.samples.validated)
+        plural = "s" * (len(others) > 1)
+        asked += f", {most}{product(questions, sum(others))} at {len(others)} other temperature{plural}"
+    return asked
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Sample and score solutions of every test question at every temperature that is asked for; finished shards are
     kept.
 
-    Args:
-        config: The experiment.
-        workdir: Its folder.
-        out: The folder of this stage.
-        part: Which of the shards are this process's.
-
     Returns:
         `questions`, `solutions`, `shards`, and of the shards made by this call `sampled` and `sampling_seconds`, from
-        which solutions a second follow (the first batch compiles); `files`.
+        which solutions a second follow (the first batch compiles).
 
     Raises:
         UserError: The bank that samples are to be taken from has not got them, see `read_samples`.
     """
-    task, splits = loader.askable(config, workdir)
+    task, splits = loader.askable(settings.questions, inputs["data"])
     examples, sampled, sampling = splits.test[:], 0, 0.0
-    every = shards(config, len(examples), validated.chosen(config, workdir / "tune"))
-    mine = part.of(every)
-    todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler)
+    every = shards_of(settings, len(examples), chosen(settings.choice, inputs))
+    mine = sink.part.of(every)
+    todo = shards_lib.missing(mine, sink.folder, SCHEMA)
+    engine = load_engine(inputs, settings.sampler)
     earlier: dict[str, dict[str, list[Solution]]] = {}
-    if config.sweep.samples_from is not None:
+    if settings.samples_from is not None:
         for shard in {shard.strategy: shard for shard in todo}.values():
             earlier[shard.strategy] = read_samples(
-                epath.Path(config.sweep.samples_from),
+                epath.Path(settings.samples_from),
                 [e.id for e in examples],
                 shard.generations,
                 engine,
-                content=config.sweep.samples_content,
-                temperature=_temperature(config, shard),
+                content=settings.samples_content,
+                temperature=_temperature(settings, shard),
             )
     whole, left = (sum(2 * s.generations * s.questions for s in some) for some in (mine, todo))
     with progress(whole, "bank: solutions sampled and scored") as bar:
         bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
-            seconds = write(config, task, examples, engine, shard, out, earlier.get(shard.strategy))
+            seconds = write(settings, task, examples, engine, shard, sink.folder, earlier.get(shard.strategy))
             if shard.strategy not in earlier:
                 sampled += shard.questions * shard.generations
                 sampling += seconds
+    sink.lists(*shards_lib.names(every))
     return {
         "questions": len(examples),
         "solutions": sum(shard.questions * shard.generations for shard in every),
         "shards": len(every),
         "sampled": sampled,
         "sampling_seconds": sampling,
-        "files": shards_lib.names(every),
     }
 
 
 def write(
-    config: ExperimentConfig,
+    settings: Settings,
     task: Task,
     examples: Sequence[Example],
     engine: Engine,
@@ -129,10 +181,10 @@ def write(
     out: epath.Path,
     earlier: Mapping[str, list[Solution]] | None = None,
 ) -> float:
-    """Make one of `shards`, and return the seconds in which its solutions were sampled.
+    """Make one shard, and return the seconds in which its solutions were sampled.
 
     Args:
-        config: The experiment.
+        settings: Of the bank.
         task: Of the questions.
         examples: All of them.
         engine: Samples and scores.
@@ -143,7 +195,7 @@ def write(
     begin = time.perf_counter()
     asked = shard.take(examples)
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-    temperature = _temperature(config, shard)
+    temperature = _temperature(settings, shard)
     if earlier is None:
         found = engine.sample(prompts, shard.generations, shard.seed, temperature=temperature)
     else:
@@ -265,3 +317,15 @@ def result_rows(
                 }
             )
     return table
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy", "prm", "tune"),
+    version=2,
+    schema=SCHEMA,
+    shards=shards,
+    work=_work,
+    spends=spends,
+)

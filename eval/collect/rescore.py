@@ -7,23 +7,26 @@ is read by another verifier.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, Questions, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine
 from ttcjax.engine.loading import load_engine
-from ttcjax.eval.collect import shards as shards_lib
-from ttcjax.eval.collect import temperatures
+from ttcjax.eval.collect import amounts, temperatures
+from ttcjax.eval.collect.amounts import Seen, Spent, Units
 from ttcjax.eval.collect.bank import solutions_of
-from ttcjax.eval.collect.shards import WHOLE, Part, Shard
 from ttcjax.eval.records import sample_rows
+from ttcjax.runtime import shards as shards_lib
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import read_folder, write_shard
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.shards import Shard
+from ttcjax.runtime.stage import Inputs, Sink, Stage, product
 
 SCHEMA = pa.schema(
     [
@@ -36,51 +39,90 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row a sample of the bank."""
 
 
-def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list[Shard]:
-    """Return the stage's shards, of so many test questions."""
-    del chosen  # Verifiers are compared on samples at the sampler's temperature.
-    sweep = config.sweep
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the rescore stage."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    """Verifiers are compared on samples at its temperature."""
+    samples: int
+    """Of a question in the bank, at that temperature."""
+    seed: int
+    """Of the bank."""
+    shard_questions: int
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        sweep = config.sweep
+        return cls(config.questions, config.sampler.of_solutions(), sweep.samples, sweep.seed, sweep.shard_questions)
+
+
+def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
+    """Return the stage's shards."""
+    _, splits = loader.askable(settings.questions, inputs["data"])
+    return _shards_of(settings, len(splits.test))
+
+
+def _shards_of(settings: Settings, questions: int) -> list[Shard]:
     return shards_lib.cut(
         questions,
-        sweep.shard_questions,
+        settings.shard_questions,
         strategy="rescore",
-        answers=(("sample", sweep.samples),),
-        seed=sweep.seed,
+        answers=(("sample", settings.samples),),
+        seed=settings.seed,
         generations=0,
     )
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
+def spends(
+    settings: Settings, answers: tuple[tuple[str, int], ...], generations: int, own: Sequence[Seen], units: Units
+) -> Spent:
+    """Return what a question takes: what the bank's verifier read is read once more."""
+    del answers, generations, own
+    _, read = amounts.of_samples(units.bank, settings.samples, units)
+    return Spent(0.0, read, 0, readers=("base_orm",))
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Score every sample of the bank, shard by shard; finished shards are kept.
 
-    Args:
-        config: The experiment.
-        workdir: Its folder.
-        out: The folder of this stage.
-        part: Which of the shards are this process's.
-
     Returns:
-        `solutions`, `shards`, `files`.
+        `solutions`, and `shards`.
     """
-    task, splits = loader.askable(config, workdir)
+    task, splits = loader.askable(settings.questions, inputs["data"])
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
     columns = ("question", "seed", "temperature", "sample", "text", "finished", "tokens", "logprob")
-    table = sample_rows.read_folder(workdir / "bank", columns)
-    bank = temperatures.rows_at(table, config.sampler.temperature).to_pylist()
-    samples = config.sweep.samples
-    every = shards(config, len(prompts))
-    mine = part.of(every)
-    todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler, verifier="base_orm")
+    table = sample_rows.read_folder(inputs["bank"], columns)
+    bank = temperatures.rows_at(table, settings.sampler.temperature).to_pylist()
+    samples = settings.samples
+    every = _shards_of(settings, len(prompts))
+    mine = sink.part.of(every)
+    todo = shards_lib.missing(mine, sink.folder, SCHEMA)
+    engine = load_engine(inputs, settings.sampler, verifier="base_orm")
     whole, left = (sum(s.questions for s in some) * samples for some in (mine, todo))
     with progress(whole, "rescore: solutions") as bar:
         bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
             piece = bank[shard.first * samples : (shard.first + shard.questions) * samples]
-            for path in shard.paths(out):
+            for path in shard.paths(sink.folder):
                 write_shard(path, _scored(engine, prompts, piece), SCHEMA)
-    return {"solutions": len(bank), "shards": len(every), "files": shards_lib.names(every)}
+    sink.lists(*shards_lib.names(every))
+    return {"solutions": len(bank), "shards": len(every)}
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy", "base_orm", "bank"),
+    switch=("orm.base",),
+    schema=SCHEMA,
+    shards=shards,
+    work=lambda settings: f"{product(settings.questions.data.num_test, settings.samples)} solutions",
+    spends=spends,
+)
 
 
 def _scored(engine: Engine, prompts: dict[str, str], piece: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ChainsConfig, ExperimentConfig, InView, Questions, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.engine.loading import load_engine
-from ttcjax.eval.collect import shards as shards_lib
-from ttcjax.eval.collect.shards import WHOLE, Part, Shard
+from ttcjax.eval.collect import amounts
+from ttcjax.eval.collect.amounts import Seen, Spent, Units
 from ttcjax.eval.collect.swap import partners, swapped
+from ttcjax.runtime import shards as shards_lib
 from ttcjax.runtime.parquet import read_folder, write_shard
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.shards import Shard
+from ttcjax.runtime.stage import Inputs, Sink, Stage, product
 from ttcjax.search import revision_verifiers
 from ttcjax.search.chains import Chains, read_answer
+from ttcjax.search.revision_verifiers import Judges
 from ttcjax.search.strategies.refine import Refine
 
 VERIFIERS = ("history", "no_history", "prm")
@@ -57,47 +62,106 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row an answer."""
 
 
-def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list[Shard]:
-    """Return the stage's shards, of so many test questions."""
-    del chosen  # Chains have the sampler's temperature.
-    settings = config.chains
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the chains stage; chains have the sampler's temperature."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    view: InView
+    judges: Judges
+    chains: ChainsConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        sampler, view = config.sampler.of_solutions(), config.revision.view
+        return cls(config.questions, sampler, view, Judges.of(config), config.chains)
+
+    @property
+    def tries(self) -> int:
+        """Answers of `refine`, the first one included."""
+        return (1 + self.chains.refine) * bool(self.chains.refine)
+
+
+def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
+    """Return the stage's shards."""
+    _, splits = loader.askable(settings.questions, inputs["data"])
+    return _shards_of(settings, len(splits.test))
+
+
+def _shards_of(settings: Settings, questions: int) -> list[Shard]:
+    own = settings.chains
     return shards_lib.cut(
-        min(questions, settings.questions or questions),
-        settings.shard_questions,
+        min(questions, own.questions or questions),
+        own.shard_questions,
         strategy="revise",
-        answers=(("revise", 0), *[("refine", 0)] * bool(settings.refine), *[("swap", 0)] * bool(settings.swap)),
-        seed=settings.seed,
-        generations=sum(settings.lengths) + (1 + settings.refine) * bool(settings.refine) + max(0, settings.swap - 1),
+        answers=(("revise", 0), *[("refine", 0)] * bool(own.refine), *[("swap", 0)] * bool(own.swap)),
+        seed=own.seed,
+        generations=sum(own.lengths) + settings.tries + max(0, own.swap - 1),
     )
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
+def spends(
+    settings: Settings, answers: tuple[tuple[str, int], ...], generations: int, own: Sequence[Seen], units: Units
+) -> Spent:
+    """Return what a question takes."""
+    del answers
+    chains, most = settings.chains, settings.view.max_answers
+    variants = [name for name in settings.judges.names if name != "prm"]
+    again = units.prompt * settings.view.restate
+    if own:
+        written, rows = amounts.mean(own, "tokens"), amounts.mean(own, "rows")
+        view = amounts.mean(own, "shown") * written / rows + again * amounts.mean(own, "revised")
+        read = amounts.mean(own, "verifier_tokens")
+    else:
+        in_view = [min(k, most) for length in chains.lengths for k in range(length)]
+        kept = [min(k, most) for k in range(settings.tries)]
+        written = generations * units.token
+        swapped = [min(k, most) for k in range(1, chains.swap)]  # Read by nobody.
+        shown = [k * units.token + again * bool(k) for k in (*in_view, *kept, *swapped)]
+        view = sum(shown)
+        # Every verifier reads the chains, one of them what `refine` tries too; with history, what was in view.
+        read = len(in_view) * units.token * (len(variants) + 1) + len(kept) * units.token
+        read += sum(shown[: len(in_view)]) * ("history" in variants)
+        selecting = settings.judges.chosen(chains.verifier, units.inputs.get("orm"))
+        read += sum(shown[len(in_view) : len(in_view) + len(kept)]) * (selecting == "history")
+    return Spent(
+        units.prompt + view + written,
+        units.prompt * (len(variants) + 1) + read,
+        generations,
+        writer="revision",
+        readers=tuple(map(revision_verifiers.stage_of, settings.judges.names)),
+    )
+
+
+def _work(settings: Settings) -> str:
+    own, questions = settings.chains, settings.questions.data.num_test
+    answers = sum(own.lengths) + own.swap + settings.tries
+    return f"{product(min(own.questions or questions, questions), answers)} answers at most"
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Sample and score the chains of the test questions; finished shards are kept.
 
-    Args:
-        config: The experiment.
-        workdir: Its folder.
-        out: The folder of this stage.
-        part: Which of the shards are this process's.
-
     Returns:
-        `questions`, `answers`, `shards`, `files`.
+        `questions`, `answers`, and `shards`.
     """
-    task, splits = loader.askable(config, workdir)
-    settings = config.chains
-    examples = splits.test[: settings.questions or len(splits.test)]
-    every = shards(config, len(examples))
-    mine = part.of(every)
-    todo = shards_lib.missing(mine, out, SCHEMA)
-    names = revision_verifiers.candidates(config)
-    selecting = revision_verifiers.chosen(config, workdir)
+    task, splits = loader.askable(settings.questions, inputs["data"])
+    own, judges = settings.chains, settings.judges
+    examples = splits.test[: own.questions or len(splits.test)]
+    every = _shards_of(settings, len(examples))
+    mine = sink.part.of(every)
+    todo = shards_lib.missing(mine, sink.folder, SCHEMA)
+    names = judges.names
+    selecting = judges.chosen(own.verifier, inputs.get("orm"))
     engines = {
-        name: load_engine(workdir, config.sampler, policy="revision", verifier=revision_verifiers.stage_of(name))
+        name: load_engine(inputs, settings.sampler, policy="revision", verifier=revision_verifiers.stage_of(name))
         for name in names
     }
-    lengths = settings.lengths
-    per_question = sum(lengths) * (1 + len(names)) + 2 * (1 + settings.refine) * bool(settings.refine)
-    per_question += max(0, settings.swap - 1)
+    lengths = own.lengths
+    per_question = sum(lengths) * (1 + len(names)) + 2 * (1 + own.refine) * bool(own.refine)
+    per_question += max(0, own.swap - 1)
     whole, left = (sum(s.questions for s in some) * per_question for some in (mine, todo))
     with progress(whole, "chains: answers sampled and scored") as bar:
         bar.skip(whole - left)
@@ -107,33 +171,27 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             shard = piece.take(examples)
             begin = time.perf_counter()
             prompts = [engines[names[0]].encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-            revisers = {
-                name: revision_verifiers.reviser(engine, prompts, config, name) for name, engine in engines.items()
-            }
-            chains = revisers[names[0]].sample(lengths, settings.seed)
+            revisers = {name: judges.reviser(engine, prompts, settings.view, name) for name, engine in engines.items()}
+            chains = revisers[names[0]].sample(lengths, own.seed)
             found = {"revise": {name: revisers[name].score(chains) for name in names}}
-            if settings.refine:
-                refined = Refine(settings.refine).chains(
-                    revisers[selecting], settings.seed, lambda a: read_answer(task, a) is not None
+            if own.refine:
+                refined = Refine(own.refine).chains(
+                    revisers[selecting], own.seed, lambda a: read_answer(task, a) is not None
                 )
                 found["refine"] = {selecting: refined}
-            if settings.swap:
-                control = swapped(revisers[names[0]], chains, partners(shard), settings.swap, settings.seed)
+            if own.swap:
+                control = swapped(revisers[names[0]], chains, partners(shard), own.swap, own.seed)
                 found["swap"] = {names[0]: control}
             seconds = (time.perf_counter() - begin) / (len(shard) * piece.generations)
             table = [
                 row
                 for strategy, scored in found.items()
-                for row in result_rows(task, shard, scored, strategy, settings.seed, seconds)
+                for row in result_rows(task, shard, scored, strategy, own.seed, seconds)
             ]
-            for path in piece.paths(out):
+            for path in piece.paths(sink.folder):
                 write_shard(path, table, SCHEMA)
-    return {
-        "questions": len(examples),
-        "answers": len(examples) * sum(lengths),
-        "shards": len(every),
-        "files": shards_lib.names(every),
-    }
+    sink.lists(*shards_lib.names(every))
+    return {"questions": len(examples), "answers": len(examples) * sum(lengths), "shards": len(every)}
 
 
 def result_rows(
@@ -194,3 +252,15 @@ def read(folder: epath.Path) -> pa.Table:
         UserError: There are none, a file is missing, or one is damaged.
     """
     return read_folder(folder, SCHEMA)
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "prm", "revision", "orm"),
+    switch=("revision.enabled",),
+    schema=SCHEMA,
+    shards=shards,
+    work=_work,
+    spends=spends,
+)

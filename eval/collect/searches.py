@@ -7,23 +7,27 @@ import dataclasses
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, Questions, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.engine.engine import Engine
 from ttcjax.engine.loading import load_engine
-from ttcjax.eval.collect import shards as shards_lib
-from ttcjax.eval.collect import temperatures, validated
+from ttcjax.eval.collect import amounts
+from ttcjax.eval.collect.amounts import Seen, Spent, Units
 from ttcjax.eval.collect.bank import result_rows
-from ttcjax.eval.collect.shards import WHOLE, Part, Shard
-from ttcjax.eval.collect.temperatures import Chosen
+from ttcjax.eval.collect.temperatures import Chosen, Grid
+from ttcjax.eval.collect.validated import Choice, chosen, known
 from ttcjax.eval.records import sample_rows
+from ttcjax.runtime import shards as shards_lib
 from ttcjax.runtime.parquet import write_shard
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.shards import Shard
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.search import registry
 from ttcjax.search.contract import HostStrategy, Strategy
 from ttcjax.search.ops import run as run_strategy
@@ -33,47 +37,95 @@ SCHEMA = sample_rows.SCHEMA
 """Columns of the shards."""
 
 
-def search_cells(config: ExperimentConfig, chosen: Chosen | None = None) -> dict[Strategy, list[tuple[str, int]]]:
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the search stage."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    grid: Grid
+    """Without the strategies that the bank answers."""
+    seeds: int
+    """Independent runs of each search."""
+    max_rounds: int
+    """Most steps of a search."""
+    seed: int
+    shard_questions: int
+    aggregate: str | None
+    """How step scores become the score of a solution, where a strategy asks for it while it runs."""
+    choice: Choice | None
+    """How temperatures are chosen on validation questions, where a strategy asks for that."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        grid, sweep = Grid.of(config).searches, config.sweep
+        return cls(
+            config.questions,
+            config.sampler,
+            grid,
+            sweep.seeds,
+            sweep.max_rounds,
+            sweep.seed,
+            sweep.shard_questions,
+            aggregate_of(grid, config.prm.aggregate),
+            Choice.of(config) if grid.validated else None,
+        )
+
+
+def aggregate_of(grid: Grid, aggregate: str) -> str | None:
+    """Return how step scores become the score of a solution, where a strategy asks for it while it runs."""
+    return aggregate if any(isinstance(registry.named(s).strategy, HostStrategy) for s in grid.strategies) else None
+
+
+def search_cells(grid: Grid, max_rounds: int, chosen: Chosen | None = None) -> dict[Strategy, list[tuple[str, int]]]:
     """Return the searches to run, each with the (strategy name, budget) pairs that it answers.
 
     Majority and best-of-N come from the bank, and so do searches at budgets below their width. Different names that
     mean the same search at a budget, such as `beam:width=4` and `beam:width=sqrt` at 16, share one run.
 
     Args:
-        config: The experiment.
+        grid: The strategies.
+        max_rounds: Most steps of a search.
         chosen: What won on validation. Where that is not known yet, searches are counted at the first of the
             temperatures, as all cost about the same.
     """
     cells: dict[Strategy, list[tuple[str, int]]] = {}
-    for name in config.sweep.strategies:
+    for name in grid.strategies:
         named = registry.named(name)
-        for budget in config.sweep.budgets:
+        for budget in grid.budgets:
             if named.is_best_of_n(budget):
                 continue
-            temperature = temperatures.possible(config, name, budget, chosen)[0]
+            temperature = grid.possible(name, budget, chosen)[0]
             text = named.with_temperature(temperature)
-            strategy = registry.for_budget(text, budget, max_rounds=config.sweep.max_rounds).plain()
-            if temperature == config.sampler.temperature:  # However it is written, it is one search.
+            strategy = registry.for_budget(text, budget, max_rounds=max_rounds).plain()
+            if temperature == grid.temperature:  # However it is written, it is one search.
                 strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
             cells.setdefault(strategy, []).append((name, budget))
     return cells
 
 
-def by_answers(config: ExperimentConfig, chosen: Chosen | None = None) -> dict[tuple[tuple[str, int], ...], Strategy]:
-    """Return the search behind the `answers` of each of `shards`."""
-    return {tuple(answers): strategy for strategy, answers in search_cells(config, chosen).items()}
+def by_answers(settings: Settings, chosen: Chosen | None = None) -> dict[tuple[tuple[str, int], ...], Strategy]:
+    """Return the search behind the `answers` of each shard."""
+    found = search_cells(settings.grid, settings.max_rounds, chosen)
+    return {tuple(answers): strategy for strategy, answers in found.items()}
 
 
-def shards(config: ExperimentConfig, questions: int, chosen: Chosen | None = None) -> list[Shard]:
-    """Return the stage's shards, cell by cell and seed by seed, of so many test questions; see `search_cells`."""
-    sweep = config.sweep
+def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
+    """Return the stage's shards, cell by cell and seed by seed; see `search_cells`."""
+    _, splits = loader.askable(settings.questions, inputs["data"])
+    return shards_of(settings, len(splits.test), known(settings.choice, inputs))
+
+
+def shards_of(settings: Settings, questions: int, chosen: Chosen | None) -> list[Shard]:
+    """Return the shards of so many questions."""
     return [
         shard
-        for strategy, answers in search_cells(config, chosen).items()
-        for seed in range(sweep.seed + 1, sweep.seed + 1 + sweep.seeds)
+        for strategy, answers in search_cells(settings.grid, settings.max_rounds, chosen).items()
+        for seed in range(settings.seed + 1, settings.seed + 1 + settings.seeds)
         for shard in shards_lib.cut(
             questions,
-            sweep.shard_questions,
+            settings.shard_questions,
             strategy=strategy.name,
             answers=tuple(answers),
             seed=seed,
@@ -83,71 +135,85 @@ def shards(config: ExperimentConfig, questions: int, chosen: Chosen | None = Non
     ]
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
+def spends(
+    settings: Settings, answers: tuple[tuple[str, int], ...], generations: int, own: Sequence[Seen], units: Units
+) -> Spent:
+    """Return what a question of a cell takes."""
+    del settings, answers
+    if own:
+        written = amounts.mean(own, "tokens") + amounts.mean(own, "lookahead_tokens")
+        return Spent(units.prompt + written, units.prompt + amounts.mean(own, "verifier_tokens"), generations)
+    # Whole rows and whole rollouts, so rather too many.
+    tokens = units.prompt + generations * units.token
+    return Spent(tokens, tokens, generations)
+
+
+def work_of(settings: Settings, questions: int) -> str:
+    """Return how much there is to search of so many questions."""
+    cells = search_cells(settings.grid, settings.max_rounds)
+    generations = sum(strategy.cost() for strategy in cells) * settings.seeds
+    return f"{len(cells)} searches of {questions:,} questions, {generations:,} generations each in all"
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Run the missing shards of every cell.
 
-    Args:
-        config: The experiment.
-        workdir: Its folder.
-        out: The folder of this stage.
-        part: Which of the shards are this process's.
-
     Returns:
-        `questions`, `solutions` (at most, where a strategy may leave samples undrawn), `cells`, `shards`,
-        `seconds_per_question` of each cell run by this call (compilation included), and `files`.
+        `questions`, `solutions` (at most, where a strategy may leave samples undrawn), `cells`, `shards`, and
+        `seconds_per_question` of each cell run by this call (compilation included).
     """
-    task, splits = loader.askable(config, workdir)
+    task, splits = loader.askable(settings.questions, inputs["data"])
     examples = splits.test[:]
-    chosen = validated.chosen(config, workdir / "tune")
-    cells = by_answers(config, chosen)
+    won = chosen(settings.choice, inputs)
+    cells = by_answers(settings, won)
     seconds: dict[str, float] = {}
-    every = shards(config, len(examples), chosen)
-    mine = part.of(every)
-    todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler)
+    every = shards_of(settings, len(examples), won)
+    mine = sink.part.of(every)
+    todo = shards_lib.missing(mine, sink.folder, SCHEMA)
+    engine = load_engine(inputs, settings.sampler)
     whole, left = (sum(s.questions * cells[s.answers].rows() for s in some) for some in (mine, todo))
     with progress(whole, "search: solutions") as bar:
         bar.skip(whole - left)
         engine.on_batch = bar.update
         for shard in todo:
-            name = cells[shard.answers].name
-            spent = write(config, task, examples, engine, shard, out, chosen)
-            seconds[name] = seconds.get(name, 0.0) + spent / len(examples)
+            strategy = cells[shard.answers]
+            spent = write(strategy, settings.aggregate, task, examples, engine, shard, sink.folder)
+            seconds[strategy.name] = seconds.get(strategy.name, 0.0) + spent / len(examples)
     files = shards_lib.names(every)
+    sink.lists(*files)
     return {
         "questions": len(examples),
         "solutions": sum(shard.questions * cells[shard.answers].rows() * len(shard.answers) for shard in every),
         "cells": len(cells),
         "shards": len(files),
         "seconds_per_question": seconds,
-        "files": files,
     }
 
 
 def write(
-    config: ExperimentConfig,
+    strategy: Strategy,
+    aggregate: str | None,
     task: Task,
     examples: Sequence[Example],
     engine: Engine,
     shard: Shard,
     out: epath.Path,
-    chosen: Chosen | None = None,
 ) -> float:
-    """Make one of `shards`, and return the seconds that it took.
+    """Make one shard, and return the seconds that it took.
 
     Args:
-        config: The experiment.
+        strategy: The search behind it.
+        aggregate: How step scores become the score of a solution, for a strategy that asks for it.
         task: Of the questions.
         examples: All of them.
         engine: Samples and scores.
-        shard: Which of the questions, by which search.
+        shard: Which of the questions.
         out: The folder.
-        chosen: What the shards were made with.
     """
-    strategy, asked = by_answers(config, chosen)[shard.answers], shard.take(examples)
+    asked = shard.take(examples)
     begin = time.perf_counter()
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-    session = Session(engine, task, prompts, config.prm.aggregate)
+    session = Session(engine, task, prompts, aggregate or "last")
     if isinstance(strategy, HostStrategy):
         with _quiet(engine):  # how many samples it takes is known afterwards
             found = run_strategy(strategy, session, shard.seed)
@@ -184,3 +250,15 @@ def cell_name(strategy: str) -> str:
     No reader takes it for a pattern or for a column, as some take `name=value`.
     """
     return re.sub(r"[^A-Za-z0-9._]", "-", strategy.replace(",", "_"))
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy", "prm", "tune"),
+    version=2,
+    schema=SCHEMA,
+    shards=shards,
+    work=lambda settings: work_of(settings, settings.questions.data.num_test),
+    spends=spends,
+)

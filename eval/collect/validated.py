@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from etils import epath
 from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.eval.collect.temperatures import Chosen, Grid
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.report import figures, tables
-from ttcjax.eval.sections import accuracy as summary
+from ttcjax.eval.sections import accuracy
 from ttcjax.eval.stats.estimators import COLUMNS
 from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime import records
@@ -30,33 +32,45 @@ _EQUAL = 1e-9
 """Accuracies nearer than this are equal: means over permutations are sums in different orders."""
 
 
-def on_validation(config: ExperimentConfig, questions: int) -> ExperimentConfig:
-    """Return the experiment of the tune stage: every validated strategy at every temperature, on so many questions.
+@dataclass(frozen=True)
+class Choice:
+    """How temperatures are chosen on validation questions, from the rows of the tune stage."""
 
-    Its bank has no more samples than the largest budget, at the candidate temperatures alone.
-    """
-    candidates = config.sweep.temperatures
-    sweep = dataclasses.replace(
-        config.sweep,
-        strategies=tuple(registry.at_temperature(name, t) for name in config.sweep.validated for t in candidates),
-        temperatures=(),
-        samples=max(config.sweep.budgets),
-        samples_from=None,
-        samples_content=None,
-    )
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, num_test=questions),
-        sampler=dataclasses.replace(config.sampler, temperature=candidates[0]),
-        sweep=sweep,
-    )
+    grid: Grid
+    """The strategies whose temperature is chosen, and the candidates."""
+    questions: int
+    """Validation questions, the first ones, at most."""
+    seeds: int
+    """Independent runs of each search."""
+    aggregate: str
+    """How step scores become the score of a solution."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Choice:
+        """Return how an experiment chooses."""
+        grid = Grid.of(config)
+        grid = dataclasses.replace(grid, strategies=grid.validated)
+        return cls(grid, config.sweep.tune_questions, config.sweep.seeds, config.prm.aggregate)
+
+    @property
+    def trial(self) -> Grid:
+        """Every strategy at every candidate."""
+        strategies = tuple(
+            registry.at_temperature(name, t) for name in self.grid.strategies for t in self.grid.candidates
+        )
+        return Grid(strategies, self.grid.budgets, self.grid.candidates[0], ())
+
+    @property
+    def samples(self) -> int:
+        """Samples of a question at each candidate: no more than the largest budget."""
+        return max(self.grid.budgets)
 
 
-def accuracies(config: ExperimentConfig, found: pa.Table) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def accuracies(choice: Choice, found: pa.Table) -> dict[tuple[str, int], dict[float, np.ndarray]]:
     """Return each validation question's accuracy `[Q]` by validated strategy and budget, and by temperature.
 
     Args:
-        config: The experiment.
+        choice: What is chosen among.
         found: Rows of the tune stage, with the columns the estimators read.
 
     Raises:
@@ -64,92 +78,94 @@ def accuracies(config: ExperimentConfig, found: pa.Table) -> dict[tuple[str, int
     """
     sampled = np.array(found["strategy"].to_pylist(), object) == "sample"
     bank, search = found.filter(pa.array(sampled)), found.filter(pa.array(~sampled))
-    trial = on_validation(config, len(set(found["question"].to_pylist())))
-    measured = summary.measure(trial, bank, search)
+    rules = accuracy.Rules(choice.trial, choice.samples, choice.samples, choice.seeds, choice.aggregate)
+    measured = accuracy.measure(rules, bank, search)
     if measured.missing:
         raise UserError(
             f"{len(measured.missing)} results of the tune stage are missing: move its folder away and run again"
         )
     return {
-        (name, n): {t: measured.accuracy[registry.at_temperature(name, t)][n] for t in config.sweep.temperatures}
-        for name in config.sweep.validated
-        for n in config.sweep.budgets
+        (name, n): {t: measured.accuracy[registry.at_temperature(name, t)][n] for t in choice.grid.candidates}
+        for name in choice.grid.strategies
+        for n in choice.grid.budgets
     }
 
 
-def best(accuracy: Mapping[float, np.ndarray], sampler: float) -> float:
+def best(by_temperature: Mapping[float, np.ndarray], sampler: float) -> float:
     """Return the temperature with the highest mean accuracy; of equals the nearest to the sampler's, then the lower."""
-    most = max(values.mean() for values in accuracy.values())
-    equal = [t for t, values in accuracy.items() if values.mean() > most - _EQUAL]
+    most = max(values.mean() for values in by_temperature.values())
+    equal = [t for t, values in by_temperature.items() if values.mean() > most - _EQUAL]
     return min(equal, key=lambda t: (abs(t - sampler), t))
 
 
-def chosen(config: ExperimentConfig, folder: epath.Path) -> dict[tuple[str, int], float]:
+def chosen(choice: Choice | None, inputs: Mapping[str, epath.Path]) -> Chosen:
     """Return the temperature that won on validation, by strategy and budget; nothing where none is validated.
 
     Args:
-        config: The experiment.
-        folder: Of the complete tune stage, read where a strategy asks for it.
+        choice: What is chosen among, where a strategy asks for that.
+        inputs: Has the folder of the complete stage `tune`, read where a strategy asks for it.
 
     Raises:
         UserError: The stage is not complete, or a file of it is damaged.
     """
-    if not config.sweep.validated:
+    if choice is None:
         return {}
-    found = _accuracies(config, folder)
-    return {cell: best(values, config.sampler.temperature) for cell, values in found.items()}
+    found = _accuracies(choice, inputs["tune"])
+    return {cell: best(values, choice.grid.temperature) for cell, values in found.items()}
 
 
-def known(config: ExperimentConfig, folder: epath.Path | None) -> dict[tuple[str, int], float] | None:
+def known(choice: Choice | None, inputs: Mapping[str, epath.Path]) -> Chosen | None:
     """Return what `chosen` does, or `None` where there is no folder or the tune stage is not complete in it."""
-    if not config.sweep.validated:
+    if choice is None:
         return {}
-    if folder is None or records.read_complete(folder) is None:
+    if "tune" not in inputs or records.read_complete(inputs["tune"]) is None:
         return None
     try:
-        return chosen(config, folder)
+        return chosen(choice, inputs)
     except UserError:  # A file is damaged, which the stage makes again.
         return None
 
 
-def _accuracies(config: ExperimentConfig, folder: epath.Path) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def _accuracies(choice: Choice, folder: epath.Path) -> dict[tuple[str, int], dict[float, np.ndarray]]:
     record = records.read_complete(folder)
     content = "" if record is None else config_hash(records.hashes(record))
-    return _kept(config, os.fspath(folder), content)
+    return _kept(choice, os.fspath(folder), content)
 
 
 @functools.lru_cache(maxsize=4)
-def _kept(config: ExperimentConfig, folder: str, content: str) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def _kept(choice: Choice, folder: str, content: str) -> dict[tuple[str, int], dict[float, np.ndarray]]:
     """Return the accuracies that a folder of that content tells: a sweep asks for them before every stage."""
     del content
-    return accuracies(config, sample_rows.read_folder(folder, COLUMNS))
+    return accuracies(choice, sample_rows.read_folder(folder, COLUMNS))
 
 
-def summarise(config: ExperimentConfig, folder: epath.Path) -> dict[str, Any]:
+def summarise(choice: Choice, folder: epath.Path, bootstrap: tuple[int, int]) -> dict[str, Any]:
     """Return what was seen on validation, and what was chosen.
 
     Args:
-        config: The experiment, with strategies whose temperature is validated.
+        choice: What is chosen among.
         folder: Of the complete tune stage.
+        bootstrap: Resamples behind an interval, and their seed.
 
     Returns:
         `questions`; `accuracy[strategy][temperature][n]` with intervals over validation questions; and
         `chosen[strategy][n]`.
     """
-    found = _accuracies(config, folder)
-    won = chosen(config, folder)
+    found = _accuracies(choice, folder)
+    won = chosen(choice, {"tune": folder})
     questions = len(next(iter(next(iter(found.values())).values())))
-    bootstrap = Bootstrap(questions, config.sweep.bootstrap, config.sweep.bootstrap_seed)
+    interval = Bootstrap(questions, *bootstrap)
+    grid = choice.grid
     return {
         "questions": questions,
         "accuracy": {
             name: {
-                repr(t): {str(n): dataclasses.asdict(bootstrap(found[name, n][t])) for n in config.sweep.budgets}
-                for t in config.sweep.temperatures
+                repr(t): {str(n): dataclasses.asdict(interval(found[name, n][t])) for n in grid.budgets}
+                for t in grid.candidates
             }
-            for name in config.sweep.validated
+            for name in grid.strategies
         },
-        "chosen": {name: {str(n): won[name, n] for n in config.sweep.budgets} for name in config.sweep.validated},
+        "chosen": {name: {str(n): won[name, n] for n in grid.budgets} for name in grid.strategies},
     }
 
 

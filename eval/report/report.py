@@ -34,7 +34,7 @@ from ttcjax.eval.sections import (
     weak,
 )
 from ttcjax.eval.sections import costs as ledger
-from ttcjax.eval.sections.accuracy import Measured, first_error_threshold, measure, plain, summarise, unreadable
+from ttcjax.eval.sections.accuracy import Measured, Rules, first_error_threshold, measure, plain, summarise, unreadable
 from ttcjax.eval.sections.larger_model import Source
 from ttcjax.eval.stats import draws, verdicts
 from ttcjax.eval.stats.estimators import COLUMNS
@@ -42,7 +42,9 @@ from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime import records
 from ttcjax.runtime.files import write_bytes
 from ttcjax.runtime.progress import peak_rss_bytes
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.search import registry, revision_verifiers
+from ttcjax.search.revision_verifiers import Judges
 from ttcjax.text.terminal import Shown
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
@@ -68,25 +70,20 @@ class Results:
     unreadable: Sequence[Sequence[Any]]
 
 
-def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
+def run(config: ExperimentConfig, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Write the report of an experiment.
 
-    Writes tables (CSV), figures (PNG and SVG), the page with all of them (`index.html`) and `draws.npz` under `out`,
-    and `summary.json` under `workdir`.
-
-    Args:
-        config: As for `results`.
-        workdir: As for `results`.
-        out: The folder of this stage.
+    Writes tables (CSV), figures (PNG and SVG), the page with all of them (`index.html`) and `draws.npz`, and
+    `summary.json` beside the stages' folders.
 
     Returns:
-        The content of `summary.json`; `files`.
+        The content of `summary.json`.
 
     Raises:
         UserError: See `results`.
     """
     began = time.perf_counter()
-    workdir, out = epath.Path(workdir), epath.Path(out)
+    workdir, out = sink.folder.parent, sink.folder
     found = results(config, workdir)
     summary, files = found.summary, report_files.Files(out)
     draws.write(out / draws.FILE, found.drawn, summary["questions"])
@@ -101,7 +98,8 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     text = page.html(summary, files.figures, files.tables, to_dict(config))
     write_bytes(out / "index.html", text.encode())
     write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
-    return summary | {"files": [*files.names, draws.FILE, "index.html", "../summary.json"]}
+    sink.lists(*files.names, draws.FILE, "index.html", "../summary.json")
+    return summary
 
 
 def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
@@ -119,19 +117,20 @@ def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
     """
     columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished", "subject")))
     bank = overoptimisation.with_lines(sample_rows.read_folder(workdir / "bank", columns), workdir / "bank")
-    searches = sweep.search_cells(config)
+    searches = sweep.search_cells(temperatures.Grid.of(config), config.sweep.max_rounds)
     search = bank.slice(0, 0)
     if searches:
         search = overoptimisation.with_lines(sample_rows.read_folder(workdir / "search", columns), workdir / "search")
     threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
-    chosen = validated.chosen(config, workdir / "tune")
+    choice = validated.Choice.of(config) if config.sweep.validated else None
+    chosen = validated.chosen(choice, {"tune": workdir / "tune"})
     base = temperatures.rows_at(bank, config.sampler.temperature)
-    measured = measure(config, bank, search, chosen=chosen)
+    measured = measure(Rules.of(config), bank, search, chosen=chosen)
     summary = summarise(config, base, measured, threshold=threshold, threshold_source=source)
     ease = measured.ease(config.prm.aggregate)
     trained, prompts, references = ledger.models(workdir), {}, None
     if trained is not None:
-        prompts = ledger.prompt_tokens(config, workdir)
+        prompts = ledger.prompt_tokens(config.questions, workdir / "data")
         references = {example.id: example.solution for example in loader.load(config.data, workdir / "data")[1].test}
         summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained, chosen))
     answered = greedy.read(workdir / "greedy")
@@ -158,12 +157,13 @@ def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
         rescored = rescore.with_scores(base, workdir / "rescore")
         incomparable = outcome.comparable(records.of_stages(workdir))
         summary["orm"] = plain(outcome.summarise(config, base, rescored, incomparable))
-    if config.sweep.validated:
-        summary["temperatures"]["validation"] = plain(validated.summarise(config, workdir / "tune"))
+    if choice is not None:
+        resamples = config.sweep.bootstrap, config.sweep.bootstrap_seed
+        summary["temperatures"]["validation"] = plain(validated.summarise(choice, workdir / "tune", resamples))
     splits = None
     if config.revision.enabled:
         answers = revision_chains.read(workdir / "chains")
-        verifier, made = revision_verifiers.chosen(config, workdir), records.of_stages(workdir)
+        verifier, made = Judges.of(config).chosen(config.chains.verifier, workdir / "orm"), records.of_stages(workdir)
         splits = revisions.splits(config, answers, ease["oracle"], verifier)
         task = loader.load(config.data, workdir / "data")[0]
         found, accuracy = revisions.summarise(config, splits, ease["oracle"], ease["predicted"])
@@ -228,7 +228,7 @@ def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console
     alone = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, strategies=tuple(names)))
     columns = tuple(dict.fromkeys((*COLUMNS, "gold", "finished")))
     bank = sample_rows.read_folder(workdir / "bank", columns)
-    measured = measure(alone, temperatures.rows_at(bank, config.sampler.temperature), bank.slice(0, 0))
+    measured = measure(Rules.of(alone), temperatures.rows_at(bank, config.sampler.temperature), bank.slice(0, 0))
     bootstrap = Bootstrap(len(measured.levels), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     title = f"first accuracies in %, {len(measured.levels)} questions, 95% intervals; the report has all"
     table = tables.table(title, ["N =", *map(str, config.sweep.budgets)])
@@ -353,3 +353,18 @@ def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
+
+
+def _settings(config: ExperimentConfig) -> ExperimentConfig:
+    return dataclasses.replace(config, workdir="", changed_inputs="refuse")
+
+
+STAGE = Stage(
+    _settings,
+    run,
+    needs=(
+        *("data", "policy", "labels", "prm", "trajectories", "tune", "bank", "rescore", "search", "chains", "greedy"),
+    ),
+    writes=("../summary.json",),
+    version=7,
+)

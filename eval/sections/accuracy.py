@@ -70,8 +70,33 @@ class Measured:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """By what rows become accuracies."""
+
+    grid: temperatures.Grid
+    samples: int
+    """Of a question in the bank, at the sampler's temperature."""
+    judged: int
+    """Of these, the first ones, that judge majority and best-of-N."""
+    seeds: int
+    """Independent runs of each search."""
+    aggregate: str
+    """How step scores become the score of a solution."""
+    questions: int | None = None
+    """How many there have to be, where that is known."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Rules:
+        """Return those of an experiment."""
+        sweep, data = config.sweep, config.data
+        # A generated data set has exactly the questions asked for; one read from files may have fewer.
+        exact = data.num_test if data.name == "procmath" and data.faults == "refuse" else None
+        return cls(temperatures.Grid.of(config), sweep.samples, sweep.judged, sweep.seeds, config.prm.aggregate, exact)
+
+
 def measure(
-    config: ExperimentConfig,
+    rules: Rules,
     bank: pa.Table,
     search: pa.Table,
     grade_equal: Callable[[str, str], bool] | None = None,
@@ -80,7 +105,7 @@ def measure(
     """Select answers by every strategy at every budget.
 
     Args:
-        config: The experiment.
+        rules: By what they are selected.
         bank: Rows of the sample bank, with the columns the estimators read.
         search: Rows of all search strategies and budgets.
         grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
@@ -89,27 +114,27 @@ def measure(
     Raises:
         UserError: Results are missing as a whole or of another config.
     """
-    questions, levels = _questions(config, bank, search)
+    questions, levels = _questions(rules, bank, search)
+    grid, judged = rules.grid, rules.judged
     held = {
         temperature: Samples.from_table(temperatures.rows_at(bank, temperature), questions, count, 1, grade_equal)
-        for temperature, count in temperatures.bank_samples(config, chosen).items()
+        for temperature, count in temperatures.BankSamples.of(grid, rules.samples, judged).at(chosen).items()
     }
     missing: list[tuple[Any, ...]] = [("sample", 0, *place) for some in held.values() for place in some.missing]
-    judged = config.sweep.judged
-    everything = held[config.sampler.temperature]
+    everything = held[grid.temperature]
     at = {temperature: some.part(0, judged) for temperature, some in held.items()}
-    samples = at[config.sampler.temperature]
-    others = everything.part(judged, config.sweep.samples) if judged < config.sweep.samples else samples
+    samples = at[grid.temperature]
+    others = everything.part(judged, rules.samples) if judged < rules.samples else samples
     accuracy: dict[str, dict[int, np.ndarray]] = {}
     sampled_at: dict[str, dict[int, float]] = {}
-    for strategy in config.sweep.strategies:
+    for strategy in grid.strategies:
         name = registry.named(strategy)
         by = name.selector
-        how = scores_of(by, config.prm.aggregate)
+        how = scores_of(by, rules.aggregate)
         accuracy[strategy] = {}
         sampled_at[strategy] = {}
-        for n in config.sweep.budgets:
-            [temperature] = temperatures.possible(config, strategy, n, chosen)
+        for n in grid.budgets:
+            [temperature] = grid.possible(strategy, n, chosen)
             sampled_at[strategy][n] = temperature
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
             if name.is_best_of_n(n):
@@ -120,7 +145,7 @@ def measure(
                     f"the search folder has no rows of {strategy} at budget {n}: move it away and run again"
                 )
             kept = name.at(n).rows()
-            found = Samples.from_table(cell, questions, kept, config.sweep.seeds, grade_equal)
+            found = Samples.from_table(cell, questions, kept, rules.seeds, grade_equal)
             accuracy[strategy][n] = found.accuracy(by.rule, how, ties=by.ties, temperature=by.vote_temperature)
             if not isinstance(name.at(n).plain(), HostStrategy):  # which may leave samples undrawn
                 missing += [(strategy, n, *place) for place in found.missing]
@@ -261,15 +286,14 @@ def first_error_threshold(path: epath.PathLike) -> tuple[float, str]:
     return best_threshold(scores, truth), "validation"
 
 
-def _questions(config: ExperimentConfig, bank: pa.Table, search: pa.Table) -> tuple[list[str], np.ndarray]:
+def _questions(rules: Rules, bank: pa.Table, search: pa.Table) -> tuple[list[str], np.ndarray]:
     """Return the ids of all questions in the order of their text, and their levels."""
     level: dict[str, int] = {}
     for table in (bank, search):
         level |= dict(zip(table["question"].to_pylist(), table["level"].to_pylist(), strict=True))
-    # A generated data set has exactly the questions asked for; one read from files may have fewer.
-    if config.data.name == "procmath" and config.data.faults == "refuse" and len(level) != config.data.num_test:
+    if rules.questions is not None and len(level) != rules.questions:
         raise UserError(
-            f"results hold {len(level)} of {config.data.num_test} test questions: move the bank and search "
+            f"results hold {len(level)} of {rules.questions} test questions: move the bank and search "
             "folders away and run again"
         )
     questions = sorted(level)

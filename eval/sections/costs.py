@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from etils import epath
 from matplotlib.figure import Figure
 
-from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
+from ttcjax.config import ExperimentConfig, ModelConfig, Questions, from_dict
 from ttcjax.data import loader
 from ttcjax.eval.collect import temperatures
 from ttcjax.eval.report import figures
@@ -92,10 +92,15 @@ def _entry(path: epath.Path, key: str) -> Any:
         raise records.damaged(path, "it is no table of JSON") from error
 
 
-def prompt_tokens(config: ExperimentConfig, workdir: epath.Path) -> dict[str, int]:
-    """Return the tokens of every test question's prompt, the begin mark included."""
-    task, splits = loader.askable(config, workdir)
-    tokenizer = loader.tokenizer(workdir)
+def prompt_tokens(questions: Questions, folder: epath.Path) -> dict[str, int]:
+    """Return the tokens of every test question's prompt, the begin mark included.
+
+    Args:
+        questions: What can be asked.
+        folder: Of the data stage.
+    """
+    task, splits = loader.askable(questions, folder)
+    tokenizer = loader.tokenizer(folder)
     examples = list(splits.test)
     encoded = tokenizer.encode_batch([task.prompt(e.question) for e in examples])
     return {e.id: 1 + len(ids) for e, ids in zip(examples, encoded, strict=True)}
@@ -221,7 +226,7 @@ def summarise(
                     )
                 found = cost(cell, len(rows), generations, name.selector.asks_verifier, reads)
             else:  # n samples of the bank: the mean of one, n times.
-                [temperature] = temperatures.possible(config, strategy, n, chosen)
+                [temperature] = temperatures.Grid.of(config).possible(strategy, n, chosen)
                 held = temperatures.rows_at(bank, temperature)
                 found = cost(held, held.num_rows / n, n, name.selector.asks_verifier)
             per_question[strategy][str(n)] = found

@@ -168,8 +168,10 @@ def summarise(
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
+    grid = temperatures.Grid.of(config)
+    bank_samples = temperatures.BankSamples.of(grid, config.sweep.samples, config.sweep.judged)
     by_temperature: dict[float, tuple[Samples, pa.Table, np.ndarray]] = {}
-    for temperature, count in temperatures.bank_samples(config, chosen).items():
+    for temperature, count in bank_samples.at(chosen).items():
         places = np.flatnonzero(bank["temperature"].to_numpy() == temperature)
         held = bank.take(pa.array(places))
         by_temperature[temperature] = (
@@ -192,7 +194,7 @@ def summarise(
         judged = config.prm.aggregate if how == LIKELIHOOD else how
         parts: dict[int, dict[str, _Pair]] = {}
         for n in config.sweep.budgets:
-            [temperature] = temperatures.possible(config, strategy, n, chosen)
+            [temperature] = grid.possible(strategy, n, chosen)
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
             cell = search.filter(pa.array(inside))
             if cell.num_rows and not named.is_best_of_n(n):

@@ -18,7 +18,6 @@ from ttcjax import cli
 from ttcjax import config as config_lib
 from ttcjax.cli import show
 from ttcjax.config import ExperimentConfig
-from ttcjax.eval.collect.shards import Part
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.report import catalogue
 from ttcjax.eval.sections.accuracy import measure, summarise
@@ -26,6 +25,7 @@ from ttcjax.eval.stats import estimators
 from ttcjax.pipeline import plan, stages, sweep
 from ttcjax.pipeline import run as pipeline
 from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.shards import Part
 from ttcjax.runtime.stop import Stopped
 from ttcjax.testing import folders
 

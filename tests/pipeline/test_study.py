@@ -13,13 +13,13 @@ from etils import epath
 from ttcjax.cli import main
 from ttcjax.config import DataConfig, ExperimentConfig, TrainConfig
 from ttcjax.config.base import ConfigError
-from ttcjax.eval.collect.shards import WHOLE, Part
 from ttcjax.eval.report import study_report
 from ttcjax.pipeline import stages, study
 from ttcjax.pipeline.stages import Stage
 from ttcjax.runtime import locks, records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.records import write_json
+from ttcjax.runtime.shards import WHOLE, Part
 
 # Stages that leave what their seeds decide; the second one fails where a file tells it to.
 DATA = """

@@ -10,13 +10,14 @@ that attempts at them may be better than at questions of the test.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, RevisionConfig
+from ttcjax.config import ExperimentConfig, InView, Questions, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Examples, Task
 from ttcjax.engine.engine import Engine
@@ -32,6 +33,7 @@ from ttcjax.runtime.parquet import (
     write_shard,
 )
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.stage import Inputs, Sink, Stage, product
 from ttcjax.search.chains import Answer, Reviser, read_answer
 
 SCHEMA = pa.schema(
@@ -47,36 +49,67 @@ SCHEMA = pa.schema(
 """Columns of the shards, a row a chain."""
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Sample and grade `config.orm.chains` chains of every question; finished shards are kept.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the attempts stage."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    view: InView
+    first: int
+    """Place of the first question among those of training: after all that the revision model or the PRM learns from."""
+    count: int
+    """Questions, at most."""
+    chains: int
+    """Chains a question."""
+    answers: int
+    """Answers a chain."""
+    shard_questions: int
+    seed: int
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        own, revision = config.orm, config.revision
+        rest_em = revision.rest_em.questions if revision.rest_em.chains else 0
+        return cls(
+            config.questions,
+            config.sampler.of_solutions(),
+            revision.view,
+            max(revision.trajectories.questions, rest_em, config.labels.questions),
+            own.questions,
+            own.chains,
+            own.answers,
+            own.shard_questions,
+            own.seed,
+        )
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Sample and grade chains of every question; finished shards are kept.
 
     Returns:
-        `questions`, `answers`, `correct` (the share of right answers by place in the chain), `sampled_tokens`
-        (`parquet.sampled_tokens`), and `files`.
+        `questions`, `answers`, `correct` (the share of right answers by place in the chain), and `sampled_tokens`
+        (`parquet.sampled_tokens`).
 
     Raises:
         UserError: There are no training questions left.
     """
-    task, splits = loader.askable(config, workdir)
-    settings = config.orm
-    rest_em = config.revision.rest_em
-    first = max(
-        config.revision.trajectories.questions, rest_em.questions if rest_em.chains else 0, config.labels.questions
-    )
-    examples: Examples = splits.train[first : first + settings.questions]
+    task, splits = loader.askable(settings.questions, inputs["data"])
+    examples: Examples = splits.train[settings.first : settings.first + settings.count]
     if not len(examples):
         raise UserError(
             f"the revision model or the PRM is trained on all {len(splits.train)} training questions, and the verifier "
             "of revisions needs others: lower --revision.trajectories.questions (and --revision.rest_em.questions, "
             "--labels.questions)"
         )
-    engine = load_engine(workdir, config.sampler, policy="revision", verifier=None)
+    engine = load_engine(inputs, settings.sampler, policy="revision", verifier=None)
     rows = sample(
         engine,
-        config.revision,
+        settings.view,
         task,
         examples,
-        out,
+        sink.folder,
         lengths=[settings.answers] * settings.chains,
         shard_questions=settings.shard_questions,
         seed=settings.seed,
@@ -84,18 +117,18 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     )
     correct = np.array([row["correct"] for row in rows])
     names = shard_names(len(examples), settings.shard_questions)
+    sink.lists(*names)
     return {
         "questions": len(examples),
         "answers": int(correct.size),
         "correct": correct.mean(axis=0).tolist(),
-        "sampled_tokens": sampled_tokens(out / name for name in names),
-        "files": names,
+        "sampled_tokens": sampled_tokens(sink.folder / name for name in names),
     }
 
 
 def sample(
     engine: Engine,
-    revision: RevisionConfig,
+    view: InView,
     task: Task,
     examples: Examples,
     out: epath.Path,
@@ -110,7 +143,7 @@ def sample(
 
     Args:
         engine: Its policy is a revision model.
-        revision: What the model has in view.
+        view: What the model has in view.
         task: Grades.
         examples: The questions.
         out: Folder of the shards.
@@ -133,7 +166,7 @@ def sample(
             if is_whole(path, SCHEMA):
                 bar.skip(len(shard) * sum(lengths))
             else:
-                rows, tokens = _graded(engine, revision, task, shard, lengths, seed, until_right)
+                rows, tokens = _graded(engine, view, task, shard, lengths, seed, until_right)
                 write_shard(path, rows, SCHEMA, sampled=tokens)
             found += read_shard(path, SCHEMA).to_pylist()
     return found
@@ -141,7 +174,7 @@ def sample(
 
 def _graded(
     engine: Engine,
-    revision: RevisionConfig,
+    view: InView,
     task: Task,
     examples: Examples,
     lengths: Sequence[int],
@@ -155,7 +188,7 @@ def _graded(
     def stop(question: int, answer: Answer) -> bool:
         return until_right and task.grade(read_answer(task, answer), gold[question])
 
-    reviser = Reviser(engine, prompts, revision)
+    reviser = Reviser(engine, prompts, view)
     chains = reviser.sample(lengths, seed, stop)
     rows = []
     for example, group in zip(examples, chains, strict=True):
@@ -181,3 +214,12 @@ def read(folder: epath.Path) -> list[dict[str, Any]]:
         UserError: There are none, or a file is damaged.
     """
     return read_folder(folder, SCHEMA).to_pylist()
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "revision"),
+    switch=("revision.enabled", "orm.revisions"),
+    work=lambda settings: f"{product(settings.count, settings.chains, settings.answers)} answers",
+)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, LabelConfig, Questions, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.engine.engine import Engine, Prompt, Solution
@@ -24,6 +24,7 @@ from ttcjax.engine.requests import read_and_written
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import is_whole, read_shard, sampled_tokens, shard_path, write_shard
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.stage import Inputs, Sink, Stage, product
 
 SCHEMA = pa.schema(
     [
@@ -52,22 +53,40 @@ class _Counts:
     """Samples and rollouts so far, those of the batch at hand included."""
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Label `config.labels.questions` training questions, shard by shard; finished shards are kept.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the labels stage."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    labels: LabelConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        return cls(config.questions, config.sampler.of_solutions(), config.labels)
+
+
+def _work(settings: Settings) -> str:
+    own = settings.labels
+    return f"{product(own.questions, own.samples)} solutions, {own.rollouts} completions of each step"
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Label training questions, shard by shard; finished shards are kept.
 
     Returns:
         `questions`, `solutions`, `steps`, `mean_value`, and of the shards labelled by this call `samples`,
-        `dropped` (without a readable answer or unfinished) and `rollouts`; `sampled_tokens` (`parquet.sampled_tokens`);
-        `files`.
+        `dropped` (without a readable answer or unfinished) and `rollouts`; `sampled_tokens` (`parquet.sampled_tokens`).
 
     Raises:
         UserError: No sample has a readable answer, so there is nothing to learn from.
     """
-    task, splits = loader.askable(config, workdir)
-    engine = load_engine(workdir, config.sampler, verifier=None)
-    examples = splits.train[: config.labels.questions]
+    task, splits = loader.askable(settings.questions, inputs["data"])
+    engine = load_engine(inputs, settings.sampler, verifier=None)
+    examples = splits.train[: settings.labels.questions]
     counts = _Counts()
-    size = config.labels.shard_questions
+    size = settings.labels.shard_questions
     paths = []
     with progress(len(examples), "labels: questions") as bar:
 
@@ -79,26 +98,26 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         engine.on_batch = show
         for number, start in enumerate(range(0, len(examples), size)):
             shard = examples[start : start + size]
-            path = shard_path(out, number)
+            path = shard_path(sink.folder, number)
             paths.append(path)
             if is_whole(path, SCHEMA):
                 bar.skip(len(shard))
             else:
                 before = counts.tokens
-                rows = label(engine, task, shard, config, counts)
+                rows = label(engine, task, shard, settings.labels, counts)
                 write_shard(path, rows, SCHEMA, sampled=counts.tokens - before)
                 bar.update(len(shard))
+    sink.lists(*(path.name for path in paths))
     return _summary(paths, len(examples), counts)
 
 
 def label(
-    engine: Engine, task: Task, examples: Sequence[Example], config: ExperimentConfig, counts: _Counts
+    engine: Engine, task: Task, examples: Sequence[Example], labels: LabelConfig, counts: _Counts
 ) -> list[dict[str, Any]]:
     """Sample solutions of some questions and label every step.
 
     A prefix that several samples of a question share is completed once, and its label shared.
     """
-    labels = config.labels
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
     sampled = engine.sample(prompts, labels.samples, labels.seed)
     counts.tokens += read_and_written(prompts, sampled)
@@ -117,7 +136,7 @@ def label(
             for prefix in _step_prefixes(engine, solution):
                 # The id makes a prefix's rollouts its own, whichever sample it came from.
                 name = f"{example.id}/{' '.join(map(str, prefix))}"
-                room = config.sampler.max_tokens - len(prefix)
+                room = engine.sampler.max_tokens - len(prefix)
                 prefixes.setdefault((q, prefix), Prompt(name, prompts[q].tokens + prefix, max_tokens=room))
 
     keys = list(prefixes)
@@ -175,5 +194,7 @@ def _summary(paths: Sequence[epath.Path], questions: int, counts: _Counts) -> di
         "dropped": counts.dropped,
         "rollouts": counts.rollouts,
         "sampled_tokens": sampled_tokens(paths),
-        "files": [path.name for path in paths],
     }
+
+
+STAGE = Stage(Settings.of, run, needs=("data", "policy"), work=_work)

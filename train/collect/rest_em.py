@@ -13,32 +13,34 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, ReSTConfig
-from ttcjax.data import loader
+from ttcjax.config import InView, ReSTConfig
+from ttcjax.data.task import Examples, Task
 from ttcjax.engine.engine import Engine
 from ttcjax.runtime.errors import UserError
 from ttcjax.train.collect import attempts
 
 
-def sample(config: ExperimentConfig, engine: Engine, workdir: epath.Path, out: epath.Path) -> list[dict[str, Any]]:
+def sample(
+    settings: ReSTConfig, view: InView, engine: Engine, task: Task, questions: Examples, out: epath.Path
+) -> list[dict[str, Any]]:
     """Sample trajectories that end at their first right answer; finished shards are kept.
 
     Args:
-        config: `revision.rest_em` is used.
+        settings: How many chains of how many answers.
+        view: What the model has in view.
         engine: Its policy is a revision model.
-        workdir: Holds the finished stage `data`.
+        task: Grades.
+        questions: Of training; the first ones are asked.
         out: Folder of the shards.
 
     Returns:
         Rows of `attempts.SCHEMA`.
     """
-    task, splits = loader.askable(config, workdir)
-    settings = config.revision.rest_em
     return attempts.sample(
         engine,
-        config.revision,
+        view,
         task,
-        splits.train[: settings.questions],
+        questions[: settings.questions],
         out,
         lengths=[settings.answers] * settings.chains,
         shard_questions=settings.shard_questions,

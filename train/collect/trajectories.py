@@ -16,7 +16,7 @@ import pyarrow as pa
 from etils import epath
 from rapidfuzz.distance import Levenshtein
 
-from ttcjax.config import ExperimentConfig, TrajectoryConfig
+from ttcjax.config import ExperimentConfig, Questions, SamplerConfig, TrajectoryConfig
 from ttcjax.data import loader
 from ttcjax.engine.loading import load_engine
 from ttcjax.engine.requests import read_and_written
@@ -24,6 +24,7 @@ from ttcjax.engine.rows import question_number
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import is_whole, read_folder, read_shard, sampled_tokens, shard_path, write_shard
 from ttcjax.runtime.progress import progress
+from ttcjax.runtime.stage import Inputs, Sink, Stage, product
 
 SAMPLES = pa.schema(
     [
@@ -125,31 +126,46 @@ def _among_all(
     return Trajectory(shown, target, Levenshtein.distance(shown[-1], target) if shown else None)
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the trajectories stage."""
+
+    questions: Questions
+    sampler: SamplerConfig
+    trajectories: TrajectoryConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        own = config.revision.trajectories
+        return cls(config.questions, config.sampler.of_solutions(own.temperature), own)
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Sample training questions and count the trajectories that they give; finished shards of samples are kept.
 
     Returns:
-        The counts of `from_samples`, `sampled_tokens` (`parquet.sampled_tokens`), and `files`.
+        The counts of `from_samples`, and `sampled_tokens` (`parquet.sampled_tokens`).
 
     Raises:
         UserError: No sample is right, so there is nothing to learn from.
     """
-    task, splits = loader.askable(config, workdir)
-    engine = load_engine(workdir, config.sampler, verifier=None)
-    settings = config.revision.trajectories
-    examples, size = splits.train[: settings.questions], settings.shard_questions
+    task, splits = loader.askable(settings.questions, inputs["data"])
+    engine = load_engine(inputs, settings.sampler, verifier=None)
+    own = settings.trajectories
+    examples, size = splits.train[: own.questions], own.shard_questions
     paths = []
-    with progress(len(examples) * settings.samples, "trajectories: answers") as bar:
+    with progress(len(examples) * own.samples, "trajectories: answers") as bar:
         engine.on_batch = bar.update
         for number, start in enumerate(range(0, len(examples), size)):
             shard = examples[start : start + size]
-            path = shard_path(out, number)
+            path = shard_path(sink.folder, number)
             paths.append(path)
             if is_whole(path, SAMPLES):
-                bar.skip(len(shard) * settings.samples)
+                bar.skip(len(shard) * own.samples)
                 continue
             prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in shard]
-            sampled = engine.sample(prompts, settings.samples, settings.seed, temperature=settings.temperature)
+            sampled = engine.sample(prompts, own.samples, own.seed, temperature=own.temperature)
             rows = []
             for example, solutions in zip(shard, sampled, strict=True):
                 for index, solution in enumerate(solutions):
@@ -166,13 +182,14 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
                     )
             write_shard(path, rows, SAMPLES, sampled=read_and_written(prompts, sampled))
     samples = pa.concat_tables(read_shard(path, SAMPLES) for path in paths)
-    rows, counts = from_samples(samples, settings)
+    rows, counts = from_samples(samples, own)
     if not rows:
         raise UserError(
             "no sampled answer is right, so there is nothing to revise towards: train the policy longer, or lower "
             "--revision.trajectories.temperature"
         )
-    return {**counts, "sampled_tokens": sampled_tokens(paths), "files": [path.name for path in paths]}
+    sink.lists(*(path.name for path in paths))
+    return {**counts, "sampled_tokens": sampled_tokens(paths)}
 
 
 def from_samples(samples: pa.Table, settings: TrajectoryConfig) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -247,3 +264,13 @@ def read(folder: epath.Path, settings: TrajectoryConfig) -> list[dict[str, Any]]
         UserError: The samples are missing or damaged.
     """
     return from_samples(read_folder(folder, SAMPLES), settings)[0]
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy"),
+    switch=("revision.enabled",),
+    version=2,
+    work=lambda settings: f"{product(settings.trajectories.questions, settings.trajectories.samples)} answers",
+)

@@ -6,39 +6,64 @@ of its training is the PRM's, unless `orm.base_settings` says otherwise: what th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
-
-from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.engine.loading import load_model
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.train.models.orm import train_verifier
-from ttcjax.train.models.prm import held_out, outcomes, read_labels
+from ttcjax.train.models.policy import training_work
+from ttcjax.train.models.prm import Training, held_out, outcomes, read_labels
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Train the verifier on the samples that the labels stage graded and write it to `out/best`.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the base_orm stage."""
 
-    Args:
-        config: `orm.base_settings` says whose settings are used; `orm.every_step` counts in any case.
-        workdir: Holds the finished stages `data`, `policy` and `labels`.
-        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+    training: Training
+    """The PRM's, or those of the verifiers of revisions (`orm.base_settings`)."""
+    every_step: bool
+    """Label every step of an answer with what comes of it, not the last alone."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        table = config.prm if config.orm.base_settings == "prm" else config.orm
+        return cls(Training.of(table), config.orm.every_step)
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Train the verifier on the samples that the labels stage graded and write it to `best`.
 
     Returns:
         What `train_verifier` returns.
     """
-    tokenizer = loader.tokenizer(workdir)
-    labels = read_labels(workdir / "labels")
+    tokenizer = loader.tokenizer(inputs["data"])
+    labels = read_labels(inputs["labels"])
     return train_verifier(
-        config,
-        load_model(workdir, "policy", tokenizer),
+        load_model(inputs, "policy", tokenizer),
         outcomes(labels, tokenizer),
         tokenizer,
-        out,
-        settings=config.base_orm,
+        sink.folder,
+        training=settings.training,
+        view=None,
+        every_step=settings.every_step,
         kind="base_orm",
         name="base ORM",
         # As the PRM does, out of all questions that are labelled, those too of which no solution can be used.
-        held=held_out((row[0] for row in labels), config.base_orm.valid_fraction, "labels.questions"),
+        held=held_out((row[0] for row in labels), settings.training.valid_fraction, "labels.questions"),
     )
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy", "labels"),
+    writes=("best",),
+    switch=("orm.base",),
+    version=2,
+    work=lambda settings: training_work(settings.training.train),
+    trainings=lambda settings: [("base ORM", settings.training.train)],
+)

@@ -5,22 +5,31 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from etils import epath
-
 from ttcjax.config import ExperimentConfig
-from ttcjax.train.models.policy import fit_policy
+from ttcjax.runtime.stage import Inputs, Sink, Stage
+from ttcjax.train.models.policy import Settings, fit_policy, training_work
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Train the larger policy and write it to `out/best`; see `train.policy.run`.
-
-    Args:
-        config: `data`, `policy`, `drafts` and `larger` are used.
-        workdir: Holds the finished `data` stage.
-        out: The stage's folder.
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Train the larger policy as the policy is trained, but for the optimizer, and write it to `best`.
 
     Returns:
         What the policy stage returns.
     """
+    return fit_policy("larger", settings, inputs, sink)
+
+
+def _settings(config: ExperimentConfig) -> Settings:
     train = dataclasses.replace(config.policy, optimizer=config.larger.optimizer)
-    return fit_policy("larger", config.data, config.larger.model, train, config.drafts, workdir, out)
+    return Settings(config.larger.model, train, config.drafts, config.questions)
+
+
+STAGE = Stage(
+    _settings,
+    run,
+    needs=("data",),
+    writes=("best",),
+    switch=("larger.enabled",),
+    work=lambda settings: training_work(settings.train),
+    trainings=lambda settings: [("larger", settings.train)],
+)

@@ -8,74 +8,108 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, ORMConfig, PRMConfig, to_dict
+from ttcjax.config import DataConfig, ExperimentConfig, InView, SamplerConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.engine.engine import Model
 from ttcjax.engine.loading import load_model
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.search import revision_verifiers
 from ttcjax.search.context import Context
+from ttcjax.search.revision_verifiers import Judges
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.collect import attempts
 from ttcjax.train.loop import fit, in_training
 from ttcjax.train.models import verifier_choice
-from ttcjax.train.models.prm import CHOOSE_BY, held_out, initial_params, learnt_from, make_loss
+from ttcjax.train.models.policy import training_work
+from ttcjax.train.models.prm import CHOOSE_BY, Training, held_out, initial_params, learnt_from, make_loss
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Train the verifiers that `config.orm` names and write each to `out/<variant>/best`.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the ORM stage; a verifier has the shape and the trunk of the model that it judges."""
 
-    Args:
-        config: `orm` is used; a verifier has the shape and the trunk of the model that it judges.
-        workdir: Holds the finished stages `data`, `prm`, `revision` and `attempts`.
-        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+    data: DataConfig
+    """Says how answers are read and graded."""
+    variants: tuple[str, ...]
+    training: Training
+    every_step: bool
+    """Label every step of an answer with what comes of it, not the last alone."""
+    view: InView
+    sampler: SamplerConfig
+    """Of the engine that scores what is held out."""
+    judges: Judges
+    """The verifiers among which one is chosen."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        return cls(
+            config.data,
+            config.orm.variants,
+            Training.of(config.orm),
+            config.orm.every_step,
+            config.revision.view,
+            config.sampler.of_solutions(),
+            Judges.of(config),
+        )
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Train the verifiers and write each to `<variant>/best`.
 
     Returns:
         For each variant what `train_verifier` returns; `selection`: how well each, and the PRM, selects among the
-        revisions of the questions held out, and which one does best (`choice.judge`); `files`.
+        revisions of the questions held out, and which one does best (`verifier_choice.judge`).
     """
-    tokenizer = loader.tokenizer(workdir)
-    judged = load_model(workdir, "revision", tokenizer)
-    chains = attempts.read(workdir / "attempts")
+    tokenizer = loader.tokenizer(inputs["data"])
+    judged = load_model(inputs, "revision", tokenizer)
+    chains = attempts.read(inputs["attempts"])
     read = attempt_rows(chains, history=False)
-    held = held_out((row.question for row in read), config.orm.valid_fraction, "orm.questions")
+    held = held_out((row.question for row in read), settings.training.valid_fraction, "orm.questions")
     found: dict[str, Any] = {
         variant: train_verifier(
-            config,
             judged,
             attempt_rows(chains, history=variant == "history"),
             tokenizer,
-            out / variant,
-            settings=config.orm,
+            sink.folder / variant,
+            training=settings.training,
+            view=settings.view,
+            every_step=settings.every_step,
             kind="orm",
             name=f"ORM {variant}",
             held=held,
         )
-        for variant in config.orm.variants
+        for variant in settings.variants
     }
     found[revision_verifiers.SELECTION] = verifier_choice.judge(
-        config,
-        functools.partial(verifier_choice.candidate, workdir, out, tokenizer),
+        settings.judges,
+        settings.sampler,
+        settings.view,
+        functools.partial(verifier_choice.candidate, inputs, sink.folder, tokenizer),
         judged,
         tokenizer,
-        loader.task(config.data),
+        loader.task(settings.data),
         [chain for chain in chains if chain["question"] in held],
     )
-    return found | {"files": [f"{variant}/best" for variant in config.orm.variants]}
+    sink.lists(*(f"{variant}/best" for variant in settings.variants))
+    return found
 
 
 def train_verifier(
-    config: ExperimentConfig,
     judged: Model,
     rows: Sequence[JudgedAnswer],
     tokenizer: Tokenizer,
     out: epath.Path,
     *,
-    settings: ORMConfig | PRMConfig,
+    training: Training,
+    view: InView | None,
+    every_step: bool,
     kind: str,
     name: str,
     held: Collection[str],
@@ -83,12 +117,13 @@ def train_verifier(
     """Train one outcome-reward model and write it to `out/best`.
 
     Args:
-        config: `orm.every_step` and `revision` are used.
         judged: The model that gave the answers; the verifier has its shape and its trunk.
         rows: Answers with their labels.
         tokenizer: Of that model.
         out: The verifier's folder.
-        settings: `train`, `likelihood` and `imitation` of it are used.
+        training: How it is trained.
+        view: What the verifier has in view of the answers before; `None` where answers stand alone.
+        every_step: Label every step of an answer with what comes of it, not the last alone.
         kind: The stage's name, for the checkpoint.
         name: Of the work, beside its progress.
         held: Questions held out for the choice of checkpoint.
@@ -97,16 +132,16 @@ def train_verifier(
         What the policy stage returns, `train_answers`, `valid_answers`, `cut_answers`: how many of both do not have
         all answers before them in view, for want of room, and `learnt_from` of those trained on.
     """
-    train = settings.train
-    model = dataclasses.replace(judged.config, value_likelihood=settings.likelihood)
-    context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
+    train = training.train
+    model = dataclasses.replace(judged.config, value_likelihood=training.likelihood)
+    context = Context(tokenizer) if view is None else Context(tokenizer, view.max_answers, restate=view.restate)
     train_examples, valid_examples = (
         orm_examples(
             [row for row in rows if (row.question in held) is kept],
             context,
             tokenizer,
             train.seq_len,
-            every_step=config.orm.every_step,
+            every_step=every_step,
         )
         for kept in (False, True)
     )
@@ -114,7 +149,7 @@ def train_verifier(
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
     result = fit(
         train,
-        make_loss(in_training(model, train), settings.imitation),
+        make_loss(in_training(model, train), training.imitation),
         initial_params(judged.params, model, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
@@ -149,3 +184,14 @@ def attempt_rows(chains: Sequence[dict[str, Any]], *, history: bool) -> list[Jud
         )
         if parsable
     ]
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "prm", "revision", "attempts"),
+    switch=("revision.enabled", "orm.revisions"),
+    version=2,
+    work=lambda settings: training_work(settings.training.train, len(settings.variants)),
+    trainings=lambda settings: [(f"ORM {variant}", settings.training.train) for variant in settings.variants],
+)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from etils import epath
 
-from ttcjax.config import DataConfig, DraftsConfig, ExperimentConfig, ModelConfig, TrainConfig, to_dict
+from ttcjax.config import SPEED_ONLY, DraftsConfig, ExperimentConfig, ModelConfig, Questions, TrainConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train import losses
 from ttcjax.train.batches import train_batches, valid_batches
@@ -63,50 +64,54 @@ def make_loss(config: ModelConfig) -> LossFn:
     return loss
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Train the policy and write it to `out/best`.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a policy's training."""
 
-    Args:
-        config: `data`, `model`, `policy` and `drafts` are used.
-        workdir: Holds the finished `data` stage.
-        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+    model: ModelConfig
+    """Its vocabulary size may be left to the tokenizer."""
+    train: TrainConfig
+    """Equal seeds and batches mean equal data in equal order, whatever the model."""
+    drafts: DraftsConfig
+    """What else than single solutions its texts hold."""
+    questions: Questions = field(metadata=SPEED_ONLY)
+    """Those that can be asked: what could not be asked later is refused before anything is trained."""
+
+
+def training_work(train: TrainConfig, models: int = 1) -> str:
+    """Return how much one training run or several equal ones have to do."""
+    found = f"{train.steps:,} steps of {train.batch_size} rows of {train.seq_len} tokens"
+    return f"{models} models, each {found}" if models > 1 else found
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Train the policy on the solutions of the data stage and write it to `best`.
 
     Returns:
         `FitResult.summary`: among others `steps`, `tokens_seen`, `best_step`, `valid_loss`, `chosen_by` (the metric
         that picked the checkpoint), `valid_metrics` and `params` (their number).
     """
-    # What could not be asked later is refused before anything is trained.
-    loader.askable(config, workdir)
-    return fit_policy("policy", config.data, config.model, config.policy, config.drafts, workdir, out)
+    return fit_policy("policy", settings, inputs, sink)
 
 
-def fit_policy(
-    kind: str,
-    data: DataConfig,
-    shape: ModelConfig,
-    train: TrainConfig,
-    drafts: DraftsConfig,
-    workdir: epath.Path,
-    out: epath.Path,
-) -> dict[str, Any]:
+def fit_policy(kind: str, settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Train a language model on the reference solutions; see `run`.
 
     Args:
         kind: The stage that it is for; stands in the checkpoint.
-        data: Where the solutions come from.
-        shape: Of the model.
-        train: The training run; equal seeds and batches mean equal data in equal order, whatever the model.
-        drafts: What else than single solutions its texts hold.
-        workdir: As for `run`.
-        out: As for `run`.
+        settings: Of the model and its training.
+        inputs: Has `data`.
+        sink: The stage's folder, with the checkpoints of an earlier run that was stopped.
     """
-    task, splits = loader.load(data, workdir / "data")
-    tokenizer = loader.tokenizer(workdir)
-    model = resolve_model(shape, tokenizer)
+    train = settings.train
+    loader.askable(settings.questions, inputs["data"])
+    task, splits = loader.load(settings.questions.data, inputs["data"])
+    tokenizer = loader.tokenizer(inputs["data"])
+    model = resolve_model(settings.model, tokenizer)
     rows = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
     train_examples, valid_examples = (
-        draft_examples(task, split, drafts, tokenizer, train.seq_len) for split in (splits.train, splits.valid)
+        draft_examples(task, split, settings.drafts, tokenizer, train.seq_len) for split in (splits.train, splits.valid)
     )
     result = fit(
         train,
@@ -114,8 +119,22 @@ def fit_policy(
         model_params.init(jax.random.key(train.seed), model),
         train_batches(train_examples, **rows, seed=train.seed),
         valid_batches(valid_examples, **rows),
-        out,
+        sink.folder,
         name=kind,
         metadata={"kind": kind, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
     )
     return result.summary()
+
+
+def _settings(config: ExperimentConfig) -> Settings:
+    return Settings(config.model, config.policy, config.drafts, config.questions)
+
+
+STAGE = Stage(
+    _settings,
+    run,
+    needs=("data",),
+    writes=("best",),
+    work=lambda settings: training_work(settings.train),
+    trainings=lambda settings: [("policy", settings.train)],
+)

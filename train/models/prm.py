@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,20 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, ModelConfig, from_dict, to_dict
+from ttcjax.config import (
+    ExperimentConfig,
+    ModelConfig,
+    ORMConfig,
+    PRMConfig,
+    Questions,
+    SamplerConfig,
+    TrainConfig,
+    to_dict,
+)
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Model, Solution
+from ttcjax.engine.loading import load_model
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.runtime import parquet
 from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.text.steps import split_steps, step_end_positions
 from ttcjax.train import losses
 from ttcjax.train.batches import JudgedAnswer, TokenExample, prm_examples, train_batches, valid_batches
 from ttcjax.train.collect.labels import SCHEMA as LABEL_SCHEMA
 from ttcjax.train.loop import LossFn, LossSums, fit, in_training
+from ttcjax.train.models.policy import training_work
 from ttcjax.verify import value_head
 from ttcjax.verify.quality import VALIDATION_SCHEMA
 
@@ -143,56 +156,76 @@ def initial_params(policy: model_params.Params, config: ModelConfig, seed: int) 
     return {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Train the verifier from the policy and the step labels and write it to `out/best`.
+@dataclass(frozen=True)
+class Training:
+    """How a verifier is trained; tables of settings of that name have these fields and more."""
 
-    Args:
-        config: `prm` is used; the model is the policy's.
-        workdir: Holds the finished stages `data`, `policy` and `labels`.
-        out: The stage's folder, with the checkpoints of an earlier run that was stopped. Beside `best/` it gets
-            `VALIDATION_FILE` where the data set knows the truth of steps.
+    train: TrainConfig
+    valid_fraction: float
+    """Share of the questions held out for the choice of checkpoint."""
+    likelihood: bool
+    imitation: float
+
+    @classmethod
+    def of(cls, table: PRMConfig | ORMConfig) -> Training:
+        """Return what of a table of settings decides how a verifier is trained."""
+        return cls(table.train, table.valid_fraction, table.likelihood, table.imitation)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the PRM stage; the model is the policy's."""
+
+    training: Training
+    questions: Questions
+    labelled: int
+    """Training questions that the labels stage asked, the first ones."""
+    sampler: SamplerConfig
+    """Of the engine that scores what is held out."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        sampler = config.sampler.of_solutions()
+        return cls(Training.of(config.prm), config.questions, config.labels.questions, sampler)
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Train the verifier from the policy and the step labels and write it to `best`.
+
+    Beside it stands `VALIDATION_FILE` where the data set knows the truth of steps.
 
     Returns:
         What the policy stage returns, and `train_questions`, `valid_questions`, `train_solutions`,
-        `valid_solutions`, and `learnt_from` of the training solutions; `files`.
+        `valid_solutions`, and `learnt_from` of the training solutions.
     """
-    tokenizer = loader.tokenizer(workdir)
-    policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
-    policy_model = from_dict(ModelConfig, metadata["model"])
-    model = dataclasses.replace(policy_model, value_likelihood=config.prm.likelihood)
-    train = config.prm.train
+    tokenizer = loader.tokenizer(inputs["data"])
+    policy = load_model(inputs, "policy", tokenizer)
+    model = dataclasses.replace(policy.config, value_likelihood=settings.training.likelihood)
+    train = settings.training.train
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
-    rows = read_labels(workdir / "labels")
+    rows = read_labels(inputs["labels"])
     questions = {row[0] for row in rows}
-    valid_questions = held_out(questions, config.prm.valid_fraction, "labels.questions")
+    valid_questions = held_out(questions, settings.training.valid_fraction, "labels.questions")
     train_examples, valid_examples = (
         prm_examples((row[1:] for row in rows if (row[0] in valid_questions) is held), tokenizer)
         for held in (False, True)
     )
     result = fit(
         train,
-        make_loss(in_training(model, train), config.prm.imitation),
-        initial_params(policy, model, train.seed),
+        make_loss(in_training(model, train), settings.training.imitation),
+        initial_params(policy.params, model, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
-        out,
+        sink.folder,
         name="PRM",
         metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
         choose_by=CHOOSE_BY,
     )
-    scored = _score_held_out(
-        config,
-        workdir,
-        out,
-        tokenizer,
-        Model(policy, policy_model, tokenizer.fingerprint),
-        model,
-        rows,
-        valid_questions,
-    )
+    if _score_held_out(settings, inputs, sink.folder, tokenizer, policy, model, rows, valid_questions):
+        sink.lists(VALIDATION_FILE)
     return {
-        "files": [VALIDATION_FILE] * scored,
         **result.summary(),
         "train_questions": len(questions) - len(valid_questions),
         "valid_questions": len(valid_questions),
@@ -203,8 +236,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
 
 
 def _score_held_out(
-    config: ExperimentConfig,
-    workdir: epath.Path,
+    settings: Settings,
+    inputs: Inputs,
     out: epath.Path,
     tokenizer: tokenizers.Tokenizer,
     policy: Model,
@@ -219,14 +252,14 @@ def _score_held_out(
     Returns:
         Whether there is one.
     """
-    task, splits = loader.askable(config, workdir)
-    examples = {e.id: e for e in splits.train[: config.labels.questions] if e.id in held}
+    task, splits = loader.askable(settings.questions, inputs["data"])
+    examples = {e.id: e for e in splits.train[: settings.labelled] if e.id in held}
     kept = [(row, examples[row[0]]) for row in rows if row[0] in held]
     truths = [task.check_steps(example, split_steps(row[2])) for row, example in kept]
     if any(truth is None for truth in truths):
         return False
     params, _ = load_params(out / "best", tokenizer)
-    engine = Engine(policy, tokenizer, config.sampler, verifier=Model(params, model, tokenizer.fingerprint))
+    engine = Engine(policy, tokenizer, settings.sampler, verifier=Model(params, model, tokenizer.fingerprint))
     prompts = [engine.encode_prompt(row[0], row[1]) for row, _ in kept]
     solutions = [
         [Solution((*tokenizer.encode(row[2]), tokenizer.eos_id), row[2], finished=True, logprob=0.0)] for row, _ in kept
@@ -237,3 +270,14 @@ def _score_held_out(
     ]
     parquet.write_shard(out / VALIDATION_FILE, table, VALIDATION_SCHEMA)
     return True
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy", "labels"),
+    writes=("best",),
+    version=2,
+    work=lambda settings: training_work(settings.training.train),
+    trainings=lambda settings: [("PRM", settings.training.train)],
+)

@@ -8,69 +8,114 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, ModelConfig, RevisionConfig, from_dict, to_dict
+from ttcjax.config import (
+    ExperimentConfig,
+    InView,
+    ModelConfig,
+    Questions,
+    ReSTConfig,
+    SamplerConfig,
+    TrainConfig,
+    TrajectoryConfig,
+    to_dict,
+)
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Model
+from ttcjax.engine.loading import load_model
 from ttcjax.model.params import Params
 from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.parquet import sampled_tokens, shard_names
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.search.context import Context
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, revision_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.collect import rest_em, trajectories
 from ttcjax.train.loop import fit, in_training
-from ttcjax.train.models.policy import make_loss
+from ttcjax.train.models.policy import make_loss, training_work
 from ttcjax.train.models.prm import held_out
 
 
-def model_config(policy: ModelConfig, revision: RevisionConfig) -> ModelConfig:
-    """Return the revision model's shape: the policy's, with room for the answers in view."""
-    return dataclasses.replace(policy, max_seq_len=revision.max_seq_len or policy.max_seq_len)
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the revision stage; the model is the policy's, with room for the answers in view."""
+
+    train: TrainConfig
+    valid_fraction: float
+    """Share of the questions held out for the choice of checkpoint."""
+    max_seq_len: int
+    """Longest question with its answers in tokens; 0 is the policy's."""
+    view: InView
+    trajectories: TrajectoryConfig
+    """How trajectories are made of the samples of that stage."""
+    rest_em: ReSTConfig
+    questions: Questions
+    sampler: SamplerConfig
+    """Of the engine that samples the trajectories of `rest_em`."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        own = config.revision
+        return cls(
+            own.train,
+            own.valid_fraction,
+            own.max_seq_len,
+            own.view,
+            own.trajectories,
+            own.rest_em,
+            config.questions,
+            config.sampler.of_solutions(),
+        )
 
 
-def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[str, Any]:
-    """Fine-tune the policy on the trajectories and write the revision model to `out/best`.
+def _work(settings: Settings) -> str:
+    return training_work(settings.train, 2 if settings.rest_em.chains else 1)
 
-    With `revision.rest_em` that model, in `out/offline/best`, samples trajectories of its own, and the one in
-    `out/best` is the policy fine-tuned on these.
 
-    Args:
-        config: `revision` is used; the model is the policy's.
-        workdir: Holds the finished stages `data`, `policy` and `trajectories`.
-        out: The stage's folder, with the checkpoints of an earlier run that was stopped.
+def _trainings(settings: Settings) -> list[tuple[str, TrainConfig]]:
+    first = [("revision, offline", settings.train)] if settings.rest_em.chains else []
+    return [*first, ("revision", settings.train)]
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Fine-tune the policy on the trajectories and write the revision model to `best`.
+
+    With `revision.rest_em` that model, in `offline/best`, samples trajectories of its own, and the one in `best` is the
+    policy fine-tuned on these.
 
     Returns:
         What the policy stage returns, `train_trajectories`, `valid_trajectories`, and `cut_trajectories`: how many of
         both do not show all their answers, for want of room; with `revision.rest_em` the same of the first model as
-        `offline`, the counts of `rest_em.balanced` as `rest_em`, `sampled_tokens` (`parquet.sampled_tokens`), and
-        `files`.
+        `offline`, the counts of `rest_em.balanced` as `rest_em`, and `sampled_tokens` (`parquet.sampled_tokens`).
     """
-    tokenizer = loader.tokenizer(workdir)
-    policy, metadata = load_params(workdir / "policy" / "best", tokenizer)
-    model = model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
-    fine_tune = functools.partial(_fine_tune, config, tokenizer, policy, model)
-    rows = trajectories.read(workdir / "trajectories", config.revision.trajectories)
-    if not config.revision.rest_em.chains:
+    tokenizer, out = loader.tokenizer(inputs["data"]), sink.folder
+    policy = load_model(inputs, "policy", tokenizer)
+    model = dataclasses.replace(policy.config, max_seq_len=settings.max_seq_len or policy.config.max_seq_len)
+    fine_tune = functools.partial(_fine_tune, settings, tokenizer, policy.params, model)
+    rows = trajectories.read(inputs["trajectories"], settings.trajectories)
+    rest = settings.rest_em
+    if not rest.chains:
         return fine_tune(rows, out)
     first = fine_tune(rows, out / "offline", name="revision, offline")
     params, _ = load_params(out / "offline" / "best", tokenizer)
-    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, config.sampler)
-    chains = rest_em.sample(config, engine, workdir, out / "chains")
-    rows, counts = rest_em.balanced(chains, config.revision.rest_em)
+    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, settings.sampler)
+    task, splits = loader.askable(settings.questions, inputs["data"])
+    chains = rest_em.sample(rest, settings.view, engine, task, splits.train, out / "chains")
+    rows, counts = rest_em.balanced(chains, rest)
     second = fine_tune(rows, out, source="revision.rest_em.questions")
-    settings = config.revision.rest_em
-    shards = shard_names(len(chains) // settings.chains, settings.shard_questions)
-    files = ["offline/best", *(f"chains/{name}" for name in shards)]
+    shards = shard_names(len(chains) // rest.chains, rest.shard_questions)
+    sink.lists("offline/best", *(f"chains/{name}" for name in shards))
     tokens = sampled_tokens(out / "chains" / name for name in shards)
-    return {**second, "offline": first, "rest_em": counts, "sampled_tokens": tokens, "files": files}
+    return {**second, "offline": first, "rest_em": counts, "sampled_tokens": tokens}
 
 
 def _fine_tune(
-    config: ExperimentConfig,
+    settings: Settings,
     tokenizer: Tokenizer,
     policy: Params,
     model: ModelConfig,
@@ -83,9 +128,9 @@ def _fine_tune(
 
     `source` is the setting that gives more rows.
     """
-    train = config.revision.train
-    held = held_out((row["question"] for row in rows), config.revision.valid_fraction, source)
-    context = Context(tokenizer, config.revision.max_answers, restate=config.revision.restate)
+    train = settings.train
+    held = held_out((row["question"] for row in rows), settings.valid_fraction, source)
+    context = Context(tokenizer, settings.view.max_answers, restate=settings.view.restate)
 
     def examples(rows: Sequence[Mapping[str, Any]]) -> list[TokenExample]:
         given = ((row["prompt"], row["answers"], row["target"]) for row in rows)
@@ -111,3 +156,14 @@ def _fine_tune(
         "valid_trajectories": len(valid_examples),
         "cut_trajectories": context.cut,
     }
+
+
+STAGE = Stage(
+    Settings.of,
+    run,
+    needs=("data", "policy", "trajectories"),
+    writes=("best",),
+    switch=("revision.enabled",),
+    work=_work,
+    trainings=_trainings,
+)

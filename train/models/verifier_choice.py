@@ -8,34 +8,38 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, ModelConfig, from_dict
+from ttcjax.config import InView, ModelConfig, SamplerConfig, from_dict
 from ttcjax.data.task import Task
 from ttcjax.engine.engine import Engine, Model, Solution
 from ttcjax.engine.loading import load_model
 from ttcjax.runtime.checkpoint import load_params
+from ttcjax.runtime.stage import Inputs
 from ttcjax.search import revision_verifiers
 from ttcjax.search.chains import Answer
+from ttcjax.search.revision_verifiers import Judges
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.verify.select import group_answers
 
 
-def candidate(workdir: epath.Path, out: epath.Path, tokenizer: Tokenizer, verifier: str) -> Model:
+def candidate(inputs: Inputs, out: epath.Path, tokenizer: Tokenizer, verifier: str) -> Model:
     """Load a verifier of revisions while the ORM stage is at work.
 
     Args:
-        workdir: Holds the finished stage `prm`.
+        inputs: Has `prm`.
         out: Folder of the ORM stage, with the verifiers that it has trained.
         tokenizer: Of the models.
-        verifier: One of `verifiers.candidates`.
+        verifier: One of `Judges.names`.
     """
     if verifier == "prm":
-        return load_model(workdir, "prm", tokenizer)
+        return load_model(inputs, "prm", tokenizer)
     params, metadata = load_params(out / verifier / "best", tokenizer)
     return Model(params, from_dict(ModelConfig, metadata["model"]), tokenizer.fingerprint)
 
 
 def judge(
-    config: ExperimentConfig,
+    judges: Judges,
+    sampler: SamplerConfig,
+    view: InView,
     load: Callable[[str], Model],
     judged: Model,
     tokenizer: Tokenizer,
@@ -45,7 +49,9 @@ def judge(
     """Let every verifier of revisions select among the answers of some chains.
 
     Args:
-        config: The experiment.
+        judges: The verifiers.
+        sampler: Of the engine.
+        view: What the revision model has in view.
         load: Returns the model of a candidate, by its name.
         judged: The revision model.
         tokenizer: Of all models.
@@ -54,7 +60,7 @@ def judge(
             candidate was trained on.
 
     Returns:
-        What `verifiers.SELECTION` tells of.
+        What `revision_verifiers.SELECTION` tells of.
     """
     by_question: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -63,10 +69,10 @@ def judge(
     chains = [[_written(tokenizer, row) for row in group] for group in questions]
     groups_QPS, correct_QPS = (np.array(values) for values in zip(*(_graded(task, g) for g in questions), strict=True))
     accuracy: dict[str, float] = {}
-    for name in revision_verifiers.candidates(config):
-        engine = Engine(judged, tokenizer, config.sampler, verifier=load(name))
+    for name in judges.names:
+        engine = Engine(judged, tokenizer, sampler, verifier=load(name))
         prompts = [engine.encode_prompt(group[0]["question"], group[0]["prompt"]) for group in questions]
-        scored = revision_verifiers.reviser(engine, prompts, config, name).score(chains)
+        scored = judges.reviser(engine, prompts, view, name).score(chains)
         scores_QPS = np.array([[[answer.score for answer in chain] for chain in group] for group in scored], np.float64)
         accuracy[name] = revision_verifiers.selection_accuracy(groups_QPS, correct_QPS, scores_QPS)
     return {"chosen": revision_verifiers.best(accuracy), "questions": len(questions), "accuracy": accuracy}

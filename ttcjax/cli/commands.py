@@ -74,9 +74,9 @@ def _run_one(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from ttcjax.eval.collect.shards import WHOLE, Part
     from ttcjax.pipeline import plan as plans
     from ttcjax.pipeline import sweep  # imports jax
+    from ttcjax.runtime.shards import WHOLE, Part
 
     config = _config_with_flags(args, parser.add_sweep_flags)
     part = Part.parse(args.part) if args.part else WHOLE
@@ -100,8 +100,8 @@ def _sweep(args: argparse.Namespace) -> None:
 
 
 def _study(args: argparse.Namespace) -> None:
-    from ttcjax.eval.collect.shards import WHOLE, Part
     from ttcjax.pipeline import study  # imports jax
+    from ttcjax.runtime.shards import WHOLE, Part
 
     config = _config_with_flags(args, parser.add_study_flags)
     if args.seeds is None:

@@ -8,15 +8,17 @@ argument of a jitted function.
 
 from __future__ import annotations
 
+from ttcjax.config.base import SPEED_ONLY as SPEED_ONLY
 from ttcjax.config.base import ConfigError as ConfigError
 from ttcjax.config.base import from_dict as from_dict
+from ttcjax.config.base import hashed as hashed
 from ttcjax.config.base import require as require
 from ttcjax.config.base import require_list as require_list
 from ttcjax.config.base import to_dict as to_dict
 from ttcjax.config.data import DataConfig as DataConfig
 from ttcjax.config.data import DraftsConfig as DraftsConfig
+from ttcjax.config.data import Questions as Questions
 from ttcjax.config.data import procmath_subjects as procmath_subjects
-from ttcjax.config.experiment import UNHASHED as UNHASHED
 from ttcjax.config.experiment import Aggregation as Aggregation
 from ttcjax.config.experiment import ExperimentConfig as ExperimentConfig
 from ttcjax.config.experiment import LabelConfig as LabelConfig
@@ -32,6 +34,7 @@ from ttcjax.config.experiment import config_hash as config_hash
 from ttcjax.config.model import ModelConfig as ModelConfig
 from ttcjax.config.model import RopeScaling as RopeScaling
 from ttcjax.config.reviser import ChainsConfig as ChainsConfig
+from ttcjax.config.reviser import InView as InView
 from ttcjax.config.reviser import ORMConfig as ORMConfig
 from ttcjax.config.train import OptimizerConfig as OptimizerConfig
 from ttcjax.config.train import TrainConfig as TrainConfig

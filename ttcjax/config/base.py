@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
+SPEED_ONLY = {"speed": True}
+"""Metadata of a field that changes how fast or how talkative a stage is, where inputs lie or what is refused, and never
+what it finds."""
 
 
 class ConfigError(ValueError):
@@ -49,6 +52,17 @@ def require_finite(config: Any, path: str = "") -> None:
             require_finite(value, name)
         elif isinstance(value, float):
             require(math.isfinite(value), f"{name} must be a finite number, not {value}")
+
+
+def hashed(value: Any) -> Any:
+    """Return what of a setting decides results, as plain values: fields that are `SPEED_ONLY` are left out, and those
+    that are `None`, so that what is not given changes nothing."""
+    if dataclasses.is_dataclass(value):
+        kept = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not f.metadata.get("speed")}
+        return {name: hashed(setting) for name, setting in kept.items() if setting is not None}
+    if isinstance(value, (list, tuple)):
+        return [hashed(one) for one in value]
+    return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from ttcjax.config.base import ConfigError, require, require_list, require_seed
+from ttcjax.config.base import SPEED_ONLY, ConfigError, require, require_list, require_seed
 
 PROCMATH: dict[str, tuple[str, ...]] = {
     "derivations": (
@@ -41,7 +41,7 @@ class DataConfig:
     """Source of the questions, and how many of each split are used."""
 
     name: Literal["procmath", "gsm8k"] = "procmath"
-    dir: str | None = None
+    dir: str | None = field(default=None, metadata=SPEED_ONLY)
     """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`."""
     num_train: int = 40_000
     num_valid: int = 500
@@ -53,7 +53,7 @@ class DataConfig:
     answer, `search` for those where a guess is checked and an attempt that failed informs the next one."""
     check_lines: bool = True
     """Of `procmath`: whether solutions of the search families check their guess; without, it is all they say."""
-    faults: Literal["refuse", "leave_out"] = "refuse"
+    faults: Literal["refuse", "leave_out"] = field(default="refuse", metadata=SPEED_ONLY)
     """Examples that cannot be used (empty, without an answer, doubled with other answers, too long): refused by the
     data stage, or left out, counted and listed."""
     content: str | None = None
@@ -69,6 +69,22 @@ class DataConfig:
             self.name == "procmath" or self.dir is not None,
             f"data.name={self.name} is read from files: give their folder with --data.dir",
         )
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The questions of a data set that can be asked: those whose prompts leave room for a solution."""
+
+    data: DataConfig
+    max_seq_len: int
+    """The policy's longest sequence, prompt included, in tokens."""
+    max_tokens: int
+    """Longest solution, end mark included, in tokens."""
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that leaves room for a solution, the begin mark included."""
+        return self.max_seq_len - self.max_tokens
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ttcjax.config.base import require, require_finite, require_list, require_seed, to_dict
-from ttcjax.config.data import DataConfig, DraftsConfig
+from ttcjax.config.base import SPEED_ONLY, hashed, require, require_finite, require_list, require_seed
+from ttcjax.config.data import DataConfig, DraftsConfig, Questions
 from ttcjax.config.model import ModelConfig
-from ttcjax.config.reviser import ChainsConfig, ORMConfig
+from ttcjax.config.reviser import ChainsConfig, InView, ORMConfig
 from ttcjax.config.train import OptimizerConfig, TrainConfig
 
 
@@ -50,17 +50,17 @@ class SamplerConfig:
     """Longest solution, end mark included, in tokens."""
     max_step_tokens: int = 32
     """Longest step, its end mark included, in tokens; a longer one is cut into several."""
-    verifier_chunk: int = 32
+    verifier_chunk: int = field(default=32, metadata=SPEED_ONLY)
     """Tokens of a row that the verifier reads at once during a search; longer steps take several reads."""
-    rows: int = 256
+    rows: int = field(default=256, metadata=SPEED_ONLY)
     """Most sequences decoded at once on one device; small requests on a CPU take fewer."""
-    waves: int = 8
+    waves: int = field(default=8, metadata=SPEED_ONLY)
     """Requests that a device works through in one call, in multiples of `rows`; more keeps the rows busier and
     holds more prompts at once."""
-    memory: float = 0.0
+    memory: float = field(default=0.0, metadata=SPEED_ONLY)
     """GiB that one device may use; 0 is all it has, or on CPU an equal share of the host's memory. `rows` and `waves`
     are lowered until a batch fits."""
-    prompt_bucket: int = 32
+    prompt_bucket: int = field(default=32, metadata=SPEED_ONLY)
     """Shortest length prompts are padded to; longer ones are padded to the next power of two."""
 
     def __post_init__(self) -> None:
@@ -76,6 +76,15 @@ class SamplerConfig:
         require(self.waves > 0, f"sampler.waves must be positive, not {self.waves}")
         require(0 <= self.memory < float("inf"), f"sampler.memory must be a number from 0, not {self.memory}")
         require(self.prompt_bucket > 0, f"sampler.prompt_bucket must be positive, not {self.prompt_bucket}")
+
+    def of_solutions(self, temperature: float | None = None) -> SamplerConfig:
+        """Return the settings that act where solutions are sampled whole: those of searches stand at their defaults.
+
+        Args:
+            temperature: In place of the sampler's, where it is not the sampler's that acts.
+        """
+        own = self.temperature if temperature is None else temperature
+        return dataclasses.replace(self, temperature=own, max_step_tokens=SamplerConfig.max_step_tokens)
 
 
 @dataclass(frozen=True)
@@ -220,6 +229,11 @@ class RevisionConfig:
     """Put the question again after the answers in view. For small models, which have learned to answer right after a
     question; Snell et al. 2024 put the answers between."""
 
+    @property
+    def view(self) -> InView:
+        """What the model has in view."""
+        return InView(self.max_answers, self.restate)
+
     def __post_init__(self) -> None:
         require(0 < self.valid_fraction < 1, f"revision.valid_fraction must lie in (0, 1), not {self.valid_fraction}")
         require(self.max_seq_len >= 0, f"revision.max_seq_len must not be negative, not {self.max_seq_len}")
@@ -257,7 +271,7 @@ class SweepConfig:
     """Base samples a test question in the bank. Those beyond the largest budget tell how hard a question is, up to half
     of them all, and the others judge majority and best-of-N. Without any to spare the same samples do both, and chance
     that makes a question look easy then counts for majority and best-of-N too."""
-    samples_from: str | None = None
+    samples_from: str | None = field(default=None, metadata=SPEED_ONLY)
     """Folder of a finished bank whose samples are taken instead of sampling anew: their texts are graded and scored
     again, by this run's verifier."""
     samples_content: str | None = None
@@ -335,11 +349,11 @@ class ExperimentConfig:
     """Everything that decides a result, from questions to report."""
 
     name: str = "experiment"
-    workdir: str = "runs/experiment"
-    """Where every stage writes its folder; may be a `gs://` path. Not part of the config's hash."""
-    changed_inputs: Literal["refuse", "keep", "read"] = "refuse"
+    workdir: str = field(default="runs/experiment", metadata=SPEED_ONLY)
+    """Where every stage writes its folder; may be a `gs://` path."""
+    changed_inputs: Literal["refuse", "keep", "read"] = field(default="refuse", metadata=SPEED_ONLY)
     """What to do where files outside the workdir have changed since they were read: refuse to go on, keep what was read
-    then, or read them anew, which makes again what was made of them. Not part of the config's hash."""
+    then, or read them anew, which makes again what was made of them."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -386,9 +400,9 @@ class ExperimentConfig:
         return self.prm if self.orm.base_settings == "prm" else self.orm
 
     @property
-    def longest_prompt(self) -> int:
-        """Tokens of the longest prompt that leaves room for a solution, the begin mark included."""
-        return self.model.max_seq_len - self.sampler.max_tokens
+    def questions(self) -> Questions:
+        """The questions that can be asked."""
+        return Questions(self.data, self.model.max_seq_len, self.sampler.max_tokens)
 
     def _check_revision(self) -> None:
         longest = self.revision.max_seq_len or self.model.max_seq_len
@@ -419,21 +433,7 @@ class ExperimentConfig:
         )
 
 
-UNHASHED = ("workdir", "changed_inputs")
-"""Settings of an experiment that do not change what it finds."""
-
-
 def config_hash(*parts: Any) -> str:
-    """Return 16 hex digits that identify the given configs; equal configs give equal digits.
-
-    `UNHASHED` settings are left out: where a result lies does not change it.
-    """
-    plain = []
-    for part in parts:
-        values = to_dict(part) if dataclasses.is_dataclass(part) else part
-        if isinstance(part, ExperimentConfig):
-            for name in UNHASHED:
-                values.pop(name)
-        plain.append(values)
-    text = json.dumps(plain, sort_keys=True)
+    """Return 16 hex digits that identify what decides results in the given configs; equal ones give equal digits."""
+    text = json.dumps([hashed(part) for part in parts], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,6 +10,16 @@ from ttcjax.config.train import OptimizerConfig, TrainConfig
 
 
 @dataclass(frozen=True)
+class InView:
+    """What a revision model has in view beside the question."""
+
+    max_answers: int
+    """Most previous answers."""
+    restate: bool
+    """Whether the question stands again after them."""
+
+
+@dataclass(frozen=True)
 class ORMConfig:
     """Outcome-reward models: verifiers that are told whether whole answers are right (Snell et al. 2024, App. J, K)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ttcjax.config.base import require, require_finite, require_seed
+from ttcjax.config.base import SPEED_ONLY, require, require_finite, require_seed
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class TrainConfig:
     before; 0 takes the best ones."""
     checkpoint_every: int = 100
     """Steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = field(default=2, metadata=SPEED_ONLY)
     """Latest checkpoints kept, beside the best."""
-    log_every: int = 20
+    log_every: int = field(default=20, metadata=SPEED_ONLY)
     seed: int = 0
 
     def __post_init__(self) -> None:

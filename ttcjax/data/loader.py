@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import DataConfig, ExperimentConfig
+from ttcjax.config import DataConfig, Questions
 from ttcjax.data import gsm8k, sources
 from ttcjax.data.screen import Fault, refusal
 from ttcjax.data.task import Example, Examples, Splits, Task
@@ -104,13 +104,13 @@ def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
     return task(config), Splits(*splits)
 
 
-def tokenizer(workdir: epath.PathLike) -> tokenizers.SentencePieceTokenizer:
-    """Return the tokenizer that the data stage of a workdir trained.
+def tokenizer(folder: epath.PathLike) -> tokenizers.SentencePieceTokenizer:
+    """Return the tokenizer that the data stage with this folder trained.
 
     Raises:
         UserError: It is gone or damaged.
     """
-    path = epath.Path(workdir) / "data" / tokenizers.FILE
+    path = epath.Path(folder) / tokenizers.FILE
     try:
         content = records.read_own(path)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -118,32 +118,36 @@ def tokenizer(workdir: epath.PathLike) -> tokenizers.SentencePieceTokenizer:
     return tokenizers.parse(content, path)
 
 
-def askable(config: ExperimentConfig, workdir: epath.PathLike) -> tuple[Task, Splits]:
+def askable(questions: Questions, folder: epath.PathLike) -> tuple[Task, Splits]:
     """Open the data set of an experiment, without the questions whose prompts leave no room for a solution.
 
+    Args:
+        questions: Which there are, and what can be asked.
+        folder: Of the data stage.
+
     Raises:
-        UserError: As for `load`; or there are such questions, and `data.faults` refuses them.
+        UserError: As for `load`; or there are questions that cannot be asked, and `data.faults` refuses them.
     """
-    folder = epath.Path(workdir) / "data"
-    task, splits = load(config.data, folder)
+    folder = epath.Path(folder)
+    task, splits = load(questions.data, folder)
     with np.load(io.BytesIO(records.read_own(folder / LENGTHS_FILE))) as lengths:
-        fits = {name: lengths[name] <= config.longest_prompt for name in SPLITS}
+        fits = {name: lengths[name] <= questions.longest_prompt for name in SPLITS}
     if all(kept.all() for kept in fits.values()):
         return task, splits
-    faults = too_long(config, splits, fits)
-    if config.data.faults == "refuse":
+    faults = too_long(questions, splits, fits)
+    if questions.data.faults == "refuse":
         raise too_long_refusal(faults)
     logger.warning("%d questions are left out: they leave no room for a solution", len(faults))
     return task, Splits(*(_Some(getattr(splits, name), np.flatnonzero(fits[name])) for name in SPLITS))
 
 
-def too_long(config: ExperimentConfig, splits: Splits, fits: dict[str, np.ndarray]) -> list[Fault]:
+def too_long(questions: Questions, splits: Splits, fits: dict[str, np.ndarray]) -> list[Fault]:
     """Return the faults of the questions that do not fit."""
     return [
         Fault(
             f"{name} {getattr(splits, name)[int(i)].id}",
-            f"its prompt leaves no room for sampler.max_tokens={config.sampler.max_tokens} in "
-            f"model.max_seq_len={config.model.max_seq_len}",
+            f"its prompt leaves no room for sampler.max_tokens={questions.max_tokens} in "
+            f"model.max_seq_len={questions.max_seq_len}",
         )
         for name in SPLITS
         for i in np.flatnonzero(~fits[name])

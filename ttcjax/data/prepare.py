@@ -9,17 +9,27 @@ import json
 import logging
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.config import (
+    SPEED_ONLY,
+    DataConfig,
+    ExperimentConfig,
+    Questions,
+    TokenizerConfig,
+    TrainConfig,
+    config_hash,
+)
 from ttcjax.data import loader
 from ttcjax.data.screen import Fault
 from ttcjax.data.task import Example, Task
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import write_bytes
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.text import tokenizer as tokenizer_lib
 from ttcjax.text.familiar import Familiar
 
@@ -32,41 +42,62 @@ LEFT_OUT_FILE = "left_out.csv"
 """The examples that cannot be used, and why."""
 
 
-def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) -> dict[str, Any]:
-    """Write examples, `tokenizer.model` and `manifest.json` into `out`; running it again changes nothing.
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the data stage."""
 
-    Args:
-        config: Its `data` and `tokenizer` settings decide the result; `longest_prompt` which questions are refused or
-            listed as too long.
-        workdir: Folder of the earlier stages; this is the first and reads none.
-        out: Folder of this stage.
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    questions: Questions = field(metadata=SPEED_ONLY)
+    """Which of them can be asked: the others are refused or listed, and stay in the files."""
+    trainings: tuple[tuple[str, TrainConfig], ...] = field(metadata=SPEED_ONLY)
+    """Training runs by the settings they come from: data of which one of them could use nothing is refused."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Settings:
+        """Return what the stage sees of an experiment."""
+        trainings = [("policy", config.policy), ("prm.train", config.prm.train)]
+        if config.revision.enabled:
+            trainings.append(("revision.train", config.revision.train))
+            if config.orm.revisions:
+                trainings.append(("orm.train", config.orm.train))
+        return cls(config.data, config.tokenizer, config.questions, tuple(trainings))
+
+
+def _work(settings: Settings) -> str:
+    data = settings.data
+    return f"at most {data.num_train:,} + {data.num_valid:,} + {data.num_test:,} questions"
+
+
+def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+    """Write examples, `tokenizer.model` and `manifest.json`; running it again changes nothing.
 
     Returns:
         The manifest: example counts and content hashes of each split, how many were left out, size and fingerprint of
         the tokenizer, and per split the lengths in tokens of prompts (begin mark included) and solutions (end mark
-        included); `files`.
+        included).
 
     Raises:
         UserError: The data cannot be read or written, no tokenizer can be trained on it, or examples cannot be used
             and `data.faults` refuses them.
     """
-    del workdir
-    out = epath.Path(out)
+    del inputs  # It is the first.
+    out = sink.folder
     out.mkdir(parents=True, exist_ok=True)
-    faults = loader.prepare(config.data, out)
-    task, splits = loader.load(config.data, out)
+    faults = loader.prepare(settings.data, out)
+    task, splits = loader.load(settings.data, out)
     named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
     for name, examples in named.items():
         if not examples:
             raise UserError(f"no {name} question is left: each is also one of a later split, or the file has none")
     texts = (_text(task, example) for example in named["train"])
-    tokenizer = tokenizer_lib.train(texts, config.tokenizer)
+    tokenizer = tokenizer_lib.train(texts, settings.tokenizer)
     asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
     prompts = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in asked.items()}
-    fits = {name: lengths <= config.longest_prompt for name, lengths in prompts.items()}
-    too_long = loader.too_long(config, splits, fits)
-    if too_long and config.data.faults == "refuse":
-        for name in loader.files(config.data):
+    fits = {name: lengths <= settings.questions.longest_prompt for name, lengths in prompts.items()}
+    too_long = loader.too_long(settings.questions, splits, fits)
+    if too_long and settings.data.faults == "refuse":
+        for name in loader.files(settings.data):
             if (out / name).is_file():  # Read from files in a moment; generated records are kept.
                 (out / name).unlink()
         raise loader.too_long_refusal(too_long)
@@ -76,40 +107,41 @@ def run(config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike) 
     }
     written = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in solutions.items()}
     # An example of training has every token but the end mark, which is only predicted.
-    _require_some(config, fits, {name: prompts[name] + written[name] - 1 for name in loader.SPLITS})
+    _require_some(settings.trainings, fits, {name: prompts[name] + written[name] - 1 for name in loader.SPLITS})
     tokenizer.save(out / tokenizer_lib.FILE)
-    sink = io.BytesIO()
-    np.savez(sink, **prompts)  # type: ignore[arg-type]
-    write_bytes(out / loader.LENGTHS_FILE, sink.getvalue())
+    content = io.BytesIO()
+    np.savez(content, **prompts)  # type: ignore[arg-type]
+    write_bytes(out / loader.LENGTHS_FILE, content.getvalue())
     Familiar.fit(asked["train"], asked["valid"], tokenizer.vocab_size).save(out / FAMILIAR_FILE)
     _write_left_out(out / LEFT_OUT_FILE, faults)
 
     manifest = {
         "name": task.name,
-        "config": config_hash(config.data, config.tokenizer),
+        "config": config_hash(settings.data, settings.tokenizer),
         "counts": {name: len(examples) for name, examples in named.items()},
         "left_out": len(faults),
         "hashes": {name: _content_hash(examples) for name, examples in named.items()},
         "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
-        "tokens": {
-            name: _lengths(prompts[name], written[name], config.model.max_seq_len, fits[name]) for name in named
-        },
+        "tokens": {name: {"prompt": _summary(prompts[name]), "solution": _summary(written[name])} for name in named},
     }
-    for name, lengths in manifest["tokens"].items():
-        if lengths["over_limit"]:
+    for name in loader.SPLITS:
+        limit = settings.questions.max_seq_len
+        # Without the questions that are refused or left out.
+        if over := int((fits[name] & (prompts[name] + written[name] > limit)).sum()):
             logger.warning(
                 "%d of %d %s examples are longer than model.max_seq_len=%d tokens, and none is trained on whole",
-                lengths["over_limit"],
+                over,
                 int(fits[name].sum()),
                 name,
-                config.model.max_seq_len,
+                limit,
             )
-        wanted = getattr(config.data, f"num_{name}")
+        wanted = getattr(settings.data, f"num_{name}")
         if len(named[name]) < wanted:
             logger.warning("%d %s examples, fewer than data.num_%s=%d", len(named[name]), name, name, wanted)
     write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
     own = (tokenizer_lib.FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
-    return {**manifest, "files": [*loader.files(config.data), *own]}
+    sink.lists(*loader.files(settings.data), *own)
+    return manifest
 
 
 def _text(task: Task, example: Example) -> str:
@@ -137,39 +169,27 @@ def _content_hash(examples: Iterable[Example]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _require_some(config: ExperimentConfig, fits: dict[str, np.ndarray], lengths: dict[str, np.ndarray]) -> None:
+def _require_some(
+    trainings: Sequence[tuple[str, TrainConfig]], fits: dict[str, np.ndarray], lengths: dict[str, np.ndarray]
+) -> None:
     """Refuse data of which a later stage could use nothing.
 
     Args:
-        config: Whose stages they are.
+        trainings: Training runs by the settings they come from.
         fits: For each split, which questions leave room for a solution.
         lengths: Tokens of the training example of every question with its reference solution.
     """
     for name, kept in fits.items():
         if not kept.any():
             raise UserError(f"no {name} question can be used: each is too long; raise model.max_seq_len")
-    trainings = {"policy": config.policy, "prm.train": config.prm.train}
-    if config.revision.enabled:
-        trainings["revision.train"] = config.revision.train
-        if config.orm.revisions:
-            trainings["orm.train"] = config.orm.train
     for name in ("train", "valid"):
         shortest = int(lengths[name][fits[name]].min())
-        for path, train in trainings.items():
+        for path, train in trainings:
             if shortest > train.seq_len:
                 raise UserError(
                     f"{path}.seq_len={train.seq_len} is less than every {name} question takes with its solution: "
                     f"raise it to {shortest} tokens or more"
                 )
-
-
-def _lengths(prompts: np.ndarray, solutions: np.ndarray, limit: int, fits: np.ndarray) -> dict[str, Any]:
-    return {
-        "prompt": _summary(prompts),
-        "solution": _summary(solutions),
-        # Without the questions that are refused or left out.
-        "over_limit": int((fits & (prompts + solutions > limit)).sum()),
-    }
 
 
 def _summary(lengths: np.ndarray) -> dict[str, float]:
@@ -180,3 +200,6 @@ def _summary(lengths: np.ndarray) -> dict[str, float]:
         "p95": float(np.percentile(lengths, 95)),
         "max": int(lengths.max()),
     }
+
+
+STAGE = Stage(Settings.of, run, writes=(tokenizer_lib.FILE,), version=2, work=_work)

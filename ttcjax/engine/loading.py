@@ -11,23 +11,30 @@ from ttcjax.runtime import faults, records
 from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there, resolve_workdir
+from ttcjax.runtime.stage import Inputs
 from ttcjax.text import tokenizer as tokenizers
 
 
-def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer) -> Model:
+def load_model(inputs: Inputs, stage: str, tokenizer: tokenizers.Tokenizer) -> Model:
     """Load the model that a stage trained, or for stages that train several, `stage/name`.
+
+    Args:
+        inputs: Has the folder of the stage.
+        stage: Its name.
+        tokenizer: With which the model was trained.
 
     Raises:
         UserError: The stage is missing, its checkpoint is corrupt, or was trained with another tokenizer or as
             something else.
     """
-    name = stage.partition("/")[0]
-    if records.read_complete(workdir / name) is not None and not is_there(workdir / stage / "best"):
-        raise records.damaged(workdir / stage / "best", "it is gone")
-    params, metadata = load_params(workdir / stage / "best", tokenizer)
+    name, _, variant = stage.partition("/")
+    folder = inputs[name] / variant
+    if records.read_complete(inputs[name]) is not None and not is_there(folder / "best"):
+        raise records.damaged(folder / "best", "it is gone")
+    params, metadata = load_params(folder / "best", tokenizer)
     if metadata["kind"] != name:
         raise UserError(
-            f"the model in {workdir / stage} is a {metadata['kind']}, not a {name}: name the workdir of a run that "
+            f"the model in {folder} is a {metadata['kind']}, not a {name}: name the workdir of a run that "
             f"trained a {name}"
         )
     return Model(params, from_dict(ModelConfig, metadata["model"]), metadata.get("tokenizer"))
@@ -35,12 +42,12 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
 
 @faults.explained()
 def load_engine(
-    workdir: epath.PathLike, sampler: SamplerConfig, *, policy: str = "policy", verifier: str | None = "prm"
+    workdir: epath.PathLike | Inputs, sampler: SamplerConfig, *, policy: str = "policy", verifier: str | None = "prm"
 ) -> Engine:
     """Load the tokenizer, a policy and a verifier of a workdir.
 
     Args:
-        workdir: Of the run that trained them.
+        workdir: Of the run that trained them; in a stage, what it reads.
         sampler: Settings of the engine.
         policy: The stage that trained the policy.
         verifier: The stage that trained the verifier, as in `load_model`; `None` for an engine without one.
@@ -48,7 +55,8 @@ def load_engine(
     Raises:
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
     """
-    workdir = resolve_workdir(workdir, "the workdir")
-    tokenizer = loader.tokenizer(workdir)
-    scorer = load_model(workdir, verifier, tokenizer) if verifier else None
-    return Engine(load_model(workdir, policy, tokenizer), tokenizer, sampler, verifier=scorer)
+    names = ("data", *(stage.partition("/")[0] for stage in (policy, verifier) if stage))
+    inputs = workdir if isinstance(workdir, Inputs) else Inputs.of(resolve_workdir(workdir, "the workdir"), names)
+    tokenizer = loader.tokenizer(inputs["data"])
+    scorer = load_model(inputs, verifier, tokenizer) if verifier else None
+    return Engine(load_model(inputs, policy, tokenizer), tokenizer, sampler, verifier=scorer)

@@ -14,28 +14,19 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
-from ttcjax.data.task import Splits
-from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches, tune, validated
-from ttcjax.eval.collect.shards import WHOLE, Part, Shard
-from ttcjax.eval.collect.temperatures import Chosen
+from ttcjax.eval.collect import amounts, validated
+from ttcjax.eval.collect.amounts import Seen, Units
 from ttcjax.eval.sections import costs as ledger
 from ttcjax.model import flops as compute
+from ttcjax.pipeline.stages import Stage
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import read_shard, shard_path
 from ttcjax.runtime.progress import duration
-from ttcjax.search import registry, revision_verifiers
+from ttcjax.runtime.shards import WHOLE, Part, Shard
+from ttcjax.runtime.stage import Inputs
+from ttcjax.search import registry
 from ttcjax.train.collect import labels
-
-STAGES = {
-    "tune": tune,
-    "bank": bank,
-    "rescore": rescore,
-    "search": searches,
-    "chains": revision_chains,
-    "greedy": greedy,
-}
-"""The stages that are planned, each with `SCHEMA` and `shards(config, questions)`."""
 
 BOUND = "sampler.max_tokens"
 """Where tokens come from when nothing has been sampled yet; they are an upper bound then."""
@@ -134,25 +125,38 @@ class Plan:
         return tuple(dict.fromkeys(cell.stage for cell in self.cells if cell.left.seconds is None))
 
 
-def make(
-    config: ExperimentConfig, workdir: epath.Path, folders: Mapping[str, epath.Path | None], part: Part = WHOLE
-) -> Plan:
+@dataclass(frozen=True)
+class Planned:
+    """A stage of shards that is planned."""
+
+    stage: Stage
+    inputs: Inputs
+    """What it reads, as far as there is any of these settings."""
+    folder: epath.Path | None
+    """Where shards of these settings may lie already."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of its shards."""
+        assert self.stage.declared.schema is not None
+        return self.stage.declared.schema
+
+
+def make(config: ExperimentConfig, workdir: epath.Path, planned: Sequence[Planned], part: Part = WHOLE) -> Plan:
     """Plan the evaluation of a config whose models are trained; nothing is run or written.
 
     Args:
         config: The experiment.
         workdir: Its folder.
-        folders: For each stage of `STAGES` that the config wants, where shards of these settings may lie already.
+        planned: The stages that the config wants.
         part: Whose shards are planned.
 
     Raises:
         UserError: The data or a model's record is missing or corrupt.
     """
-    _, splits = loader.askable(config, workdir)
-    chosen = validated.known(config, folders.get("tune"))
-    shards = {stage: shards_of(stage, config, splits, chosen) for stage in folders}
-    seen = {stage: _read_shards(stage, shards[stage], folder) for stage, folder in folders.items()}
-    costs = _Costs.of(config, workdir, seen, folders)
+    shards = {one.stage.name: one.stage.shards(config, one.inputs) for one in planned}
+    seen = {one.stage.name: _read_shards(one, shards[one.stage.name]) for one in planned}
+    costs = _Costs.of(config, workdir, seen, {one.stage.name: one for one in planned})
     cells = []
     for stage, all_shards in shards.items():
         mine = part.of(all_shards)
@@ -175,55 +179,27 @@ def make(
                 )
             )
     names = tuple(name for name in config.sweep.strategies if not registry.named(name).searches)
-    return Plan(tuple(cells), part, max(map(len, shards.values())), names, chosen is not None)
+    bank = next(one for one in planned if one.stage.name == "bank")
+    decided = validated.known(bank.stage.settings(config).choice, bank.inputs) is not None
+    return Plan(tuple(cells), part, max(map(len, shards.values())), names, decided)
 
 
-def shards_of(stage: str, config: ExperimentConfig, splits: Splits, chosen: Chosen | None) -> list[Shard]:
-    """Return the shards of a stage of `STAGES`.
-
-    Args:
-        stage: Its name.
-        config: The experiment.
-        splits: Its questions.
-        chosen: What won on validation; `None` where that is not known yet, and the shards of the bank are then all
-            that it may come to need.
-    """
-    asked = min(config.sweep.tune_questions, len(splits.valid)) if stage == "tune" else len(splits.test)
-    return STAGES[stage].shards(config, asked, chosen)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """Averages over the questions of a finished shard."""
-
-    questions: int
-    tokens: float
-    lookahead_tokens: float
-    verifier_tokens: float
-    seconds: float
-    shown: float
-    """Answers in view of answers, in sum."""
-    rows: float
-    revised: float
-    """Rows with answers in view."""
-
-
-def _read_shards(stage: str, shards: Sequence[Shard], folder: epath.Path | None) -> dict[Shard, _Seen]:
+def _read_shards(planned: Planned, shards: Sequence[Shard]) -> dict[Shard, Seen]:
     """Return the finished shards of a stage. A damaged one is none."""
-    found: dict[Shard, _Seen] = {}
-    schema = STAGES[stage].SCHEMA
+    found: dict[Shard, Seen] = {}
+    schema = planned.schema
     columns = [name for name in _COUNTS if name in schema.names]
-    if folder is None:
+    if planned.folder is None:
         return found
     for shard in shards:
-        paths = shard.paths(folder)
+        paths = shard.paths(planned.folder)
         if not all(path.exists() for path in paths):
             continue
         try:
             table = read_shard(paths[0], schema, ["question", *columns])
         except UserError:
             continue
-        found[shard] = _Seen(
+        found[shard] = Seen(
             questions=shard.questions,
             **{name: float(_column(table, name).sum()) / shard.questions for name in _COUNTS},
             rows=table.num_rows / shard.questions,
@@ -241,122 +217,61 @@ class _Costs:
     """Cost of a question in each cell, from the shards seen so far."""
 
     config: ExperimentConfig
+    planned: Mapping[str, Planned]
     params: Mapping[str, int]
-    prompt: float
-    """Tokens of a question's prompt."""
-    token: float
-    """Tokens of a generation."""
+    units: Units
     token_from: str
-    seen: Mapping[str, Mapping[Shard, _Seen]]
+    seen: Mapping[str, Mapping[Shard, Seen]]
     scoring: float | None
     """Seconds in which the bank's samples of a question were scored."""
-    selecting: str | None = None
-    """The verifier that selects among revisions; `None` where there are none."""
 
     @classmethod
     def of(
         cls,
         config: ExperimentConfig,
         workdir: epath.Path,
-        seen: Mapping[str, Mapping[Shard, _Seen]],
-        folders: Mapping[str, epath.Path | None],
+        seen: Mapping[str, Mapping[Shard, Seen]],
+        planned: Mapping[str, Planned],
     ) -> _Costs:
         trained = ledger.models(workdir)
         if trained is None:
             raise UserError(f"the records of policy and prm in {workdir} do not say how large the models are")
-        prompts = ledger.prompt_tokens(config, workdir)
+        prompts = ledger.prompt_tokens(config.questions, workdir / "data")
         base = _base(seen)
         token, token_from = _tokens_of_generation(config, workdir, base)
+        inputs = {name: folder for one in planned.values() for name, folder in one.inputs.items()}
         return cls(
             config,
+            planned,
             {name: model["params"] for name, model in trained.items()},
-            sum(prompts.values()) / len(prompts),
-            token,
+            Units(sum(prompts.values()) / len(prompts), token, inputs, base),
             token_from,
             seen,
-            _scoring_seconds(config, folders["bank"], base),
-            revision_verifiers.chosen(config, workdir) if config.revision.enabled else None,
+            _scoring_seconds(config, planned["bank"].folder, base),
         )
 
     def of_question(
         self, stage: str, answers: tuple[tuple[str, int], ...], generations: int
     ) -> tuple[Amount, str, str | None]:
         """Return what one question and seed of a cell takes, and what its tokens and its time rest on."""
-        own = [found for shard, found in self.seen[stage].items() if shard.answers == answers]
-        policy, verifier = getattr(self, f"_{stage}")(own, answers, generations)
-        if stage == "bank" and self.config.sweep.samples_from is not None:
-            generations, policy = 0, 0.0  # They are read and judged, not sampled.
-        seconds, seconds_from = self._seconds(stage, own, generations)
+        own = amounts.of_cell(self.seen[stage], answers)
+        declared = self.planned[stage].stage.declared
+        assert declared.spends is not None
+        spent = declared.spends(declared.settings(self.config), answers, generations, own, self.units)
+        seconds, seconds_from = self._seconds(stage, own, spent.generations)
+        reader = round(statistics.mean(self.params[name] for name in spent.readers)) if spent.verifier else 0
         amount = Amount(
-            generations,
-            policy,
-            verifier,
-            compute.inference(self._writer(stage, answers), policy),
-            compute.inference(self._reader(stage), verifier),
+            spent.generations,
+            spent.policy,
+            spent.verifier,
+            compute.inference(self.params[spent.writer], spent.policy),
+            compute.inference(reader, spent.verifier),
             seconds,
         )
         read = own and stage != "rescore"
         return amount, stage if read else self.token_from, seconds_from
 
-    def _writer(self, stage: str, answers: tuple[tuple[str, int], ...]) -> int:
-        """Return the parameters of what writes solutions."""
-        if stage == "greedy":
-            return self.params[answers[0][0].partition(":")[2]]
-        return self.params["revision" if stage == "chains" else "policy"]
-
-    def _reader(self, stage: str) -> int:
-        """Return the parameters of what reads solutions; the mean, where several verifiers do."""
-        if stage == "chains":
-            names = revision_verifiers.candidates(self.config)
-            return round(statistics.mean(self.params[revision_verifiers.stage_of(name)] for name in names))
-        return self.params["base_orm" if stage == "rescore" else "prm"]
-
-    def _bank(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
-        if own:
-            return self.prompt + _mean(own, "tokens"), self.prompt + _mean(own, "verifier_tokens")
-        return self.prompt + generations * self.token, self.prompt + generations * (self.token + 1)
-
-    def _tune(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
-        of_samples = answers[0][0].partition(":")[0] == "sample"
-        return (self._bank if of_samples else self._search)(own, answers, generations)
-
-    def _rescore(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
-        # What the bank's verifier read is read once more.
-        _, read = self._bank(_base(self.seen), answers, self.config.sweep.samples)
-        return 0.0, read
-
-    def _greedy(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
-        return self.prompt + (_mean(own, "tokens") if own else self.token), 0.0
-
-    def _search(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
-        if own:
-            written = _mean(own, "tokens") + _mean(own, "lookahead_tokens")
-            return self.prompt + written, self.prompt + _mean(own, "verifier_tokens")
-        # Whole rows and whole rollouts, so rather too many.
-        return self.prompt + generations * self.token, self.prompt + generations * self.token
-
-    def _chains(self, own: list[_Seen], answers: tuple[tuple[str, int], ...], generations: int) -> tuple[float, float]:
-        settings, revision = self.config.chains, self.config.revision
-        variants = [name for name in revision_verifiers.candidates(self.config) if name != "prm"]
-        again = self.prompt * revision.restate
-        if own:
-            written, rows = _mean(own, "tokens"), _mean(own, "rows")
-            view = _mean(own, "shown") * written / rows + again * _mean(own, "revised")
-            read = _mean(own, "verifier_tokens")
-        else:
-            in_view = [min(k, revision.max_answers) for length in settings.lengths for k in range(length)]
-            kept = [min(k, revision.max_answers) for k in range((1 + settings.refine) * bool(settings.refine))]
-            written = generations * self.token
-            swapped = [min(k, revision.max_answers) for k in range(1, settings.swap)]  # Read by nobody.
-            shown = [k * self.token + again * bool(k) for k in (*in_view, *kept, *swapped)]
-            view = sum(shown)
-            # Every verifier reads the chains, one of them what `refine` tries too; with history, what was in view.
-            read = len(in_view) * self.token * (len(variants) + 1) + len(kept) * self.token
-            read += sum(shown[: len(in_view)]) * ("history" in variants)
-            read += sum(shown[len(in_view) : len(in_view) + len(kept)]) * (self.selecting == "history")
-        return self.prompt + view + written, self.prompt * (len(variants) + 1) + read
-
-    def _seconds(self, stage: str, own: list[_Seen], generations: int) -> tuple[float | None, str | None]:
+    def _seconds(self, stage: str, own: list[Seen], generations: int) -> tuple[float | None, str | None]:
         if stage == "rescore":
             return self.scoring, None if self.scoring is None else "the bank's scoring"
         if own:
@@ -374,30 +289,26 @@ class _Costs:
         return float(np.interp(generations, budgets, seconds)) * generations / nearest, _LIKE
 
 
-def _base(seen: Mapping[str, Mapping[Shard, _Seen]]) -> list[_Seen]:
+def _base(seen: Mapping[str, Mapping[Shard, Seen]]) -> list[Seen]:
     """Return the shards of the bank at the sampler's temperature."""
     return [found for shard, found in seen["bank"].items() if shard.strategy == "sample"]
 
 
-def _mean(own: list[_Seen], name: str) -> float:
-    return statistics.fmean((getattr(found, name) for found in own), weights=[found.questions for found in own])
-
-
-def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: list[_Seen]) -> tuple[float, str]:
+def _tokens_of_generation(config: ExperimentConfig, workdir: epath.Path, seen: list[Seen]) -> tuple[float, str]:
     """Return how long a solution is on average, and what says so."""
     if seen:
-        return _mean(seen, "tokens") / _mean(seen, "rows"), "bank"
+        return amounts.mean(seen, "tokens") / amounts.mean(seen, "rows"), "bank"
     path = shard_path(workdir / "labels", 0)
     if path.exists():
         solutions = read_shard(path, labels.SCHEMA, ["solution"])["solution"].to_pylist()
         if solutions:
-            tokenizer = loader.tokenizer(workdir)
+            tokenizer = loader.tokenizer(workdir / "data")
             # The end mark is a token too.
             return 1 + statistics.fmean(map(len, tokenizer.encode_batch(solutions))), "labels"
     return float(config.sampler.max_tokens), BOUND
 
 
-def _scoring_seconds(config: ExperimentConfig, folder: epath.Path | None, seen: list[_Seen]) -> float | None:
+def _scoring_seconds(config: ExperimentConfig, folder: epath.Path | None, seen: list[Seen]) -> float | None:
     """Return the bank's seconds a question less those of sampling, which its records hold."""
     if not seen or folder is None:
         return None
@@ -409,7 +320,7 @@ def _scoring_seconds(config: ExperimentConfig, folder: epath.Path | None, seen: 
         seconds += result.get("sampling_seconds", 0.0)
         if sampled and record is own:  # It sums up the parts.
             break
-    found = _mean(seen, "seconds") - seconds / sampled * config.sweep.samples if sampled else 0.0
+    found = amounts.mean(seen, "seconds") - seconds / sampled * config.sweep.samples if sampled else 0.0
     return found if found > 0 else None
 
 

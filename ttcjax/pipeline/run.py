@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import importlib.metadata
 import io
 import logging
@@ -29,6 +28,8 @@ from ttcjax.pipeline.stages import Stage
 from ttcjax.runtime import faults, locks, records, stop
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import free, is_there, resolve_workdir
+from ttcjax.runtime.shards import WHOLE, Part
+from ttcjax.runtime.stage import Inputs, Sink
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +120,14 @@ def device_shares(config: ExperimentConfig, chosen: Iterable[Stage]) -> dict[str
         UserError: The platform that JAX is to run on is not here.
     """
     from ttcjax.parallel import all_devices, process_count  # imports jax
-    from ttcjax.train.shares import stage_shares
+    from ttcjax.train.shares import run_share
 
-    names = {stage.name for stage in chosen}
-    found = [run for run in stage_shares(config, len(all_devices()), process_count()) if run.stage in names]
+    devices, processes = len(all_devices()), process_count()
+    found = [
+        run_share(name, train, devices, processes)
+        for stage in chosen
+        for name, train in stage.declared.trainings(stage.settings(config))
+    ]
     return {run.name: str(run) for run in found if run.share.padding or run.share.devices < run.available}
 
 
@@ -330,14 +335,16 @@ def begin(stage: Stage, config: ExperimentConfig, workdir: epath.Path, *, parts:
     return record
 
 
-def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, **options: Any) -> dict[str, Any]:
+def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Part = WHOLE) -> dict[str, Any]:
     """Run the stage's code in its partial folder and return its result, its files and what it cost."""
     from ttcjax.runtime.progress import CompileClock, peak_rss_bytes  # imports jax, which a skipped stage does not need
 
-    module = importlib.import_module(stage.module)
+    settings = stage.settings(config)
+    inputs = Inputs.of(workdir, [need.name for need in stages_lib.needs_of(stage, config)])
+    sink = Sink(workdir / f"{stage.name}.partial", part)
     begin = time.perf_counter()
     with CompileClock() as clock:
-        result = module.run(config, workdir, workdir / f"{stage.name}.partial", **options)
+        result = stage.declared.run(settings, inputs, sink)
     seconds = time.perf_counter() - begin
     logger.info("%s: done in %.1f s, %.1f s of it compiling", stage.name, seconds, clock.seconds)
     return {
@@ -345,7 +352,7 @@ def measure(stage: Stage, config: ExperimentConfig, workdir: epath.Path, **optio
         "compile_seconds": clock.seconds,
         "compilations": clock.compilations,
         "peak_rss_bytes": peak_rss_bytes(),
-        "files": result.pop("files", []),
+        "files": sink.files,
         "result": result,
     }
 

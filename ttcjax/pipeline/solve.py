@@ -24,6 +24,7 @@ from ttcjax.search import registry, revision_verifiers
 from ttcjax.search.chains import Answer, read_answer
 from ttcjax.search.contract import Strategy
 from ttcjax.search.ops import run
+from ttcjax.search.revision_verifiers import Judges
 from ttcjax.search.session import Outcome, Session, read
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
@@ -92,7 +93,7 @@ def _selecting(config: ExperimentConfig, workdir: epath.Path) -> str:
     """
     if records.read_complete(workdir / "chains") is not None:
         config = dataclasses.replace(config, chains=_config(workdir, "chains", "").chains)
-    return revision_verifiers.chosen(config, workdir)
+    return Judges.of(config).chosen(config.chains.verifier, workdir / "orm")
 
 
 def _replies(chain: Sequence[Answer], task: Task) -> tuple[Reply, ...]:
@@ -235,7 +236,9 @@ def _session(
     verifier = _selecting(config, workdir)
     engine = load_engine(workdir, sampler, policy="revision", verifier=revision_verifiers.stage_of(verifier))
     prompts = [engine.encode_prompt(question, task.prompt(question))]
-    return Session(engine, task, prompts, reviser=revision_verifiers.reviser(engine, prompts, config, verifier))
+    return Session(
+        engine, task, prompts, reviser=Judges.of(config).reviser(engine, prompts, config.revision.view, verifier)
+    )
 
 
 def _scores(outcome: Outcome, strategy: Strategy, how: str) -> np.ndarray:

@@ -21,13 +21,13 @@ from etils import epath
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
-from ttcjax.eval.collect.shards import WHOLE, Part
 from ttcjax.pipeline import dry_run
 from ttcjax.pipeline import run as pipeline
 from ttcjax.pipeline.stages import Stage
 from ttcjax.runtime import faults, locks, records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_remote, resolve_workdir
+from ttcjax.runtime.shards import WHOLE, Part
 
 logger = logging.getLogger(__name__)
 

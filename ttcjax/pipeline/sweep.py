@@ -15,18 +15,17 @@ from etils import epath
 
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
-from ttcjax.data import loader
-from ttcjax.eval.collect import shards, validated
-from ttcjax.eval.collect.shards import WHOLE, Part, Shard
 from ttcjax.pipeline import plan as plans
 from ttcjax.pipeline import run as pipeline
 from ttcjax.pipeline import stages as stages_lib
 from ttcjax.pipeline.stages import Stage
-from ttcjax.runtime import faults, locks, stop
+from ttcjax.runtime import faults, locks, shards, stop
 from ttcjax.runtime import records as records_lib
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_remote, is_there
 from ttcjax.runtime.progress import duration
+from ttcjax.runtime.shards import WHOLE, Part, Shard
+from ttcjax.runtime.stage import Inputs
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,11 @@ def plan(config: ExperimentConfig, part: Part = WHOLE, *, command: str = "CONFIG
 
 
 def _plan(config: ExperimentConfig, workdir: epath.Path, part: Part) -> plans.Plan:
-    return plans.make(config, workdir, {s.name: _folder(s, config, workdir) for s in _stages(config)}, part)
+    cells = [
+        plans.Planned(stage, _inputs(stage, config, workdir), _folder(stage, config, workdir))
+        for stage in _stages(config)
+    ]
+    return plans.make(config, workdir, cells, part)
 
 
 def probe(found: plans.Plan, command: str) -> str:
@@ -173,10 +176,13 @@ def _folder(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> epat
 
 
 def _shards(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> list[Shard]:
-    _, splits = loader.askable(config, workdir)
-    tune = stages_lib.get_stage("tune")
-    folder = _folder(tune, config, workdir) if tune.wanted(config) else None
-    return plans.shards_of(stage.name, config, splits, validated.known(config, folder))
+    return stage.shards(config, _inputs(stage, config, workdir))
+
+
+def _inputs(stage: Stage, config: ExperimentConfig, workdir: epath.Path) -> Inputs:
+    """Return the folders that a stage reads, as far as there are any of these settings."""
+    folders = {need.name: _folder(need, config, workdir) for need in stages_lib.needs_of(stage, config)}
+    return Inputs({name: folder for name, folder in folders.items() if folder is not None})
 
 
 def _tell(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Part) -> None:
@@ -206,7 +212,8 @@ def _run_share(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part
         if pipeline.settle(stage, config, workdir) is not None:
             return
         pipeline.begin(stage, config, workdir, parts=True)
-    schema = plans.STAGES[stage.name].SCHEMA
+    schema = stage.declared.schema
+    assert schema is not None
     every = _shards(stage, config, workdir)
     if shards.missing(part.of(every), partial, schema):
         _tell(stage, config, workdir, part)

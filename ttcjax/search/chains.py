@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ttcjax.config import RevisionConfig
+from ttcjax.config import InView
 from ttcjax.data.task import Task
 from ttcjax.engine.engine import Begun, Engine, Prompt, Solution
 from ttcjax.runtime.errors import UserError
@@ -50,7 +50,7 @@ class Reviser:
         self,
         engine: Engine,
         prompts: Sequence[Prompt],
-        revision: RevisionConfig,
+        view: InView,
         *,
         history: bool = True,
         aggregate: str = "last",
@@ -60,13 +60,13 @@ class Reviser:
         Args:
             engine: Its verifier, if it has one, scores answers.
             prompts: One a question.
-            revision: What the model was trained to have in view.
+            view: What the model was trained to have in view.
             history: Show the verifier what the model was shown.
             aggregate: How the scores of an answer's steps become its score: one of `verify.aggregate.AGGREGATIONS`.
         """
         self.engine = engine
         self.prompts = prompts
-        self._context = Context(engine.tokenizer, revision.max_answers, restate=revision.restate)
+        self._context = Context(engine.tokenizer, view.max_answers, restate=view.restate)
         self._history = history
         self._aggregate = aggregate
 

@@ -7,11 +7,12 @@ better judge where it was trained on much more. So the one that selects is chose
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import ExperimentConfig, InView
 from ttcjax.engine.engine import Engine, Prompt
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
@@ -22,51 +23,62 @@ SELECTION = "selection"
 """Entry of the ORM stage's result: `questions`, `accuracy[verifier]`, and the verifier `chosen` by it."""
 
 
-def candidates(config: ExperimentConfig) -> tuple[str, ...]:
-    """Return the verifiers of revisions: the ORMs of `orm.variants`, where the experiment trains any, then `prm`."""
-    return (*(config.orm.variants if config.orm.revisions else ()), "prm")
+@dataclass(frozen=True)
+class Judges:
+    """The verifiers of an experiment's revisions."""
+
+    names: tuple[str, ...]
+    """The ORMs of `orm.variants`, where the experiment trains any, then `prm`."""
+    aggregate: str
+    """How the PRM's scores of steps become one of an answer; of the ORMs the last step's is the answer's."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Judges:
+        """Return the verifiers that an experiment has."""
+        return cls((*(config.orm.variants if config.orm.revisions else ()), "prm"), config.prm.aggregate)
+
+    def chosen(self, named: str, orm: epath.Path | None) -> str:
+        """Return the verifier that selects among revisions.
+
+        Args:
+            named: `chains.verifier`: it, or `validation` for the one that the ORM stage chose.
+            orm: Folder of the ORM stage.
+
+        Raises:
+            UserError: The ORM stage is not complete, or does not say which one selects best.
+        """
+        if named != "validation":
+            return named
+        if self.names == ("prm",):
+            return "prm"
+        record = None if orm is None else records.read_complete(orm)
+        try:
+            found = (record or {})["result"][SELECTION]["chosen"]
+        except (KeyError, TypeError):
+            found = None
+        if found not in self.names:
+            raise UserError(
+                f"which verifier selects best among revisions is not known in {orm}: run the orm stage, or name one "
+                "with --chains.verifier"
+            )
+        return found
+
+    def reviser(self, engine: Engine, prompts: Sequence[Prompt], view: InView, verifier: str) -> Reviser:
+        """Return a reviser whose answers a verifier scores as it was trained to.
+
+        Args:
+            engine: With the revision model and that verifier.
+            prompts: One a question.
+            view: What the revision model has in view.
+            verifier: One of `names`; `history` sees the answers before.
+        """
+        how = self.aggregate if verifier == "prm" else "last"
+        return Reviser(engine, prompts, view, history=verifier == "history", aggregate=how)
 
 
 def stage_of(verifier: str) -> str:
     """Return the path of the stage that trained a verifier."""
     return verifier if verifier == "prm" else f"orm/{verifier}"
-
-
-def chosen(config: ExperimentConfig, workdir: epath.Path) -> str:
-    """Return the verifier that selects among revisions: the one that `chains.verifier` names, or the ORM stage chose.
-
-    Raises:
-        UserError: The ORM stage is not complete, or does not say which one selects best.
-    """
-    if config.chains.verifier != "validation":
-        return config.chains.verifier
-    if candidates(config) == ("prm",):
-        return "prm"
-    record = records.read_complete(workdir / "orm")
-    try:
-        found = (record or {})["result"][SELECTION]["chosen"]
-    except (KeyError, TypeError):
-        found = None
-    if found not in candidates(config):
-        raise UserError(
-            f"which verifier selects best among revisions is not known in {workdir}: run the orm stage, or name one "
-            "with --chains.verifier"
-        )
-    return found
-
-
-def reviser(engine: Engine, prompts: Sequence[Prompt], config: ExperimentConfig, verifier: str) -> Reviser:
-    """Return a reviser whose answers a verifier scores as it was trained to.
-
-    Args:
-        engine: With the revision model and that verifier.
-        prompts: One a question.
-        config: The experiment.
-        verifier: One of `candidates`: `history` sees the answers before; of `prm` the steps' scores become one by
-            `prm.aggregate`, of the others the last step's is the answer's.
-    """
-    how = config.prm.aggregate if verifier == "prm" else "last"
-    return Reviser(engine, prompts, config.revision, history=verifier == "history", aggregate=how)
 
 
 def selection_accuracy(groups_QPS: np.ndarray, correct_QPS: np.ndarray, scores_QPS: np.ndarray) -> float:

@@ -3,8 +3,8 @@
 import pytest
 
 from ttcjax.config import ExperimentConfig
-from ttcjax.eval.collect.shards import Shard
 from ttcjax.pipeline import plan
+from ttcjax.runtime.shards import Shard
 
 
 @pytest.mark.parametrize(("generations", "expected"), [(1, 0.5), (2, 1.0), (4, 1.5), (8, 2.5), (16, 5.0)])

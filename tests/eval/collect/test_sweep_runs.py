@@ -29,7 +29,6 @@ from ttcjax.config import (
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Solution
 from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches, tune
-from ttcjax.eval.collect.shards import WHOLE, Part
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.sections import costs
 from ttcjax.model import flops as compute
@@ -39,6 +38,7 @@ from ttcjax.pipeline.stages import Stage
 from ttcjax.runtime import locks, records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import shard_path, write_shard
+from ttcjax.runtime.shards import WHOLE, Part
 from ttcjax.search.session import Outcome
 from ttcjax.testing import folders
 from ttcjax.train.collect import labels

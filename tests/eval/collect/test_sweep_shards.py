@@ -5,8 +5,8 @@ from etils import epath
 
 from ttcjax.config import ChainsConfig, ExperimentConfig, SweepConfig
 from ttcjax.eval.collect import bank, rescore, revision_chains, searches
-from ttcjax.eval.collect.shards import WHOLE, Part, cut
 from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.shards import WHOLE, Part, cut
 
 CONFIG = ExperimentConfig(
     sweep=SweepConfig(
