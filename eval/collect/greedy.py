@@ -54,10 +54,10 @@ class Settings:
 def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
     """Return the stage's shards, one a model of the experiment."""
     _, splits = loader.askable(settings.questions, inputs["data"])
-    return _shards_of(settings, len(splits.test))
+    return shards_of(settings, len(splits.test))
 
 
-def _shards_of(settings: Settings, questions: int) -> list[Shard]:
+def shards_of(settings: Settings, questions: int) -> list[Shard]:
     return [
         Shard(name, answers=((name, 1),), seed=0, number=number, first=0, questions=questions, generations=1)
         for number, name in enumerate(f"greedy:{model}" for model in MODELS[: 1 + settings.larger])
@@ -81,7 +81,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
     examples = splits.test[:]
-    every = _shards_of(settings, len(examples))
+    every = shards_of(settings, len(examples))
     mine = sink.part.of(every)
     with progress(sum(shard.questions for shard in mine), "greedy: answers") as bar:
         for shard in mine:

@@ -62,10 +62,10 @@ class Settings:
 def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
     """Return the stage's shards."""
     _, splits = loader.askable(settings.questions, inputs["data"])
-    return _shards_of(settings, len(splits.test))
+    return shards_of(settings, len(splits.test))
 
 
-def _shards_of(settings: Settings, questions: int) -> list[Shard]:
+def shards_of(settings: Settings, questions: int) -> list[Shard]:
     return shards_lib.cut(
         questions,
         settings.shard_questions,
@@ -97,7 +97,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     table = sample_rows.read_folder(inputs["bank"], columns)
     bank = temperatures.rows_at(table, settings.sampler.temperature).to_pylist()
     samples = settings.samples
-    every = _shards_of(settings, len(prompts))
+    every = shards_of(settings, len(prompts))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
     engine = load_engine(inputs, settings.sampler, verifier="base_orm")

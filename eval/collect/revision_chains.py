@@ -87,10 +87,10 @@ class Settings:
 def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
     """Return the stage's shards."""
     _, splits = loader.askable(settings.questions, inputs["data"])
-    return _shards_of(settings, len(splits.test))
+    return shards_of(settings, len(splits.test))
 
 
-def _shards_of(settings: Settings, questions: int) -> list[Shard]:
+def shards_of(settings: Settings, questions: int) -> list[Shard]:
     own = settings.chains
     return shards_lib.cut(
         min(questions, own.questions or questions),
@@ -150,7 +150,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     task, splits = loader.askable(settings.questions, inputs["data"])
     own, judges = settings.chains, settings.judges
     examples = splits.test[: own.questions or len(splits.test)]
-    every = _shards_of(settings, len(examples))
+    every = shards_of(settings, len(examples))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
     names = judges.names

@@ -70,10 +70,10 @@ class Settings:
 def shards(settings: Settings, inputs: Inputs) -> list[Shard]:
     """Return the stage's shards, samples and then searches."""
     _, splits = loader.askable(settings.bank.questions, inputs["data"])
-    return _shards_of(settings, min(settings.count, len(splits.valid)))
+    return shards_of(settings, min(settings.count, len(splits.valid)))
 
 
-def _shards_of(settings: Settings, questions: int) -> list[Shard]:
+def shards_of(settings: Settings, questions: int) -> list[Shard]:
     return [
         *bank.shards_of(settings.bank, questions, {}),
         *searches.shards_of(settings.search, questions, {}),
@@ -103,7 +103,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """
     task, splits = loader.askable(settings.bank.questions, inputs["data"])
     examples = splits.valid[: settings.count]
-    every = _shards_of(settings, len(examples))
+    every = shards_of(settings, len(examples))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
     engine = load_engine(inputs, settings.search.sampler)

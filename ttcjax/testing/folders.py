@@ -7,7 +7,10 @@ from typing import Any
 
 from etils import epath
 
+from ttcjax.config import ExperimentConfig
 from ttcjax.runtime import records
+from ttcjax.runtime.shards import WHOLE, Part
+from ttcjax.runtime.stage import Inputs, Sink, Stage
 
 
 def complete(folder: epath.PathLike, names: Sequence[str] | None = None, **record: Any) -> dict[str, Any]:
@@ -34,3 +37,20 @@ def complete(folder: epath.PathLike, names: Sequence[str] | None = None, **recor
     }
     records.write(folder, written)
     return written
+
+
+def run_stage(
+    declared: Stage[Any], config: ExperimentConfig, workdir: epath.PathLike, out: epath.PathLike, part: Part = WHOLE
+) -> dict[str, Any]:
+    """Run the code of a stage alone, without a record, and return its result with the `files` that it lists.
+
+    Args:
+        declared: The `STAGE` of its module.
+        config: The experiment.
+        workdir: Holds the folders that the stage reads, by the stages' names.
+        out: Where it writes.
+        part: Which of its shards are made.
+    """
+    inputs = Inputs.of(epath.Path(workdir), declared.needs)
+    sink = Sink(epath.Path(out), part)
+    return declared.run(declared.settings(config), inputs, sink) | {"files": sink.files}
