@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.data.sets import data_set
 from ttcjax.eval.collect import temperatures
 from ttcjax.eval.report import figures
 from ttcjax.eval.sections import budget, optimal, weak
@@ -91,7 +92,7 @@ class Rules:
         """Return those of an experiment."""
         sweep, data = config.sweep, config.data
         # A generated data set has exactly the questions asked for; one read from files may have fewer.
-        exact = data.num_test if data.name == "procmath" and data.faults == "refuse" else None
+        exact = data.num_test if data_set(data).exact and data.faults == "refuse" else None
         return cls(temperatures.Grid.of(config), sweep.samples, sweep.judged, sweep.seeds, config.prm.aggregate, exact)
 
 

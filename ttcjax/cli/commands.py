@@ -15,8 +15,8 @@ from etils import epath
 from ttcjax import config as config_lib
 from ttcjax.bench import command
 from ttcjax.cli import parser, show
-from ttcjax.cli.overrides import load_config, override
 from ttcjax.config import ExperimentConfig
+from ttcjax.config.load import load_config, override
 from ttcjax.pipeline import dry_run, run, stages
 from ttcjax.runtime import records as records_lib
 from ttcjax.runtime.errors import UserError

@@ -40,7 +40,8 @@ def procmath_subjects(families: Sequence[str]) -> tuple[str, ...]:
 class DataConfig:
     """Source of the questions, and how many of each split are used."""
 
-    name: Literal["procmath", "gsm8k"] = "procmath"
+    name: str = "procmath"
+    """`procmath`, which is generated, `gsm8k`, or one of your own (`ttcjax.data.sets`)."""
     dir: str | None = field(default=None, metadata=SPEED_ONLY)
     """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`."""
     num_train: int = 40_000
@@ -65,10 +66,6 @@ class DataConfig:
             require(getattr(self, name) > 0, f"data.{name} must be positive, not {getattr(self, name)}")
         require_list(self.families, "data.families")
         procmath_subjects(self.families)
-        require(
-            self.name == "procmath" or self.dir is not None,
-            f"data.name={self.name} is read from files: give their folder with --data.dir",
-        )
 
 
 @dataclass(frozen=True)

@@ -8,78 +8,44 @@ from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
-import pyarrow as pa
 from etils import epath
 
 from ttcjax.config import DataConfig, Questions
-from ttcjax.data import gsm8k, sources
+from ttcjax.data.file_set import SPLITS
 from ttcjax.data.screen import Fault, refusal
+from ttcjax.data.sets import data_set
 from ttcjax.data.task import Example, Examples, Splits, Task
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
-from ttcjax.runtime.parquet import read_shard, write_shard
 from ttcjax.text import tokenizer as tokenizers
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "valid", "test")
 LENGTHS_FILE = "prompt_tokens.npz"
 """Tokens of every question's prompt, the begin mark included, by split; written by the data stage."""
-
-RECORDS = "records"
-_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("question", pa.string(), nullable=False),
-        pa.field("solution", pa.string(), nullable=False),
-        pa.field("answer", pa.string(), nullable=False),
-        pa.field("level", pa.int32(), nullable=False),
-        pa.field("subject", pa.string(), nullable=False),
-    ]
-)
 
 
 def prepare(config: DataConfig, folder: epath.PathLike) -> list[Fault]:
     """Build on disk, under `folder`, what `load` will read; what is complete there is kept.
 
-    A data set of files is read here and nowhere else: what the files hold later changes nothing.
-
     Returns:
-        Why examples of the files cannot be used; these are left out.
+        Why examples cannot be used; these are left out.
 
     Raises:
-        UserError: The records cannot be written, more questions are asked for than there are, files are missing, or
-            examples cannot be used and `data.faults` refuses them.
+        UserError: As for `DataSet.prepare`; or files that the data set is read from are missing.
     """
-    folder = epath.Path(folder)
-    if config.name == "procmath":
-        from ttcjax.data import builder  # imports tfds, which is slow
-
-        builder.prepare(config, folder / RECORDS)
-        return []
-    found = sources.read_files(config)
-    digests = sources.digests(found)
-    if config.content is not None and sources.content(digests) != config.content:
-        raise sources.lost(config)
-    splits, faults = gsm8k.read(config, found)
-    if faults and config.faults == "refuse":
-        raise refusal(faults)
-    for name in SPLITS:
-        write_shard(folder / f"{name}.parquet", [vars(example) for example in getattr(splits, name)], _SCHEMA)
-    sources.write(folder, digests)
-    return faults
+    found = data_set(config)
+    return found.prepare(config, epath.Path(folder), found.read_files(config))
 
 
 def files(config: DataConfig) -> list[str]:
     """Return the names of the files and folders that `prepare` leaves."""
-    return [RECORDS] if config.name == "procmath" else [*(f"{name}.parquet" for name in SPLITS), sources.FILE]
+    return data_set(config).files(config)
 
 
 def task(config: DataConfig) -> Task:
     """Return how the data set's questions are put, answered and checked, without opening its files."""
-    from ttcjax.data import procmath
-
-    return {"procmath": procmath.TASK, "gsm8k": gsm8k.TASK}[config.name]
+    return data_set(config).task
 
 
 def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
@@ -92,16 +58,7 @@ def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
     Raises:
         UserError: Files are missing, corrupt or cut short; the message names the file and the fix.
     """
-    folder = epath.Path(folder)
-    if config.name == "procmath":
-        from ttcjax.data import builder
-
-        return task(config), builder.load(config, folder / RECORDS)
-    splits = []
-    for path in (folder / f"{split}.parquet" for split in SPLITS):
-        table = read_shard(path, _SCHEMA, sha256=records.hash_of(path))
-        splits.append([Example(**row) for row in table.to_pylist()])
-    return task(config), Splits(*splits)
+    return task(config), data_set(config).load(config, epath.Path(folder))
 
 
 def tokenizer(folder: epath.PathLike) -> tokenizers.SentencePieceTokenizer:

@@ -10,7 +10,6 @@ import pyarrow as pa
 from etils import epath
 
 from ttcjax.config import DataConfig, config_hash
-from ttcjax.data import gsm8k
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import read_shard, write_shard
@@ -30,27 +29,6 @@ _NAMED = 5
 """Most changed lines of a file that a message names."""
 _COMPARED = 4000
 """Most lines in which insertions are told from changes, which takes a time that grows with the square."""
-
-
-def read_files(config: DataConfig) -> dict[str, bytes]:
-    """Return the content of the files that a data set is read from, by name; nothing for one that is generated.
-
-    A file that is not there is left out.
-
-    Raises:
-        UserError: As for `gsm8k.source`.
-    """
-    return gsm8k.read_files(config) if config.name == "gsm8k" else {}
-
-
-def require_files(config: DataConfig, files: Mapping[str, bytes]) -> None:
-    """Require every file that a data set is read from to be there.
-
-    Raises:
-        UserError: One is not.
-    """
-    if config.name == "gsm8k":
-        gsm8k.require_files(config, files)
 
 
 def lost(config: DataConfig) -> UserError:

@@ -15,6 +15,7 @@ from etils import epath
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.data import sources
+from ttcjax.data.sets import data_set
 from ttcjax.pipeline import stages
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
@@ -37,12 +38,13 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
     folder = workdir / "data"
     read = _recorded(folder, "data", "data")
     known = read.get("content") if read.get("name") == config.data.name else None
+    read_from = data_set(config.data)
     try:
         if config.data.dir is not None:
             config = _with(config, "data", dir=os.fspath(resolve(config.data.dir, "--data.dir", kind="folder")))
-        files = sources.read_files(config.data)
+        files = read_from.read_files(config.data)
         if known is None:
-            sources.require_files(config.data, files)
+            read_from.require_files(config.data, files)
         found = sources.digests(files)
     except (UserError, OSError):
         if known is None or config.changed_inputs == "read":

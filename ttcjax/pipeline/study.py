@@ -20,7 +20,7 @@ from etils import epath
 
 from ttcjax import config as config_lib
 from ttcjax.config import ExperimentConfig
-from ttcjax.data import loader
+from ttcjax.data.sets import data_set
 from ttcjax.pipeline import dry_run
 from ttcjax.pipeline import run as pipeline
 from ttcjax.pipeline.stages import Stage
@@ -246,13 +246,10 @@ def _require_same_questions(runs: list[Run]) -> None:
         UserError: Two have other questions or another tokenizer.
     """
     found = {run.number: record for run in runs if (record := records.read_complete(run.workdir / "data")) is not None}
-    # Of the records the manifest has a hash of what they say: their files are compressed by threads, and differ.
+    # The manifest has a hash of what these say.
+    unlike = tuple(f"{name}/" for name in data_set(runs[0].config.data).unlike)
     contents = {
-        number: {
-            name: content
-            for name, content in records.hashes(record).items()
-            if not name.startswith(f"{loader.RECORDS}/")
-        }
+        number: {name: content for name, content in records.hashes(record).items() if not name.startswith(unlike)}
         for number, record in found.items()
     }
     first, *others = contents

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ttcjax.config import ConfigError, require, require_list
+from ttcjax.runtime.plugins import Registry
 from ttcjax.search.contract import Strategy
 from ttcjax.search.strategies.adaptive import Adaptive
 from ttcjax.search.strategies.beam import Beam
@@ -26,18 +27,24 @@ from ttcjax.search.strategies.refine import Refine
 from ttcjax.search.strategies.revise import Revise
 from ttcjax.verify.select import Selector
 
-STRATEGIES: dict[str, typing.Any] = {
-    "best_of_n": BestOfN,
-    "beam": Beam,
-    "lookahead": Lookahead,
-    "dvts": DVTS,
-    "rebase": REBASE,
-    "particles": Particles,
-    "adaptive": Adaptive,
-    "revise": Revise,
-    "refine": Refine,
-}
-"""By the word that a name begins with; a new strategy has a file in `ttcjax/search/strategies` and a line here."""
+STRATEGIES: Registry[typing.Any] = Registry(
+    "ttcjax.strategies",
+    {
+        "best_of_n": BestOfN,
+        "beam": Beam,
+        "lookahead": Lookahead,
+        "dvts": DVTS,
+        "rebase": REBASE,
+        "particles": Particles,
+        "adaptive": Adaptive,
+        "revise": Revise,
+        "refine": Refine,
+    },
+)
+"""By the word that a name begins with; a new strategy has a file in `ttcjax/search/strategies` and a line here, or
+is registered, or is an entry point of this group."""
+register = STRATEGIES.register
+"""Add a strategy of your own: the word that its name begins with, and its class, a frozen dataclass."""
 _MOST = 65536
 """Largest number in a strategy; far above what anyone runs, and far below what overflows."""
 

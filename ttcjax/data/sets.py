@@ -1,0 +1,93 @@
+"""The data sets, by the name that `data.name` gives, and what one has to do."""
+
+from __future__ import annotations
+
+import abc
+import difflib
+from collections.abc import Mapping
+
+from etils import epath
+
+from ttcjax.config import ConfigError, DataConfig
+from ttcjax.data.screen import Fault
+from ttcjax.data.task import Splits, Task
+from ttcjax.runtime.plugins import Registry
+
+
+class DataSet(abc.ABC):
+    """A data set: where its examples come from, and how they are kept in the folder of the data stage."""
+
+    task: Task
+    exact: bool = False
+    """Whether it has exactly as many questions as are asked for."""
+    unlike: tuple[str, ...] = ()
+    """Of the files and folders that `prepare` leaves, those whose bytes may differ though they say the same."""
+
+    def read_files(self, config: DataConfig) -> dict[str, bytes]:
+        """Return the content of the files that it is read from, by name; nothing for one that is generated.
+
+        A file that is not there is left out.
+
+        Raises:
+            UserError: Their folder is not given, or not there.
+        """
+        del config
+        return {}
+
+    def require_files(self, config: DataConfig, files: Mapping[str, bytes]) -> None:  # noqa: B027
+        """Require every file that it is read from to be there.
+
+        Raises:
+            UserError: One is not.
+        """
+
+    @abc.abstractmethod
+    def prepare(self, config: DataConfig, folder: epath.Path, files: Mapping[str, bytes]) -> list[Fault]:
+        """Build on disk, under a folder, what `load` will read; what is complete there is kept.
+
+        Args:
+            config: How much of it.
+            folder: Of the data stage.
+            files: What `read_files` returned.
+
+        Returns:
+            Why examples cannot be used; these are left out.
+
+        Raises:
+            UserError: It cannot be written, or examples cannot be used and `data.faults` refuses them.
+        """
+
+    @abc.abstractmethod
+    def load(self, config: DataConfig, folder: epath.Path) -> Splits:
+        """Open what `prepare` has built.
+
+        Raises:
+            UserError: Files are missing, corrupt or cut short; the message names the file and the fix.
+        """
+
+    @abc.abstractmethod
+    def files(self, config: DataConfig) -> list[str]:
+        """Return the names of the files and folders that `prepare` leaves."""
+
+
+DATA_SETS: Registry[DataSet] = Registry(
+    "ttcjax.data_sets",
+    {
+        "procmath": "ttcjax.data.procmath.data_set:DATA_SET",
+        "gsm8k": "ttcjax.data.gsm8k:DATA_SET",
+    },
+)
+"""A new data set has a file in `ttcjax/data` and a line here, or an entry point of this group."""
+
+
+def data_set(config: DataConfig) -> DataSet:
+    """Return the data set that a config names.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    if config.name not in DATA_SETS:
+        close = difflib.get_close_matches(config.name, list(DATA_SETS), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATA_SETS)}"
+        raise ConfigError(f"data.name={config.name} is no data set: {hint}")
+    return DATA_SETS[config.name]
