@@ -81,7 +81,7 @@ def test_what_an_entry_point_names_is_there(monkeypatch):
 
 
 def test_a_name_is_given_once(page):
-    with pytest.raises(ValueError, match="'two_heats' is taken in ttcjax.strategies"):
+    with pytest.raises(ValueError, match=r"'two_heats' is taken in ttcjax\.strategies"):
         search.register("two_heats", TokenizerConfig)
 
 
