@@ -25,10 +25,9 @@ from ttcjax.search.chains import Answer, read_answer
 from ttcjax.search.contract import Strategy
 from ttcjax.search.ops import run
 from ttcjax.search.revision_verifiers import Judges
-from ttcjax.search.session import Outcome, Session, read
+from ttcjax.search.session import Session, read
 from ttcjax.text.familiar import Familiar
 from ttcjax.text.steps import split_steps
-from ttcjax.verify.aggregate import aggregate, token_likelihood
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ def solve(
 
     candidates, chains = outcome.candidates, tuple(_replies(chain, task) for chain in outcome.chains)
     answers = [session.answer(candidate) for candidate in candidates]
-    scores = _scores(outcome, chosen, config.prm.aggregate)
+    scores = session.scores(outcome, chosen.selector.by)
     best = chosen.choose(outcome, answers, scores)
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
@@ -239,15 +238,3 @@ def _session(
     return Session(
         engine, task, prompts, reviser=Judges.of(config).reviser(engine, prompts, config.revision.view, verifier)
     )
-
-
-def _scores(outcome: Outcome, strategy: Strategy, how: str) -> np.ndarray:
-    """Return the scores by which the strategy chooses among its candidates."""
-    candidates = outcome.candidates
-    if outcome.chains:
-        return np.array([answer.score or 0.0 for chain in outcome.chains for answer in chain])
-    if strategy.selector.by == "likelihood":
-        return token_likelihood(
-            np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
-        )
-    return aggregate([c.step_scores for c in candidates], how)

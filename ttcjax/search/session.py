@@ -6,10 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ttcjax.data.task import Task
 from ttcjax.engine.engine import Engine, Prompt, Solution
 from ttcjax.runtime.errors import UserError
 from ttcjax.search.chains import Answer, Reviser
+from ttcjax.verify.aggregate import aggregate, token_likelihood
+from ttcjax.verify.select import RULES, Selector
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,31 @@ class Session:
     def answer(self, solution: Solution) -> str | None:
         """Return the canonical final answer; `None` where there is none, or the text was cut off."""
         return self.task.extract(solution.text) if solution.finished else None
+
+    def scores(self, outcome: Outcome, by: str = "verifier") -> np.ndarray:
+        """Return the scores `[N]` of an outcome's candidates.
+
+        Args:
+            outcome: With candidates that the verifier has read (`read`), unless the policy's likelihood is asked for.
+            by: As `Selector.by`.
+        """
+        candidates = outcome.candidates
+        if outcome.chains:
+            return np.array([answer.score or 0.0 for chain in outcome.chains for answer in chain])
+        if by == "likelihood":
+            return token_likelihood(
+                np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
+            )
+        return aggregate([c.step_scores for c in candidates], self.aggregate)
+
+    def choices(self, outcome: Outcome) -> dict[str, int | None]:
+        """Return the place of the candidate that each of `select.RULES` chooses; `None` where no answer can be read.
+
+        Args:
+            outcome: As for `scores`.
+        """
+        answers, scores = [self.answer(candidate) for candidate in outcome.candidates], self.scores(outcome)
+        return {rule: Selector(rule).choose_one(answers, scores) for rule in RULES}
 
 
 def read(session: Session, found: Sequence[Outcome]) -> list[Outcome]:
