@@ -20,7 +20,7 @@ from ttcjax.cli import show
 from ttcjax.config import ExperimentConfig
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.report import catalogue
-from ttcjax.eval.sections.accuracy import measure, summarise
+from ttcjax.eval.sections.accuracy import Rules, measure, summarise
 from ttcjax.eval.stats import estimators
 from ttcjax.pipeline import plan, stages, sweep
 from ttcjax.pipeline import run as pipeline
@@ -331,7 +331,7 @@ def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
     table = pa.Table.from_pylist(
         bank, schema=pa.schema([sample_rows.SCHEMA.field(name) for name in estimators.COLUMNS])
     )
-    return summarise(config, table, measure(config, table, table.slice(0, 0)))
+    return summarise(config, table, measure(Rules.of(config), table, table.slice(0, 0)))
 
 
 @pytest.mark.parametrize("command", ["run", "report"])
