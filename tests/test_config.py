@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 from ttcjax import config as config_lib
-from ttcjax.cli import load_config
 from ttcjax.config import ConfigError, DataConfig, ExperimentConfig, LabelConfig, ModelConfig, TrainConfig
+from ttcjax.config.load import load_config
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 

@@ -18,9 +18,10 @@ from ttcjax import cli
 from ttcjax import config as config_lib
 from ttcjax.cli import show
 from ttcjax.config import ExperimentConfig
+from ttcjax.config.load import override
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.report import catalogue
-from ttcjax.eval.sections.accuracy import measure, summarise
+from ttcjax.eval.sections.accuracy import Rules, measure, summarise
 from ttcjax.eval.stats import estimators
 from ttcjax.pipeline import plan, stages, sweep
 from ttcjax.pipeline import run as pipeline
@@ -331,7 +332,7 @@ def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
     table = pa.Table.from_pylist(
         bank, schema=pa.schema([sample_rows.SCHEMA.field(name) for name in estimators.COLUMNS])
     )
-    return summarise(config, table, measure(config, table, table.slice(0, 0)))
+    return summarise(config, table, measure(Rules.of(config), table, table.slice(0, 0)))
 
 
 @pytest.mark.parametrize("command", ["run", "report"])
@@ -440,7 +441,7 @@ def test_the_program_starts_again_with_large_pages_and_the_same_arguments(tmp_pa
 
 def test_override_without_arguments_returns_the_config_itself():
     config = ExperimentConfig()
-    assert cli.override(config, []) is config
+    assert override(config, []) is config
 
 
 def test_help_is_quick(tmp_path):

@@ -17,6 +17,7 @@ from ttcjax.config import (
 )
 from ttcjax.data import gsm8k, loader, prepare
 from ttcjax.runtime.errors import UserError
+from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizer_lib
 from ttcjax.train.batches import PackedRows, policy_examples
 
@@ -52,7 +53,7 @@ def config(tmp_path):
 
 
 def test_splits_partition_the_training_file_and_keep_the_text(config):
-    splits = gsm8k.read(config)[0]
+    splits = gsm8k.DATA_SET.read(config)[0]
     assert (len(splits.train), len(splits.valid), len(splits.test)) == (50, 10, 5)
     questions = [e.question for split in (splits.train, splits.valid, splits.test) for e in split]
     assert len(set(questions)) == 65, "splits are disjoint by question"
@@ -66,16 +67,16 @@ def test_splits_partition_the_training_file_and_keep_the_text(config):
 
 
 def test_the_split_depends_on_the_seed_alone(config, tmp_path):
-    assert gsm8k.read(config)[0] == gsm8k.read(config)[0]
-    assert gsm8k.read(replace(config, seed=1))[0].valid != gsm8k.read(config)[0].valid
-    fewer = gsm8k.read(replace(config, num_train=20))[0]
-    assert fewer.train == gsm8k.read(config)[0].train[:20]
-    assert fewer.valid == gsm8k.read(config)[0].valid
+    assert gsm8k.DATA_SET.read(config)[0] == gsm8k.DATA_SET.read(config)[0]
+    assert gsm8k.DATA_SET.read(replace(config, seed=1))[0].valid != gsm8k.DATA_SET.read(config)[0].valid
+    fewer = gsm8k.DATA_SET.read(replace(config, num_train=20))[0]
+    assert fewer.train == gsm8k.DATA_SET.read(config)[0].train[:20]
+    assert fewer.valid == gsm8k.DATA_SET.read(config)[0].valid
 
 
 def test_questions_that_recur_are_left_out_of_training(tmp_path):
     config = write(tmp_path, [*(row(i) for i in range(40)), *(row(i) for i in range(40))], [row(0), row(1)])
-    splits = gsm8k.read(config)[0]
+    splits = gsm8k.DATA_SET.read(config)[0]
     held_out = {e.question for e in (*splits.valid, *splits.test)}
     assert not held_out & {e.question for e in splits.train}
     assert not {e.question for e in splits.test} & {e.question for e in splits.valid}
@@ -109,9 +110,11 @@ def test_a_bad_line_is_named_or_left_out(config, tmp_path, caplog, line, message
     with (tmp_path / "train.jsonl").open("ab") as file:
         file.write(line.encode(errors="surrogateescape") + b"\n")
     with pytest.raises(UserError, match=f"1 example cannot be used: .*train.jsonl, {message}.*leave_out") as caught:
-        prepare.run(experiment(config), tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "out")
     assert "\n" not in str(caught.value)
-    manifest = prepare.run(experiment(replace(config, faults="leave_out")), tmp_path, tmp_path / "out")
+    manifest = folders.run_stage(
+        prepare.STAGE, experiment(replace(config, faults="leave_out")), tmp_path, tmp_path / "out"
+    )
     assert manifest["left_out"] == 1
     assert message.split(": ")[1] in (tmp_path / "out" / "left_out.csv").read_text().replace('""', '"')
     assert sum(manifest["counts"].values()) == 65, "the others are all there"
@@ -141,11 +144,11 @@ def test_an_example_that_would_stop_a_later_stage_is_found_by_the_first(config, 
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write(json.dumps(bad) + "\n")
     with pytest.raises(UserError, match=re.escape(what)):
-        prepare.run(experiment(config), tmp_path, tmp_path / "data")
+        folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "data")
     lenient = experiment(replace(config, faults="leave_out"))
-    manifest = prepare.run(lenient, tmp_path, tmp_path / "data")
+    manifest = folders.run_stage(prepare.STAGE, lenient, tmp_path, tmp_path / "data")
     assert manifest["left_out"] == (2 if kind.startswith("another answer") else 1), "which of two is right nobody knows"
-    _, splits = loader.askable(lenient, tmp_path)
+    _, splits = loader.askable(lenient.questions, tmp_path / "data")
     asked = [e.question for split in (splits.train, splits.valid, splits.test) for e in split]
     assert bad["question"].strip() not in asked
     assert max(map(len, asked)) < 100
@@ -153,11 +156,11 @@ def test_an_example_that_would_stop_a_later_stage_is_found_by_the_first(config, 
 
 def test_a_question_that_a_later_setting_leaves_no_room_for_is_refused_then(config, tmp_path):
     fine = experiment(config)
-    prepare.run(fine, tmp_path, tmp_path / "data")
-    loader.askable(fine, tmp_path)
+    folders.run_stage(prepare.STAGE, fine, tmp_path, tmp_path / "data")
+    loader.askable(fine.questions, tmp_path / "data")
     longer = replace(fine, sampler=SamplerConfig(max_tokens=fine.model.max_seq_len - 5))
     with pytest.raises(UserError, match=r"65 examples cannot be used: train .* Raise --model\.max_seq_len"):
-        loader.askable(longer, tmp_path)
+        loader.askable(longer.questions, tmp_path / "data")
 
 
 def test_what_was_read_counts_whatever_becomes_of_the_files(config, tmp_path):
@@ -170,24 +173,26 @@ def test_what_was_read_counts_whatever_becomes_of_the_files(config, tmp_path):
 
 def test_missing_folder_file_or_questions_name_the_fix(config, tmp_path):
     with pytest.raises(UserError, match=r"--data\.dir"):
-        gsm8k.read(DataConfig(name="gsm8k", dir=str(tmp_path / "nowhere")))
+        gsm8k.DATA_SET.read(DataConfig(name="gsm8k", dir=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match=r"data\.num_valid=60 "):
-        gsm8k.read(DataConfig(name="gsm8k", dir=str(tmp_path), num_valid=60))
+        gsm8k.DATA_SET.read(DataConfig(name="gsm8k", dir=str(tmp_path), num_valid=60))
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(UserError, match=r"test\.jsonl"):
-        gsm8k.read(config)[0]
+        gsm8k.DATA_SET.read(config)[0]
 
 
 def test_data_stage_on_a_folder_of_files(config, tmp_path):
-    manifest = prepare.run(experiment(config), tmp_path, tmp_path / "out")
+    manifest = folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "out")
     assert manifest["counts"] == {"train": 50, "valid": 10, "test": 5}
-    assert prepare.run(experiment(config), tmp_path, tmp_path / "out") == manifest
+    assert folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "out") == manifest
 
 
 @needs_files
 def test_the_real_files(tmp_path):
     config = DataConfig(name="gsm8k", dir=str(REAL), num_train=10_000, num_valid=500, num_test=2000)
-    manifest = prepare.run(experiment(config, vocab_size=4000, max_seq_len=1024), tmp_path, tmp_path / "out")
+    manifest = folders.run_stage(
+        prepare.STAGE, experiment(config, vocab_size=4000, max_seq_len=1024), tmp_path, tmp_path / "out"
+    )
     assert manifest["counts"] == {"train": 6973, "valid": 500, "test": 1319}
     assert manifest["tokenizer"]["vocab_size"] == 4000
     assert 50 < manifest["tokens"]["test"]["solution"]["mean"] < 200
@@ -209,7 +214,7 @@ def test_a_file_of_another_form_is_named_and_not_the_number_of_questions(config,
     path = tmp_path / name
     path.write_bytes(WHOLE_FILES[kind](path.read_text()))
     with pytest.raises(UserError) as error:
-        prepare.run(experiment(replace(config, faults=faults)), tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, experiment(replace(config, faults=faults)), tmp_path, tmp_path / "out")
     assert name in str(error.value)
     assert "lower it" not in str(error.value)
 
@@ -226,7 +231,7 @@ def test_what_can_be_read_in_two_ways_or_not_at_all_is_a_fault(config, tmp_path,
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(UserError, match=words):
-        prepare.run(experiment(config), tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "out")
 
 
 def test_questions_that_look_the_same_are_the_same(config, tmp_path):
@@ -234,7 +239,7 @@ def test_questions_that_look_the_same_are_the_same(config, tmp_path):
         for question, answer in (("Caf\u00e9?", 7), ("Cafe\u0301?", 8)):
             file.write(json.dumps({"question": question, "answer": f"#### {answer}"}) + "\n")
     with pytest.raises(UserError, match="the same question has different answers: 7, 8"):
-        prepare.run(experiment(config), tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "out")
 
 
 def test_data_of_which_a_later_stage_could_use_nothing_is_refused(tmp_path):
@@ -242,10 +247,10 @@ def test_data_of_which_a_later_stage_could_use_nothing_is_refused(tmp_path):
     config = write(tmp_path, [row(i) for i in range(1000, 1060)], [long, long])
     leave = experiment(replace(config, faults="leave_out"))
     with pytest.raises(UserError, match=r"no test question can be used: each is too long"):
-        prepare.run(leave, tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, leave, tmp_path, tmp_path / "out")
     config = replace(write(tmp_path, [row(i) for i in range(20)], [row(i) for i in range(20)]), num_test=20)
     with pytest.raises(UserError, match=r"no (train|valid) question is left: each is also one of a later"):
-        prepare.run(experiment(config), tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, experiment(config), tmp_path, tmp_path / "out")
     config = write(tmp_path, [row(i) for i in range(1000, 1060)], [row(i) for i in range(8)])
     few = experiment(config)
     for path, changed in {
@@ -255,16 +260,16 @@ def test_data_of_which_a_later_stage_could_use_nothing_is_refused(tmp_path):
         with pytest.raises(
             UserError, match=rf"{path}.seq_len=8 is less than every train question takes .* raise it to"
         ):
-            prepare.run(changed, tmp_path, tmp_path / "out")
+            folders.run_stage(prepare.STAGE, changed, tmp_path, tmp_path / "out")
 
 
 def test_a_length_is_refused_where_training_could_use_no_example_and_nowhere_else(tmp_path):
     """The limit named is that of the rows that training packs."""
     config = experiment(write(tmp_path, [row(i) for i in range(1000, 1060)], [row(i) for i in range(8)]))
     with pytest.raises(UserError, match="raise it to") as refused:
-        prepare.run(replace(config, policy=TrainConfig(seq_len=8)), tmp_path, tmp_path / "out")
+        folders.run_stage(prepare.STAGE, replace(config, policy=TrainConfig(seq_len=8)), tmp_path, tmp_path / "out")
     least = int(str(refused.value).split("raise it to ")[1].split()[0])
-    prepare.run(replace(config, policy=TrainConfig(seq_len=least)), tmp_path, tmp_path / "out")
+    folders.run_stage(prepare.STAGE, replace(config, policy=TrainConfig(seq_len=least)), tmp_path, tmp_path / "out")
     task, splits = loader.load(config.data, tmp_path / "out")
     tokenizer = tokenizer_lib.load(tmp_path / "out" / "tokenizer.model")
     pairs = [(task.prompt(example.question), example.solution) for example in splits.train]

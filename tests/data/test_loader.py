@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -163,7 +164,7 @@ EXPERIMENT = ExperimentConfig(data=DATA, tokenizer=TokenizerConfig(vocab_size=51
 
 def test_data_stage_writes_a_manifest_that_agrees_with_the_data(tmp_path):
     out = tmp_path / "data.partial"
-    manifest = prepare.run(EXPERIMENT, tmp_path, out)
+    manifest = folders.run_stage(prepare.STAGE, EXPERIMENT, tmp_path, out)
     assert {**json.loads((out / "manifest.json").read_text()), "files": manifest["files"]} == manifest
     assert {path.name for path in out.iterdir()} == set(manifest["files"])
     assert manifest["counts"] == {"train": 700, "valid": 40, "test": 35}
@@ -179,10 +180,10 @@ def test_data_stage_writes_a_manifest_that_agrees_with_the_data(tmp_path):
 
 def test_data_stage_run_twice_or_elsewhere_gives_the_same_bytes(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    manifest = prepare.run(EXPERIMENT, tmp_path, first)
+    manifest = folders.run_stage(prepare.STAGE, EXPERIMENT, tmp_path, first)
     files = {path.name: path.read_bytes() for path in first.iterdir() if path.is_file()}
-    assert prepare.run(EXPERIMENT, tmp_path, first) == manifest
-    assert prepare.run(EXPERIMENT, tmp_path, second) == manifest
+    assert folders.run_stage(prepare.STAGE, EXPERIMENT, tmp_path, first) == manifest
+    assert folders.run_stage(prepare.STAGE, EXPERIMENT, tmp_path, second) == manifest
     for name, content in files.items():
         assert (first / name).read_bytes() == (second / name).read_bytes() == content
 
@@ -197,13 +198,14 @@ def test_examples_too_long_for_the_model_are_counted_and_reported(tmp_path, capl
         sampler=SamplerConfig(max_tokens=10),
     )
     with pytest.raises(UserError, match=r"examples cannot be used: train .*leaves no room for sampler\.max_tokens=10"):
-        prepare.run(config, tmp_path, tmp_path / "data")
+        folders.run_stage(prepare.STAGE, config, tmp_path, tmp_path / "data")
     config = dataclasses.replace(config, data=dataclasses.replace(DATA, faults="leave_out"))
     with caplog.at_level(logging.WARNING):
-        manifest = prepare.run(config, tmp_path, tmp_path / "data")
-    over = manifest["tokens"]["train"]["over_limit"]
-    assert 0 < over < 700 - manifest["left_out"], "those left out are not counted once more"
-    assert "model.max_seq_len=72" in caplog.text
+        manifest = folders.run_stage(prepare.STAGE, config, tmp_path, tmp_path / "data")
+    [told] = re.findall(r"(\d+) of (\d+) train examples are longer than model.max_seq_len=72 tokens", caplog.text)
+    over, asked = map(int, told)
+    assert 0 < over < asked
+    assert 700 - manifest["left_out"] <= asked < 700, "those left out are not counted once more"
 
 
 @pytest.mark.parametrize(
@@ -253,10 +255,10 @@ def test_records_that_cannot_be_written_are_a_fault_of_the_machine(tmp_path, mon
 def test_damaged_lengths_of_prompts_are_named(tmp_path, damage):
     config = dataclasses.replace(EXPERIMENT, data=dataclasses.replace(DATA, num_train=300))
     folder = epath.Path(tmp_path) / "data"
-    found = prepare.run(config, tmp_path, folder)
+    found = folders.run_stage(prepare.STAGE, config, tmp_path, folder)
     folders.complete(folder, found["files"])
-    loader.askable(config, tmp_path)
+    loader.askable(config.questions, folder)
     path = folder / loader.LENGTHS_FILE
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DamagedError, match=f"{loader.LENGTHS_FILE} is damaged"):
-        loader.askable(config, tmp_path)
+        loader.askable(config.questions, folder)

@@ -20,6 +20,7 @@ from ttcjax.model import cache, heads, transformer
 from ttcjax.runtime.checkpoint import save_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.progress import CompileClock
+from ttcjax.runtime.stage import Inputs
 
 N, SEED = 4, 3
 
@@ -350,7 +351,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(tiny):
 def test_a_loaded_model_knows_its_tokenizer(tiny, tmp_path):
     metadata = {"kind": "policy", "model": to_dict(tiny.policy.config), "tokenizer": tiny.tokenizer.fingerprint}
     save_params(tmp_path / "policy" / "best", tiny.policy.params, metadata)
-    model = load_model(epath.Path(tmp_path), "policy", tiny.tokenizer)
+    model = load_model(Inputs.of(epath.Path(tmp_path), ["policy"]), "policy", tiny.tokenizer)
     assert model.tokenizer == tiny.tokenizer.fingerprint
     other: Any = OtherTokenizer(tiny.tokenizer, tiny.tokenizer.vocab_size, "another")
     with pytest.raises(UserError, match="trained with tokenizer"):

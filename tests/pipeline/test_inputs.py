@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 
 from ttcjax.config import DataConfig, ExperimentConfig, SamplerConfig, SweepConfig, TokenizerConfig
-from ttcjax.data import loader, sources
+from ttcjax.data import gsm8k, loader, sources
 from ttcjax.pipeline import inputs, run, stages
 from ttcjax.pipeline.stages import get_stage
 from ttcjax.runtime.errors import UserError
@@ -207,12 +207,12 @@ def test_files_that_were_never_there_are_asked_for(config, tmp_path):
 
 
 def test_line_ends_and_a_byte_order_mark_are_no_change_of_questions(config, tmp_path):
-    before = sources.content(sources.digests(sources.read_files(config.data)))
+    before = sources.content(sources.digests(gsm8k.DATA_SET.read_files(config.data)))
     path = tmp_path / "files" / "train.jsonl"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert sources.content(sources.digests(sources.read_files(config.data))) == before
+    assert sources.content(sources.digests(gsm8k.DATA_SET.read_files(config.data))) == before
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert len(loader.gsm8k.read(config.data)[0].train) == 35
+    assert len(gsm8k.DATA_SET.read(config.data)[0].train) == 35
 
 
 def test_a_bank_that_samples_were_taken_from_is_compared_too(tmp_path):

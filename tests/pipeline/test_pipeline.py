@@ -39,15 +39,19 @@ from ttcjax.runtime.errors import MachineError, UserError
 
 # Two stages that count their runs, the second reading the first; it fails or dies where a file tells it to.
 FIRST = """
-def run(config, workdir, out):
-    (out / "value.txt").write_text(str(config.policy.steps))
-    log = workdir / "log.txt"
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    (sink.folder / "value.txt").write_text(str(settings.steps))
+    log = sink.folder.parent / "log.txt"
     log.write_text((log.read_text() if log.exists() else "") + "first ")
-    return {"steps": config.policy.steps}
+    return {"steps": settings.steps}
+STAGE = Stage(lambda config: config.policy, run)
 """
 SECOND = """
 import os, signal
-def run(config, workdir, out):
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    workdir, out = sink.folder.parent, sink.folder
     log = workdir / "log.txt"
     log.write_text(log.read_text() + ("second-resumed " if (out / "half.txt").exists() else "second "))
     (out / "half.txt").write_text("half")
@@ -55,12 +59,11 @@ def run(config, workdir, out):
         raise OSError(28, "No space left on device", str(out))
     if (workdir / "die").exists():
         os.kill(os.getpid(), signal.SIGKILL)
-    return {"value": int((workdir / "first" / "value.txt").read_text()) + config.sampler.top_k}
+    return {"value": int((inputs["first"] / "value.txt").read_text()) + settings.top_k}
+STAGE = Stage(lambda config: config.sampler, run, needs=("first",))
 """
-STAGES = (
-    Stage("first", "toy_first", "the first", (), ("policy",)),
-    Stage("second", "toy_second", "the second", ("first",), ("sampler",)),
-)
+SECOND_THAT_MUST_WRITE = SECOND.replace("run, needs", 'run, writes=("half.txt",), needs')
+STAGES = (Stage("first", "toy_first", "the first"), Stage("second", "toy_second", "the second"))
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def toy(tmp_path, monkeypatch) -> Iterator[pathlib.Path]:
     (tmp_path / "toy_first.py").write_text(FIRST)
     (tmp_path / "toy_second.py").write_text(SECOND)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(stages, "STAGES", STAGES)
+    monkeypatch.setattr(stages, "STAGES", tuple(map(dataclasses.replace, STAGES)))  # Each remembers its module.
     yield tmp_path
     for name in ("toy_first", "toy_second"):
         sys.modules.pop(name, None)
@@ -173,10 +176,9 @@ def test_an_unfinished_stage_of_other_settings_is_not_resumed(toy):
     assert len(list((toy / "work").glob("second.partial.old-*"))) == 1
 
 
-def test_a_complete_stage_that_lost_what_it_writes_is_made_again(toy, monkeypatch, caplog):
+def test_a_complete_stage_that_lost_what_it_writes_is_made_again(toy, caplog):
     """So the advice to delete a damaged file and run its stage again works."""
-    second = dataclasses.replace(STAGES[1], writes=("half.txt",))
-    monkeypatch.setattr(stages, "STAGES", (STAGES[0], second))
+    (toy / "toy_second.py").write_text(SECOND_THAT_MUST_WRITE)
     config = config_for(toy)
     run.run(config)
     run.run(config)
@@ -231,7 +233,7 @@ def test_kill_9_leaves_a_workdir_that_resumes(toy):
         import sys
         sys.path.insert(0, {str(toy)!r})
         from ttcjax.pipeline import run as pipeline
-from ttcjax.pipeline import stages
+        from ttcjax.pipeline import stages
         from ttcjax.config import ExperimentConfig, from_dict
         from ttcjax.pipeline.stages import Stage
         stages.STAGES = {STAGES!r}
@@ -330,10 +332,15 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 
 
 BROKEN = """
-def run(config, workdir, out):
-    (out / "shard-00000.parquet").write_bytes(b"PAR1 and no more")
-    return {"files": ["shard-00000.parquet"]}
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    (sink.folder / "shard-00000.parquet").write_bytes(b"PAR1 and no more")
+    sink.lists("shard-00000.parquet")
+    return {}
+STAGE = Stage(lambda config: config.sampler, run, needs=("first",))
 """
+LYING = SECOND.replace("    return", '    sink.lists("gone.txt")\n    return')
+CURIOUS = SECOND.replace(', needs=("first",)', "")
 
 
 def test_a_stage_is_complete_only_once_its_files_were_opened_again(toy):
@@ -344,17 +351,28 @@ def test_a_stage_is_complete_only_once_its_files_were_opened_again(toy):
 
 
 def test_a_stage_that_lists_what_it_did_not_write_is_not_complete(toy):
-    (toy / "toy_second.py").write_text("def run(config, workdir, out):\n    return {'files': ['gone.txt']}\n")
+    (toy / "toy_second.py").write_text(LYING)
     with pytest.raises(FileNotFoundError):
         run.run(config_for(toy))
     assert not (toy / "work" / "second").exists()
 
 
+def test_a_stage_that_reads_a_folder_which_it_has_not_declared_fails(toy):
+    """Otherwise it would not be made again when what it read is."""
+    (toy / "toy_second.py").write_text(CURIOUS)
+    with pytest.raises(KeyError, match="the stage reads 'first', and its `needs` are none"):
+        run.run(config_for(toy))
+    assert (toy / "work" / "first" / "value.txt").exists()
+    assert not (toy / "work" / "second").exists()
+
+
 FAILING = """
 from ttcjax.runtime.errors import MachineError, UserError
-def run(config, workdir, out):
-    (out / "empty").mkdir()
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    (sink.folder / "empty").mkdir()
     raise UserError("bad input")
+STAGE = Stage(lambda config: config.policy, run)
 """
 
 
@@ -385,7 +403,8 @@ def test_a_dry_run_of_one_stage_refuses_what_the_stage_refuses(tmp_path, stage):
     assert "`ttcjax data my.py --workdir empty` first" in told[0]
 
 
-def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(toy, monkeypatch):
+def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(toy):
+    (toy / "toy_second.py").write_text(SECOND_THAT_MUST_WRITE)
     config = config_for(toy)
     actions = lambda config: [(one.stage, one.action) for one in dry_run.plan(config)]  # noqa: E731
     assert actions(config) == [("first", "run"), ("second", "run")]
@@ -395,7 +414,6 @@ def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(toy, monkeypatch)
     assert actions(config_for(toy, top_k=3)) == [("first", "keep"), ("second", "run")]
     run.run(config_for(toy, top_k=3))
     assert actions(config) == [("first", "keep"), ("second", "restore")]
-    monkeypatch.setattr(stages, "STAGES", (STAGES[0], dataclasses.replace(STAGES[1], writes=("half.txt",))))
     (toy / "work" / "second" / "half.txt").unlink()
     assert actions(config_for(toy, top_k=3)) == [("first", "keep"), ("second", "repair")]
     before = sorted((path, path.stat().st_mtime_ns) for path in (toy / "work").rglob("*"))
@@ -409,10 +427,10 @@ def test_a_dry_run_says_what_a_run_would_do_and_writes_nothing(toy, monkeypatch)
 BASE = ExperimentConfig(revision=RevisionConfig(enabled=True), orm=ORMConfig(base=True), larger=LargerConfig(True))
 
 
-def changed(**changes) -> set[str]:
-    other = dataclasses.replace(BASE, **changes)
+def changed(base: ExperimentConfig = BASE, **changes) -> set[str]:
+    other = dataclasses.replace(base, **changes)
     wanted = [s for s in stages.STAGES if s.wanted(other)]
-    return {s.name for s in wanted if stages.fingerprint(s, BASE) != stages.fingerprint(s, other)}
+    return {s.name for s in wanted if stages.fingerprint(s, base) != stages.fingerprint(s, other)}
 
 
 ALL = [
@@ -420,6 +438,10 @@ ALL = [
     *("attempts", "orm", "base_orm", "larger", "greedy", "rescore", "chains", "report"),
 ]
 """Of `BASE`, which chooses no temperature: what the stage `tune` reruns stands in `test_temperatures`."""
+STRATEGIES = BASE.sweep.strategies
+ADAPTIVE, TUNED = "adaptive:wave=2,confidence=0.6,select=weighted", "beam:width=4,temperature=validated"
+READ = ("bank", "rescore")
+"""What reads the temperatures that the stage `tune` chooses, and what reads that."""
 SMALLER = [name for name in ALL if name != "larger"]
 JUDGED = {"bank", "rescore", "search", "chains", "report"}
 REVISED = {"revision", "attempts", "orm", "chains", "report"}
@@ -447,10 +469,14 @@ def test_greedy_answers_are_due_as_soon_as_the_models_are_there():
         ({"tokenizer": dataclasses.replace(BASE.tokenizer, vocab_size=600)}, ALL),
         ({"model": dataclasses.replace(BASE.model, d_ff=128)}, SMALLER[1:]),
         ({"policy": TrainConfig(steps=9)}, ALL[1:]),
+        ({"policy": TrainConfig(log_every=7)}, []),
+        ({"policy": TrainConfig(keep_checkpoints=9)}, []),
         ({"policy": TrainConfig(optimizer=OptimizerConfig(b1=0.8))}, SMALLER[1:]),
         ({"larger": LargerConfig(True, ModelConfig(d_ff=128))}, {"larger", "greedy", "report"}),
         ({"larger": LargerConfig(True, optimizer=OptimizerConfig(b1=0.8))}, {"larger", "greedy", "report"}),
-        ({"sampler": SamplerConfig(temperature=0.5)}, SMALLER[2:]),
+        ({"sampler": SamplerConfig(top_k=5)}, SMALLER[2:]),
+        ({"sampler": SamplerConfig(temperature=0.5)}, set(SMALLER[2:]) - {"greedy", "trajectories"}),
+        ({"sampler": SamplerConfig(max_step_tokens=9)}, {"search", "report"}),
         ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, {"labels", "prm", "base_orm", "orm", *JUDGED}),
         # The outcome-reward model of base samples is trained as the PRM is, those of revisions are compared with it.
         ({"prm": PRMConfig(valid_fraction=0.2)}, {"prm", "base_orm", "orm", *JUDGED}),
@@ -460,23 +486,40 @@ def test_greedy_answers_are_due_as_soon_as_the_models_are_there():
         ({"revision": RevisionConfig(True, restate=True)}, REVISED),
         ({"revision": RevisionConfig(True, rest_em=ReSTConfig(chains=2))}, REVISED),
         ({"orm": ORMConfig(base=True, chains=9)}, {"attempts", "orm", "chains", "report"}),
-        ({"orm": ORMConfig(base=True, likelihood=True)}, {"orm", "base_orm", "rescore", "chains", "report"}),
+        ({"orm": ORMConfig(base=True, likelihood=True)}, {"orm", "chains", "report"}),
         ({"chains": ChainsConfig(seed=9)}, {"chains", "report"}),
         ({"sweep": SweepConfig(seed=9)}, ["bank", "rescore", "search", "report"]),
         ({"sweep": SweepConfig(samples=128)}, ["bank", "rescore", "report"]),
         ({"sweep": SweepConfig(samples_content="0123")}, ["bank", "rescore", "report"]),
         ({"sweep": SweepConfig(budgets=(1, 2))}, ["search", "report"]),
         ({"sweep": SweepConfig(seeds=2)}, ["search", "report"]),
-        ({"prm": PRMConfig(aggregate="min")}, ["orm", "search", "chains", "report"]),
+        ({"sweep": SweepConfig(strategies=STRATEGIES[:-1])}, ["search", "report"]),
+        ({"sweep": SweepConfig(strategies=("best_of_n", *STRATEGIES))}, ["report"]),
+        ({"sweep": SweepConfig(strategies=("majority:temperature=0.6", *STRATEGIES))}, ["bank", "rescore", "report"]),
+        ({"prm": PRMConfig(aggregate="min")}, ["orm", "chains", "report"]),
         ({"orm": ORMConfig(base=True, base_settings="orm")}, {"base_orm", "rescore", "report"}),
         ({"chains": ChainsConfig(verifier="prm")}, {"chains", "report"}),
         ({"sweep": SweepConfig(bootstrap=99)}, ["report"]),
-        ({"sampler": SamplerConfig(rows=8)}, ["report"]),
+        ({"sampler": SamplerConfig(rows=8)}, []),
         ({"name": "other"}, ["report"]),
     ],
 )
 def test_a_setting_reruns_the_stages_it_decides_and_no_other(changes, reruns):
     assert changed(**changes) == set(reruns)
+
+
+@pytest.mark.parametrize(
+    ("strategies", "temperatures", "changes", "reruns"),
+    [
+        (STRATEGIES, (), {"prm": PRMConfig(aggregate="min")}, {"orm", "chains"}),
+        ((*STRATEGIES, ADAPTIVE), (), {"prm": PRMConfig(aggregate="min")}, {"orm", "chains", "search"}),
+        (STRATEGIES, (), {"sampler": SamplerConfig(max_step_tokens=9)}, {"search"}),
+        ((*STRATEGIES, TUNED), (0.5, 1.0), {"sampler": SamplerConfig(max_step_tokens=9)}, {"tune", "search", *READ}),
+    ],
+)
+def test_a_setting_that_a_strategy_reads_reruns_its_stage(strategies, temperatures, changes, reruns):
+    base = dataclasses.replace(BASE, sweep=SweepConfig(strategies=strategies, temperatures=temperatures))
+    assert changed(base, **changes) == {*reruns, "report"}
 
 
 def test_stages_that_are_off_are_neither_run_nor_read():
@@ -525,28 +568,5 @@ def test_a_stage_that_is_off_is_said_so(tmp_path):
 def test_the_workdir_changes_no_fingerprint():
     assert changed(workdir="elsewhere") == set()
     assert changed(changed_inputs="keep") == set()
-    assert changed(data=DataConfig(dir="elsewhere")) == {"report"}, "files are known by their content"
+    assert changed(data=DataConfig(dir="elsewhere")) == set(), "files are known by their content"
     assert changed(data=DataConfig(content="0123")) == set(ALL)
-
-
-def test_every_setting_belongs_to_a_stage():
-    """A setting that is in no stage's list would be changed without effect: stale results would be taken for new."""
-
-    def leaves(value: object, path: str):
-        if isinstance(value, dict):
-            for key, below in value.items():
-                yield from leaves(below, f"{path}.{key}" if path else key)
-        else:
-            yield path
-
-    claimed = [p for stage in stages.STAGES if stage.name != "report" for p in stage.settings]
-    free = {
-        leaf
-        for leaf in leaves(config_lib.to_dict(BASE), "")
-        if not any(leaf == path or leaf.startswith(path + ".") for path in claimed)
-    }
-    reported = {"sweep.bootstrap", "sweep.bootstrap_seed", "sweep.folds", "sweep.fold_repeats"}
-    switches = {"revision.enabled", "orm.base", "larger.enabled"}
-    assert free == {"name", "workdir", "changed_inputs", "sweep.samples_from"} | reported | switches, (
-        "these decide the report alone, or nothing"
-    )

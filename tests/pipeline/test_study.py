@@ -23,30 +23,41 @@ from ttcjax.runtime.shards import WHOLE, Part
 
 # Stages that leave what their seeds decide; the second one fails where a file tells it to.
 DATA = """
-def run(config, workdir, out):
-    other = workdir / "other"
-    (out / "questions.txt").write_text(other.read_text() if other.exists() else f"asked with {config.data.seed}")
-    return {"files": ["questions.txt"]}
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    other = sink.folder.parent / "other"
+    asked = other.read_text() if other.exists() else f"asked with {settings.seed}"
+    (sink.folder / "questions.txt").write_text(asked)
+    sink.lists("questions.txt")
+    return {}
+STAGE = Stage(lambda config: config.data, run)
 """
 POLICY = """
 import os, signal
-def run(config, workdir, out):
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    workdir = sink.folder.parent
     log = workdir.parent / "log.txt"
     log.write_text((log.read_text() if log.exists() else "") + f"{workdir.name} ")
     if (workdir.parent / f"die-{workdir.name}").exists():
         os.kill(os.getpid(), signal.SIGTERM)
-    (out / "model.txt").write_text(f"trained with {config.policy.seed}")
-    return {"files": ["model.txt"]}
+    (sink.folder / "model.txt").write_text(f"trained with {settings.seed}")
+    sink.lists("model.txt")
+    return {}
+STAGE = Stage(lambda config: config.policy, run, needs=("data",))
 """
 REPORT = """
-def run(config, workdir, out):
-    (out / "numbers.txt").write_text((workdir / "policy" / "model.txt").read_text())
-    return {"files": ["numbers.txt"]}
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    (sink.folder / "numbers.txt").write_text((inputs["policy"] / "model.txt").read_text())
+    sink.lists("numbers.txt")
+    return {}
+STAGE = Stage(lambda config: config.sweep, run, needs=("policy",))
 """
 STAGES = (
-    Stage("data", "toy_data", "the questions", (), ("data",)),
-    Stage("policy", "toy_policy", "the model", ("data",), ("policy",)),
-    Stage("report", "toy_report", "the report", ("policy",), ("sweep",)),
+    Stage("data", "toy_data", "the questions"),
+    Stage("policy", "toy_policy", "the model"),
+    Stage("report", "toy_report", "the report"),
 )
 
 
@@ -74,7 +85,7 @@ def toy(tmp_path, monkeypatch) -> Iterator[ExperimentConfig]:
     (tmp_path / "work").mkdir()
     monkeypatch.setattr(study_report, "run", toy_study_report)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(stages, "STAGES", STAGES)
+    monkeypatch.setattr(stages, "STAGES", tuple(map(dataclasses.replace, STAGES)))  # Each remembers its module.
     yield ExperimentConfig(workdir=str(tmp_path / "work"), policy=TrainConfig(seed=5))
     for name in ("toy_data", "toy_policy", "toy_report"):
         sys.modules.pop(name, None)

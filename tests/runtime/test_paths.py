@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-from etils import epath
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -152,14 +151,15 @@ def test_a_data_stage_under_an_awkward_name_is_read_back(tmp_path, name):
         sampler=SamplerConfig(max_tokens=32),
     )
     folder = resolve_workdir(tmp_path / name)
-    prepare.run(config, folder, folder / "data")
-    _, splits = loader.askable(config, epath.Path(folder))
+    folders.run_stage(prepare.STAGE, config, folder, folder / "data")
+    _, splits = loader.askable(config.questions, folder / "data")
     assert [len(splits.train), len(splits.valid), len(splits.test)] == [60, 7, 7]
-    assert loader.tokenizer(folder).decode(loader.tokenizer(folder).encode("1 + 2")) == "1 + 2"
+    tokenizer = loader.tokenizer(folder / "data")
+    assert tokenizer.decode(tokenizer.encode("1 + 2")) == "1 + 2"
 
 
 def test_a_config_path_is_read_like_any_other(tmp_path, monkeypatch):
-    from ttcjax.cli import load_config
+    from ttcjax.config.load import load_config
 
     monkeypatch.setenv("HOME", str(tmp_path))
     source = "from ttcjax.config import ExperimentConfig\ndef get_config():\n    return ExperimentConfig(name='mine')\n"

@@ -126,10 +126,10 @@ def test_a_tokenizer_with_other_bytes_is_called_damaged_and_not_foreign(tmp_path
     path.parent.mkdir()
     tokenizers.train(["1 + 2 = 3"] * 20, TokenizerConfig(vocab_size=400)).save(path)
     folders.complete(path.parent)
-    loader.tokenizer(tmp_path)
+    loader.tokenizer(path.parent)
     flip(path)
     with pytest.raises(DamagedError, match=r"data/tokenizer.model is damaged \(it has other bytes"):
-        loader.tokenizer(tmp_path)
+        loader.tokenizer(path.parent)
 
 
 def test_no_two_cells_of_a_search_share_a_file():

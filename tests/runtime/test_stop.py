@@ -165,19 +165,28 @@ def test_another_thread_neither_handles_nor_obeys():
     assert not failed
 
 
+TOY = """
+from ttcjax.runtime.stage import Stage
+def run(settings, inputs, sink):
+    (sink.folder / "x").write_text("1")
+    return {}
+"""
+
+
 @pytest.mark.parametrize("moment", ["settle", "finish"])
 def test_a_folder_is_published_whole_or_not_at_all(tmp_path, moment):
     """A stop between a record and the rename that it belongs to: the same command ends as if nothing had been."""
-    (tmp_path / "toy.py").write_text("def run(config, workdir, out):\n    (out / 'x').write_text('1')\n    return {}\n")
+    for name, needs in (("toy", ()), ("next_toy", ("toy",))):
+        (tmp_path / f"{name}.py").write_text(TOY + f"STAGE = Stage(lambda config: config.policy, run, needs={needs})\n")
     script = textwrap.dedent(f"""
         import os, signal, sys
         sys.path.insert(0, {str(tmp_path)!r})
         from ttcjax.pipeline import run as pipeline
-from ttcjax.pipeline import stages
+        from ttcjax.pipeline import stages
         from ttcjax.config import ExperimentConfig
         from ttcjax.runtime import records, stop
         from ttcjax.pipeline.stages import Stage
-        stages.STAGES = (Stage("toy", "toy", "the toy", (), ("policy",)), Stage("next", "toy", "another", ("toy",), ()))
+        stages.STAGES = (Stage("toy", "toy", "the toy"), Stage("next", "next_toy", "another"))
         write = records.write
         def then_stop(folder, record):
             write(folder, record)

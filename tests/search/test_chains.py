@@ -19,7 +19,7 @@ from ttcjax.search.context import Context
 from ttcjax.verify import value_head
 
 SEED, LIMIT = 3, 192
-REVISION = RevisionConfig()
+VIEW = RevisionConfig().view
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def prompts(long, engine):
 
 @pytest.fixture(scope="module")
 def chains(engine, prompts):
-    return Reviser(engine, prompts, REVISION).sample([8, 6, 3], SEED)
+    return Reviser(engine, prompts, VIEW).sample([8, 6, 3], SEED)
 
 
 def tokens_of(chains):
@@ -52,7 +52,7 @@ def tokens_of(chains):
 
 
 def test_a_chain_of_one_answer_is_a_sample(long, engine, prompts):
-    found = Reviser(engine, prompts, REVISION).sample([1, 1, 1], SEED)
+    found = Reviser(engine, prompts, VIEW).sample([1, 1, 1], SEED)
     assert_same(long, [[chain[0].solution for chain in group] for group in found], engine.sample(prompts, 3, SEED))
 
 
@@ -61,7 +61,7 @@ def test_chains_have_the_lengths_asked_for(chains):
 
 
 def test_the_head_of_a_chain_is_the_shorter_chain(engine, prompts, chains):
-    shorter = Reviser(engine, prompts, REVISION).sample([4, 2], SEED)
+    shorter = Reviser(engine, prompts, VIEW).sample([4, 2], SEED)
     for group, long_group in zip(tokens_of(shorter), tokens_of(chains), strict=True):
         assert group == [long_group[0][:4], long_group[1][:2]], "a longer or a further chain changed an answer"
 
@@ -72,7 +72,7 @@ def test_a_chain_that_is_told_to_end_is_the_head_of_the_whole_one(engine, prompt
     def stop(question, answer):
         return question == 0 or len(answer.solution.tokens) % 2 == 0
 
-    found = Reviser(engine, prompts, REVISION).sample([8, 6, 3], SEED, stop)
+    found = Reviser(engine, prompts, VIEW).sample([8, 6, 3], SEED, stop)
     lengths = set()
     for q, (group, whole) in enumerate(zip(found, chains, strict=True)):
         for chain, full in zip(group, whole, strict=True):
@@ -85,8 +85,7 @@ def test_a_chain_that_is_told_to_end_is_the_head_of_the_whole_one(engine, prompt
 
 @pytest.mark.parametrize("restate", [False, True])
 def test_what_is_in_view_is_read_anew_for_every_answer(engine, prompts, restate):
-    revision = dataclasses.replace(REVISION, restate=restate)
-    reviser = Reviser(engine, prompts, revision)
+    reviser = Reviser(engine, prompts, dataclasses.replace(VIEW, restate=restate))
     found = reviser.sample([6, 3], SEED)
     total = 0
     for prompt, group in zip(prompts, found, strict=True):
@@ -159,7 +158,7 @@ def test_going_on_greedily_is_what_a_full_pass_says(long, engine, prompts):
 def test_answers_do_not_depend_on_company_or_devices(long, prompts, chains):
     """In the other order, in batches of other sizes, and on other devices, all at once."""
     other = long.engine(devices=min(8, jax.device_count()), rows=3)
-    reverse = Reviser(other, prompts[::-1], REVISION).sample([8, 6, 3], SEED)
+    reverse = Reviser(other, prompts[::-1], VIEW).sample([8, 6, 3], SEED)
     assert tokens_of(reverse[::-1]) == tokens_of(chains)
 
 
@@ -187,7 +186,7 @@ def in_view(engine, chain, place):
 @pytest.mark.parametrize("history", [True, False])
 def test_an_answer_is_scored_at_its_end_after_what_was_in_view(long, engine, prompts, chains, history):
     """The reference is a full pass over one answer at a time; a score from elsewhere in the row would differ."""
-    scored = Reviser(engine, prompts, REVISION, history=history).score(chains)
+    scored = Reviser(engine, prompts, VIEW, history=history).score(chains)
     model = long.verifier
 
     @jax.jit
@@ -220,9 +219,9 @@ def test_an_answer_is_scored_at_its_end_after_what_was_in_view(long, engine, pro
 def test_too_long_a_question_is_said_so(tiny):
     engine = tiny.engine(max_tokens=60)
     with pytest.raises(UserError, match="shorten the prompt"):
-        Reviser(engine, tiny.prompts(engine), REVISION).sample([2], SEED)
+        Reviser(engine, tiny.prompts(engine), VIEW).sample([2], SEED)
 
 
 def test_a_chain_needs_an_answer(engine, prompts):
     with pytest.raises(UserError, match="at least one answer"):
-        Reviser(engine, prompts, REVISION).sample([2, 0], SEED)
+        Reviser(engine, prompts, VIEW).sample([2, 0], SEED)

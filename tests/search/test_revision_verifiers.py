@@ -30,6 +30,7 @@ from ttcjax.pipeline import solve
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import revision_verifiers
 from ttcjax.search.chains import Answer
+from ttcjax.search.revision_verifiers import Judges
 from ttcjax.testing import folders
 from ttcjax.train.models import verifier_choice
 from ttcjax.verify.aggregate import aggregate
@@ -127,7 +128,16 @@ def reader(tiny, monkeypatch):
 
     def judge(**prm):
         config = dataclasses.replace(CONFIG, prm=PRMConfig(**prm))
-        return verifier_choice.judge(config, lambda name: name, tiny.policy, tiny.tokenizer, TASK, rows[::-1])  # type: ignore[arg-type]
+        return verifier_choice.judge(
+            Judges.of(config),
+            config.sampler,
+            config.revision.view,
+            lambda name: name,  # type: ignore[arg-type]
+            tiny.policy,
+            tiny.tokenizer,
+            TASK,
+            rows[::-1],
+        )
 
     return judge
 
@@ -154,22 +164,26 @@ def judged(folder, **result):
     return epath.Path(folder)
 
 
+def chosen(config, workdir):
+    return Judges.of(config).chosen(config.chains.verifier, workdir / "orm")
+
+
 @pytest.mark.parametrize("name", ["history", "no_history", "prm"])
 def test_the_verifier_is_the_one_named_or_the_one_that_validation_chose(tmp_path, name):
     workdir = judged(tmp_path, selection={"chosen": name})
-    assert revision_verifiers.chosen(CONFIG, workdir) == name
-    for other in revision_verifiers.candidates(CONFIG):
+    assert chosen(CONFIG, workdir) == name
+    for other in Judges.of(CONFIG).names:
         fixed = dataclasses.replace(CONFIG, chains=ChainsConfig(verifier=other))  # type: ignore[arg-type]
-        assert revision_verifiers.chosen(fixed, workdir) == other
+        assert chosen(fixed, workdir) == other
     assert revision_verifiers.stage_of(name) == ("prm" if name == "prm" else f"orm/{name}")
 
 
 def test_a_workdir_that_does_not_say_is_refused(tmp_path):
     for result in ({"history": {"params": 3}}, {"selection": {"chosen": "another"}}):
         with pytest.raises(UserError, match=r"run the orm stage, or name one with --chains\.verifier"):
-            revision_verifiers.chosen(CONFIG, judged(tmp_path, **result))
+            chosen(CONFIG, judged(tmp_path, **result))
     with pytest.raises(UserError, match="run the orm stage"):
-        revision_verifiers.chosen(CONFIG, epath.Path(tmp_path / "empty"))
+        chosen(CONFIG, epath.Path(tmp_path / "empty"))
 
 
 def test_a_verifier_that_is_not_trained_cannot_be_named():
@@ -196,6 +210,7 @@ def test_a_reviser_scores_as_its_verifier_was_trained(tiny, verifier, how):
 
     engine = Steps(tiny.policy, tiny.tokenizer, config.sampler, None)
     answer = Answer(Solution((5, tiny.tokenizer.eos_id), "5", finished=True, logprob=0.0), shown=0)
-    reviser = revision_verifiers.reviser(engine, [engine.encode_prompt("q", "How?\n")], config, verifier)  # type: ignore[arg-type]
+    prompts = [engine.encode_prompt("q", "How?\n")]
+    reviser = Judges.of(config).reviser(engine, prompts, config.revision.view, verifier)
     [[[scored]]] = reviser.score([[[answer]]])
     assert scored.score == aggregate([(0.5, 0.75)], how)[0]

@@ -52,7 +52,7 @@ def task():
 def labelled(tiny, task, samples, completions):
     engine = ScriptedEngine(tiny.tokenizer, samples, completions)
     counts = labels._Counts()
-    return labels.label(engine, task, [EXAMPLE], CONFIG, counts), engine, counts
+    return labels.label(engine, task, [EXAMPLE], CONFIG.labels, counts), engine, counts
 
 
 def test_a_label_is_the_share_of_completions_that_end_right(tiny, task):

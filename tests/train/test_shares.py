@@ -11,10 +11,20 @@ from hypothesis import strategies as st
 from ttcjax import parallel
 from ttcjax.config import ExperimentConfig, ORMConfig, RevisionConfig, TrainConfig
 from ttcjax.pipeline.stages import STAGES
-from ttcjax.train.shares import micro_batch_share, stage_shares
+from ttcjax.train.shares import RunShare, micro_batch_share, run_share
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 TRAINING = {"policy", "prm", "revision", "orm", "base_orm", "larger"}
+
+
+def shares(config: ExperimentConfig, devices: int) -> list[tuple[str, RunShare]]:
+    """Every training run of an experiment, with its stage."""
+    return [
+        (stage.name, run_share(name, train, devices))
+        for stage in STAGES
+        if stage.wanted(config)
+        for name, train in stage.declared.trainings(stage.settings(config))
+    ]
 
 
 @given(st.integers(1, 5000), st.integers(1, 300), st.booleans())
@@ -64,16 +74,16 @@ def test_shares_of_nothing_are_refused(rows, devices):
 @pytest.mark.parametrize("devices", [1, 6, 12])
 def test_every_training_stage_of_a_config_has_its_line(name, devices):
     config: ExperimentConfig = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"]()
-    found = stage_shares(config, devices)
+    found = shares(config, devices)
     wanted = {stage.name for stage in STAGES if stage.wanted(config)}
-    assert {one.stage for one in found} == wanted & TRAINING
-    assert all(str(one).startswith(f"{one.name}: ") for one in found)
-    assert len({one.name for one in found}) == len(found)
+    assert {stage for stage, _ in found} == wanted & TRAINING
+    assert all(str(one).startswith(f"{one.name}: ") for _, one in found)
+    assert len({one.name for _, one in found}) == len(found)
 
 
 def test_the_lines_say_what_is_used():
     config: ExperimentConfig = runpy.run_path(str(CONFIGS / "procmath_full.py"))["get_config"]()
-    found = {one.name: str(one) for one in stage_shares(config, 6)}
+    found = {one.name: str(one) for _, one in shares(config, 6)}
     assert found == {
         "policy": "policy: 64 rows a step, 16 at a time, 3 a device on 6 of 6 devices, 2 rows of padding",
         "PRM": "PRM: 64 rows a step, 16 at a time, 3 a device on 6 of 6 devices, 2 rows of padding",
@@ -88,7 +98,7 @@ def test_stages_that_train_several_models_have_a_line_for_each():
     revision = RevisionConfig(enabled=True)
     revision = dataclasses.replace(revision, rest_em=dataclasses.replace(revision.rest_em, chains=2))
     config = ExperimentConfig(revision=revision, orm=ORMConfig(variants=("history", "no_history"), base=True))
-    names = [one.name for one in stage_shares(config, 3)]
+    names = [one.name for _, one in shares(config, 3)]
     assert names == ["policy", "PRM", "revision, offline", "revision", "ORM history", "ORM no_history", "base ORM"]
 
 

@@ -46,7 +46,7 @@ from ttcjax.search.chains import Answer, Reviser
 from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train.collect import attempts
-from ttcjax.train.models import base_orm, larger, orm, policy, prm, revision
+from ttcjax.train.models import base_orm, larger, orm, policy, prm
 
 TRAIN = TrainConfig(
     steps=12,
@@ -121,10 +121,10 @@ def config(tmp_path_factory):
 def trained(tmp_path_factory, config):
     """A workdir with finished stages, and the results of the two training stages."""
     workdir = epath.Path(tmp_path_factory.mktemp("workdir"))
-    prepare.run(config, workdir, workdir / "data")
-    policy_result = policy.run(config, workdir, workdir / "policy")
+    folders.run_stage(prepare.STAGE, config, workdir, workdir / "data")
+    policy_result = folders.run_stage(policy.STAGE, config, workdir, workdir / "policy")
     _write_labels(config, workdir)
-    return workdir, policy_result, prm.run(config, workdir, workdir / "prm")
+    return workdir, policy_result, folders.run_stage(prm.STAGE, config, workdir, workdir / "prm")
 
 
 def test_the_policy_learns_from_scratch(trained):
@@ -145,7 +145,7 @@ def with_larger(trained, config):
     bigger = dataclasses.replace(CONFIG.model, num_layers=3, d_model=32, num_heads=4)
     larger_config = LargerConfig(True, bigger, OptimizerConfig(learning_rate=5e-3, warmup_steps=2))
     config = dataclasses.replace(config, larger=larger_config, sampler=SamplerConfig(max_tokens=32, rows=8))
-    return config, larger.run(config, workdir, workdir / "larger")
+    return config, folders.run_stage(larger.STAGE, config, workdir, workdir / "larger")
 
 
 def test_the_larger_policy_sees_the_same_data(trained, with_larger):
@@ -167,7 +167,7 @@ def test_the_larger_policy_sees_the_same_data(trained, with_larger):
 def test_greedy_answers_are_the_likeliest_token_each_time(trained, with_larger):
     workdir, _, _ = trained
     config, _ = with_larger
-    found = greedy.run(config, workdir, workdir / "greedy")
+    found = folders.run_stage(greedy.STAGE, config, workdir, workdir / "greedy")
     assert found == {"questions": 20, "shards": 2, "files": ["shard-00000.parquet", "shard-00001.parquet"]}
     task, splits = loader.load(config.data, workdir / "data")
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
@@ -214,7 +214,7 @@ def test_dropout_of_0_turns_the_models_own_off(trained, config, tmp_path):
     own = dataclasses.replace(config.model, dropout=0.4)
     for given, same in ((0.0, True), (None, False)):
         other = dataclasses.replace(config, model=own, policy=dataclasses.replace(TRAIN, dropout=given))
-        found = policy.run(other, workdir, epath.Path(tmp_path / str(given)))
+        found = folders.run_stage(policy.STAGE, other, workdir, epath.Path(tmp_path / str(given)))
         assert (found["train_loss"] == result["train_loss"]) is same
 
 
@@ -250,7 +250,7 @@ def guessed(tmp_path_factory, trained, config):
         shutil.copytree(workdir / stage, other / stage)
     _write_labels(config, other, 40, np.random.default_rng(0))
     config = dataclasses.replace(config, prm=PRMConfig(train=GUESSED, imitation=1.0, valid_fraction=0.3))
-    return other, prm.run(config, other, other / "prm")
+    return other, folders.run_stage(prm.STAGE, config, other, other / "prm")
 
 
 def test_the_prms_checkpoint_is_the_best_at_judging_not_at_imitating(guessed):
@@ -276,7 +276,7 @@ def test_the_base_orm_learns_from_what_the_prm_does_unless_told_otherwise(guesse
             prm=PRMConfig(train=GUESSED, imitation=1.0, valid_fraction=0.3),
             orm=ORMConfig(base=True, base_settings=whose, train=train, valid_fraction=0.3),
         )
-        found = base_orm.run(given, workdir, epath.Path(tmp_path / whose))
+        found = folders.run_stage(base_orm.STAGE, given, workdir, epath.Path(tmp_path / whose))
         reason = outcome.comparable({"prm": {"result": result}, "base_orm": {"result": found}})
         assert reason == (None if same else "the PRM was trained on 40 steps, the ORM on 4")
         assert (found["tokens_seen"] == result["tokens_seen"]) is same
@@ -305,7 +305,7 @@ def attempted(trained, config):
     )
     tokenizer = tokenizers.load(workdir / "data" / "tokenizer.model")
     params, metadata = load_params(workdir / "policy" / "best", tokenizer)
-    model = revision.model_config(from_dict(ModelConfig, metadata["model"]), config.revision)
+    model = from_dict(ModelConfig, metadata["model"] | {"max_seq_len": config.revision.max_seq_len})
     save_params(workdir / "revision" / "best", params, metadata | {"kind": "revision", "model": to_dict(model)})
     task, splits = loader.load(config.data, workdir / "data")
     rng, rows = np.random.default_rng(1), []
@@ -334,7 +334,7 @@ def attempted(trained, config):
 def test_the_orm_stage_tells_which_verifier_selects_best_on_questions_it_held_out(attempted):
     """The reference scores the chains as the chains stage does, and reads the choices from its rows."""
     config, workdir, rows, tokenizer = attempted
-    found = orm.run(config, workdir, workdir / "orm")
+    found = folders.run_stage(orm.STAGE, config, workdir, workdir / "orm")
     assert json.loads(json.dumps(found)) == found
     held = prm.held_out((row["question"] for row in rows), 0.5, "x")
     selection = found["selection"]
@@ -357,7 +357,7 @@ def test_the_orm_stage_tells_which_verifier_selects_best_on_questions_it_held_ou
         stage = "prm" if name == "prm" else f"orm/{name}"
         engine = load_engine(workdir, config.sampler, policy="revision", verifier=stage)
         prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]
-        reviser = Reviser(engine, prompts, config.revision, history=name == "history")
+        reviser = Reviser(engine, prompts, config.revision.view, history=name == "history")
         scored[name] = reviser.score([written[e.id] for e in examples])
     table = revision_chains.result_rows(task, examples, scored, "revise", 0, 0.0)
     laid_out = AnswerChains.from_table(pa.Table.from_pylist(table, schema=revision_chains.SCHEMA), [3, 3])
@@ -390,8 +390,8 @@ def test_the_prm_starts_from_the_policys_trunk(trained):
 
 def test_both_stages_can_be_run_again_for_the_same_result(trained, config):
     workdir, policy_result, prm_result = trained
-    assert policy.run(config, workdir, workdir / "policy") == policy_result
-    assert prm.run(config, workdir, workdir / "prm") == prm_result
+    assert folders.run_stage(policy.STAGE, config, workdir, workdir / "policy") == policy_result
+    assert folders.run_stage(prm.STAGE, config, workdir, workdir / "prm") == prm_result
 
 
 def test_a_stage_goes_on_from_its_checkpoint_bit_for_bit(trained, config, tmp_path):
@@ -399,7 +399,7 @@ def test_a_stage_goes_on_from_its_checkpoint_bit_for_bit(trained, config, tmp_pa
     out = epath.Path(tmp_path) / "policy"
     shutil.copytree(workdir / "policy", out)
     (out / "checkpoints" / "12").rmtree()
-    assert policy.run(config, workdir, out) == result
+    assert folders.run_stage(policy.STAGE, config, workdir, out) == result
     resumed, whole = (load_params(folder / "best")[0] for folder in (out, workdir / "policy"))
     assert jax.tree.all(jax.tree.map(np.array_equal, resumed, whole))
 
@@ -447,8 +447,10 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(trained):
 def test_a_prm_of_another_tokenizers_policy_is_refused(trained, config, tmp_path):
     workdir, _, _ = trained
     other = epath.Path(tmp_path)
-    prepare.run(dataclasses.replace(config, tokenizer=TokenizerConfig(vocab_size=400)), other, other / "data")
+    folders.run_stage(
+        prepare.STAGE, dataclasses.replace(config, tokenizer=TokenizerConfig(vocab_size=400)), other, other / "data"
+    )
     for stage in ("policy", "labels"):
         shutil.copytree(workdir / stage, other / stage)
     with pytest.raises(UserError, match="was trained with tokenizer"):
-        prm.run(config, other, other / "prm")
+        folders.run_stage(prm.STAGE, config, other, other / "prm")

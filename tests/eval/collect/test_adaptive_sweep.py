@@ -28,9 +28,9 @@ def test_rows_are_what_was_drawn_until_the_vote_was_settled(tiny, tmp_path, sele
     asked = [Example(f"q{i}", f"What is {i}?", "", str(i), 1, "sums") for i in range(9)]
     engine, told = ScriptedEngine(tiny.tokenizer, config.sampler, "prm"), []
     engine.on_batch = told.append
-    [shard, *_] = searches.shards(config, len(asked))
-    out = epath.Path(tmp_path)
-    searches.write(config, task, asked, engine, shard, out)
+    given, out = searches.Settings.of(config), epath.Path(tmp_path)
+    [shard, *_] = searches.shards_of(given, len(asked), {})
+    searches.write(searches.by_answers(given)[shard.answers], given.aggregate, task, asked, engine, shard, out)
     found = pq.read_table(shard.paths(out)[0]).to_pylist()
     assert sum(told) == 8 * shard.questions, "progress does not end at what was due"
     whole = {
@@ -66,16 +66,17 @@ def test_the_report_counts_what_was_drawn(tiny, tmp_path):
     asked = [Example(f"q{i}", f"What is {i}?", "", "0", 1, "sums") for i in range(QUESTIONS)]
     # One answer of each question's is right, so that some are.
     asked = [dataclasses.replace(e, answer=task.extract(engine.solution(3, e.id, 0).text) or "0") for e in asked]
-    every = searches.shards(config, len(asked))
+    given = searches.Settings.of(config)
+    every = searches.shards_of(given, len(asked), {})
     for shard in every:
-        searches.write(config, task, asked, engine, shard, out)
+        searches.write(searches.by_answers(given)[shard.answers], given.aggregate, task, asked, engine, shard, out)
     search = pa.concat_tables([pq.read_table(path) for shard in every for path in shard.paths(out)])
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
     samples = engine.score(prompts, engine.sample(prompts, 8, config.sweep.seed))
     bank = pa.Table.from_pylist(
         result_rows(task, asked, samples, strategy="sample", n=8, seed=0, temperature=1.0, seconds=0.0), searches.SCHEMA
     )
-    found = accuracy.measure(config, bank, search)
+    found = accuracy.measure(accuracy.Rules.of(config), bank, search)
     assert not found.missing, "a sample that was never due is called missing"
     rows = search.to_pylist()
     seeds = sorted({row["seed"] for row in rows})

@@ -13,8 +13,10 @@ from ttcjax.search.chains import Answer
 
 def test_the_control_costs_its_answers_but_the_first():
     config = ExperimentConfig(chains=ChainsConfig(budgets=(1, 4), answers=4, chains=1, shard_questions=8))
-    [plain] = revision_chains.shards(config, 8)
-    [swap] = revision_chains.shards(dataclasses.replace(config, chains=dataclasses.replace(config.chains, swap=4)), 8)
+    controlled = dataclasses.replace(config, chains=dataclasses.replace(config.chains, swap=4))
+    [plain], [swap] = (
+        revision_chains.shards_of(revision_chains.Settings.of(given), 8) for given in (config, controlled)
+    )
     assert plain.answers == (("revise", 0),)
     assert swap.answers == (("revise", 0), ("swap", 0))
     assert swap.generations == plain.generations + 3, "the first answer has nothing in view and is the chain's own"

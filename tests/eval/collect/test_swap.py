@@ -11,7 +11,7 @@ from ttcjax.eval.collect.swap import partners, swapped
 from ttcjax.search.chains import Reviser
 
 SEED = 3
-REVISION = RevisionConfig()
+VIEW = RevisionConfig().view
 
 
 def example(subject, level):
@@ -36,7 +36,7 @@ def long(tiny):
 def test_the_partner_s_answers_are_in_view_and_all_else_is_the_same(long):
     engine = long.engine()
     prompts = long.prompts(engine, count=4)
-    reviser = Reviser(engine, prompts, REVISION)
+    reviser = Reviser(engine, prompts, VIEW)
     chains = reviser.sample([5, 2], SEED)
     found = swapped(reviser, chains, [1, 2, 0, None], 4, SEED)
     assert [len(group) for group in found] == [1, 1, 1, 0]

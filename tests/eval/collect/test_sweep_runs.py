@@ -65,10 +65,13 @@ CONFIG = ExperimentConfig(
     chains=ChainsConfig(budgets=(1, 2), answers=3, chains=2, refine=1, questions=10, shard_questions=5),
 )
 REPORT = """
-import json
-def run(config, workdir, out):
+import dataclasses, json
+from ttcjax.eval.report import report
+def run(config, inputs, sink):
+    workdir = sink.folder.parent
     (workdir / "summary.json").write_text(json.dumps(sorted(p.name for p in workdir.iterdir() if p.is_dir())))
     return {"made": True}
+STAGE = dataclasses.replace(report.STAGE, run=run)
 """
 
 
@@ -155,8 +158,7 @@ def models(config, scripted, tiny, tmp_path, monkeypatch):
     """Make a workdir function: of a config whose models are said to be trained, and nothing evaluated."""
     (tmp_path / "toy_report.py").write_text(REPORT)
     monkeypatch.syspath_prepend(str(tmp_path))
-    report = stages.get_stage("report")
-    toy = Stage("report", "toy_report", "the report", report.needs, report.settings, report.writes)
+    toy = Stage("report", "toy_report", "the report")
     monkeypatch.setattr(stages, "STAGES", (*stages.STAGES[:-1], toy))
 
     def make(name: str, **changes) -> ExperimentConfig:
@@ -256,7 +258,7 @@ def test_greedy_answers_are_part_of_a_sweep(models):
 def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
     one = models("one")
     folder = pathlib.Path(one.workdir) / "bank"
-    bank.run(one, epath.Path(one.workdir), epath.Path(folder))
+    folders.run_stage(bank.STAGE, one, one.workdir, folder)
     folders.complete(folder)
     taken = dataclasses.replace(one.sweep, samples=3, budgets=(1, 2), samples_from=str(folder))
     other = models("other", sweep=taken)
@@ -268,7 +270,7 @@ def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
 
     one_engine = bank.load_engine(one.workdir, one.sampler)
     monkeypatch.setattr(bank, "load_engine", load_engine)
-    found = bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")
+    found = folders.run_stage(bank.STAGE, other, other.workdir, epath.Path(other.workdir) / "bank")
     folders.complete(epath.Path(other.workdir) / "bank")
     assert (found["solutions"], found["sampled"]) == (3 * QUESTIONS, 0)
     before, after = (
@@ -323,11 +325,11 @@ def test_a_complete_stage_that_lost_a_shard_makes_that_one_again(whole, monkeypa
 def test_samples_that_are_not_there_are_said_so(models):
     one = models("one")
     folder = epath.Path(one.workdir) / "bank"
-    bank.run(one, epath.Path(one.workdir), folder)
+    folders.run_stage(bank.STAGE, one, one.workdir, folder)
     folders.complete(folder)
     other = models("other", sweep=dataclasses.replace(one.sweep, samples_from=str(folder), samples=5))
     with pytest.raises(UserError, match=r"has 4 samples of gsm8k-test-00001 at temperature 1, and 5 are wanted: lower"):
-        bank.run(other, epath.Path(other.workdir), epath.Path(other.workdir) / "bank")
+        folders.run_stage(bank.STAGE, other, other.workdir, epath.Path(other.workdir) / "bank")
 
 
 def test_every_stage_begins_with_what_is_left_of_the_whole_sweep(models, caplog):
@@ -489,7 +491,7 @@ def test_labels_say_how_long_solutions_are_before_the_bank_is_there(models, tiny
     long = 1 + sum(map(len, tiny.tokenizer.encode_batch(solutions))) / 2
     [cell] = [cell for cell in found.cells if cell.stage == "bank"]
     assert cell.tokens_from == "labels"
-    prompts = costs.prompt_tokens(config, epath.Path(config.workdir))
+    prompts = costs.prompt_tokens(config.questions, epath.Path(config.workdir) / "data")
     assert cell.whole.policy_tokens == pytest.approx(sum(prompts.values()) + 4 * QUESTIONS * long)
 
 
@@ -501,7 +503,7 @@ def test_a_finished_sweep_plans_what_it_took(models, whole):
     assert found.left == plan.Amount()
     assert plan.lines(found, "")[-1] == "nothing is left to compute"
     tables = {name: sample_rows.read_folder(workdir / name) for name in ("bank", "search")}
-    prompts = costs.prompt_tokens(config, workdir)
+    prompts = costs.prompt_tokens(config.questions, workdir / "data")
     models_ = {name: costs.Trained(params=size, tokens_seen=1) for name, size in PARAMS.items()}
     counted = costs.summarise(config, tables["bank"], tables["search"], prompts, models_)["per_question"]
     for cell in found.cells:
@@ -535,7 +537,7 @@ def test_chains_are_planned_with_what_is_in_view(models, whole):
     [cell] = [cell for cell in sweep.plan(config).cells if cell.stage == "chains"]
     table = revision_chains.read(workdir / "chains").to_pylist()
     assert cell.whole.generations == len(table)
-    prompts = costs.prompt_tokens(config, workdir)
+    prompts = costs.prompt_tokens(config.questions, workdir / "data")
     asked = [row["question"] for row in table]
     tokens = sum(row["tokens"] for row in table)
     view = sum(row["shown"] for row in table) * tokens / len(table)

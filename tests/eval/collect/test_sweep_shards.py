@@ -18,35 +18,41 @@ CONFIG = ExperimentConfig(
     ),
     chains=ChainsConfig(questions=20, shard_questions=8),
 )
-STAGES = (bank, rescore, searches, revision_chains)
 QUESTIONS = 45
+SEARCHES = searches.Settings.of(CONFIG)
+SHARDS = {
+    "bank": bank.shards_of(bank.Settings.of(CONFIG), QUESTIONS, {}),
+    "rescore": rescore.shards_of(rescore.Settings.of(CONFIG), QUESTIONS),
+    "search": searches.shards_of(SEARCHES, QUESTIONS, {}),
+    "chains": revision_chains.shards_of(revision_chains.Settings.of(CONFIG), QUESTIONS),
+}
 
 
 def work(shards):
     return sum(shard.questions * max(1, shard.generations) for shard in shards)
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("stage", SHARDS)
 def test_shards_cover_every_question_of_every_cell_once(stage):
-    questions = 20 if stage is revision_chains else QUESTIONS
+    questions = 20 if stage == "chains" else QUESTIONS
     cells: dict[tuple, list[int]] = {}
-    for shard in stage.shards(CONFIG, QUESTIONS):
+    for shard in SHARDS[stage]:
         cells.setdefault((shard.answers, shard.seed), []).extend(range(shard.first, shard.first + shard.questions))
-    assert len(cells) == (3 * len(searches.search_cells(CONFIG)) if stage is searches else 1)
+    runs = 3 * len(searches.by_answers(SEARCHES))
+    assert len(cells) == (runs if stage == "search" else 1)
     assert all(taken == list(range(questions)) for taken in cells.values())
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("stage", SHARDS)
 def test_no_two_shards_share_a_file(stage, tmp_path):
-
-    paths = [path for shard in stage.shards(CONFIG, QUESTIONS) for path in shard.paths(epath.Path(tmp_path))]
+    paths = [path for shard in SHARDS[stage] for path in shard.paths(epath.Path(tmp_path))]
     assert len(set(paths)) == len(paths)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 50])
-@pytest.mark.parametrize("stage", STAGES, ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("stage", SHARDS)
 def test_parts_share_every_shard_out_once_and_evenly(stage, count):
-    every = stage.shards(CONFIG, QUESTIONS)
+    every = SHARDS[stage]
     parts = [Part(i, count).of(every) for i in range(1, count + 1)]
     assert sorted(every.index(shard) for part in parts for shard in part) == list(range(len(every)))
     largest = max(work([shard]) for shard in every)
@@ -65,7 +71,7 @@ def test_shards_of_one_size_go_round():
 
 def test_the_first_part_of_many_has_one_of_the_largest_shards_of_a_stage():
     """What the dry run names to learn the time: one shard, of the cell that takes most."""
-    every = searches.shards(CONFIG, QUESTIONS)
+    every = SHARDS["search"]
     [shard] = Part(1, len(every)).of(every)
     assert work([shard]) == max(work([s]) for s in every)
 

@@ -20,11 +20,12 @@ from tests.eval.collect.test_sweep_runs import (
 )
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, greedy_rows, make_row, naive_accuracy, write
 from tests.eval.report.test_report import run as report_of
-from ttcjax.config import ConfigError, ExperimentConfig, SweepConfig
+from ttcjax.config import ConfigError, ExperimentConfig, ORMConfig, SweepConfig
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine
-from ttcjax.eval.collect import bank, temperatures, validated
+from ttcjax.eval.collect import bank, temperatures, tune, validated
 from ttcjax.eval.collect.searches import search_cells
+from ttcjax.eval.collect.temperatures import Grid
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.report import report
 from ttcjax.eval.sections import costs as ledger
@@ -55,11 +56,11 @@ def test_a_temperature_is_put_into_a_name_and_read_out_of_it(name):
     written = f"{name}{',' if ':' in name else ':'}temperature=validated"
     assert registry.named(written).with_temperature(0.6) == registry.at_temperature(written, 0.6) == cold
     assert registry.named(name).with_temperature(0.6) == name, "a strategy without a temperature has the sampler's"
-    assert temperatures.possible(swept(CONFIG, name), name, 4, {}) == (SAMPLER,)
-    assert temperatures.possible(swept(CONFIG, cold), cold, 4, {}) == (0.6,)
-    tuned = swept(CONFIG, written, temperatures=(0.3, 1.2))
-    assert temperatures.possible(tuned, written, 4, {(written, 4): 1.2}) == (1.2,)
-    assert temperatures.possible(tuned, written, 4, None) == (0.3, 1.2)
+    assert Grid.of(swept(CONFIG, name)).possible(name, 4, {}) == (SAMPLER,)
+    assert Grid.of(swept(CONFIG, cold)).possible(cold, 4, {}) == (0.6,)
+    tuned = Grid.of(swept(CONFIG, written, temperatures=(0.3, 1.2)))
+    assert tuned.possible(written, 4, {(written, 4): 1.2}) == (1.2,)
+    assert tuned.possible(written, 4, None) == (0.3, 1.2)
 
 
 def test_a_sweep_refuses_two_names_of_one_temperature():
@@ -97,27 +98,35 @@ def test_what_is_validated_needs_candidates_and_these_need_it():
 # ---- the bank
 
 
+def samples_by_temperature(config: ExperimentConfig, won: temperatures.Chosen | None) -> dict[float, int]:
+    return bank.Settings.of(config).samples.at(won)
+
+
+def seed_at(config: ExperimentConfig, temperature: float) -> int:
+    return temperatures.stream(config.sweep.seed, temperature, config.sampler.temperature)
+
+
 def test_the_bank_holds_what_strategies_ask_for():
     """All that judge, at another temperature; for the best-of-N of a search as many as its budgets below the width."""
-    assert temperatures.bank_samples(CONFIG, {}) == {SAMPLER: 8}
+    assert samples_by_temperature(CONFIG, {}) == {SAMPLER: 8}
     named = swept(CONFIG, "majority:temperature=0.6", "beam:width=4,temperature=0.7", "beam:width=sqrt,temperature=0.8")
     named = dataclasses.replace(named, sweep=dataclasses.replace(named.sweep, samples=40))
-    assert temperatures.bank_samples(named, {}) == {SAMPLER: 40, 0.6: 20, 0.7: 2, 0.8: 2}
+    assert samples_by_temperature(named, {}) == {SAMPLER: 40, 0.6: 20, 0.7: 2, 0.8: 2}
     same = swept(CONFIG, "majority:temperature=1.0")
-    assert temperatures.bank_samples(same, {}) == {SAMPLER: 8}, "the sampler's temperature by another name"
+    assert samples_by_temperature(same, {}) == {SAMPLER: 8}, "the sampler's temperature by another name"
     tuned = swept(CONFIG, "beam:width=4,temperature=validated", temperatures=(0.6, 1.0))
     won = {("beam:width=4,temperature=validated", n): 0.6 if n == 2 else 1.0 for n in BUDGETS}
-    assert temperatures.bank_samples(tuned, won) == {SAMPLER: 8, 0.6: 2}
-    assert temperatures.bank_samples(tuned, None) == {SAMPLER: 8, 0.6: 2}, "what it may come to need, as well"
+    assert samples_by_temperature(tuned, won) == {SAMPLER: 8, 0.6: 2}
+    assert samples_by_temperature(tuned, None) == {SAMPLER: 8, 0.6: 2}, "what it may come to need, as well"
 
 
 def test_seeds_of_temperatures_are_their_own_and_fit_their_column():
-    named = [temperatures.stream(CONFIG, t) for t in (SAMPLER, 0.6, 0.7, 1.2)]
+    named = [seed_at(CONFIG, t) for t in (SAMPLER, 0.6, 0.7, 1.2)]
     assert named[0] == CONFIG.sweep.seed
     assert len(set(named)) == 4
     assert all(0 <= seed < 2**31 for seed in named)
     other = dataclasses.replace(CONFIG, sweep=dataclasses.replace(CONFIG.sweep, seed=7))
-    assert temperatures.stream(other, 0.6) != temperatures.stream(CONFIG, 0.6)
+    assert seed_at(other, 0.6) != seed_at(CONFIG, 0.6)
 
 
 def untimed(folder):
@@ -140,10 +149,9 @@ def test_a_bank_of_two_temperatures_is_two_banks_made_apart(models, tiny, monkey
         given = models(name, **changes)
         given = swept(given, "majority", *strategies, budgets=(1, 2), samples=2, **({"seed": 7} if changes else {}))
         if changes:  # What a bank of that temperature alone would have had as its seed.
-            seed = temperatures.stream(dataclasses.replace(given, sampler=cold_one.sampler, sweep=cold_one.sweep), 0.6)
-            given = swept(given, *given.sweep.strategies, seed=seed)
+            given = swept(given, *given.sweep.strategies, seed=seed_at(cold_one, 0.6))
         folder = epath.Path(given.workdir) / "bank"
-        found = bank.run(given, epath.Path(given.workdir), folder)
+        found = folders.run_stage(bank.STAGE, given, given.workdir, folder)
         folders.complete(folder)
         assert found["solutions"] == found["sampled"] == len(untimed(folder))
         return given, untimed(folder), sorted(path.name for path in folder.iterdir())
@@ -164,7 +172,7 @@ def test_a_bank_of_two_temperatures_is_two_banks_made_apart(models, tiny, monkey
     folder = str(pathlib.Path(both_config.workdir) / "bank")
     monkeypatch.setattr(Engine, "sample", lambda *_, **__: pytest.fail("a finished bank is to be read"))
     taken_config = swept(models("taken"), *both_config.sweep.strategies, budgets=(1, 2), samples=2, samples_from=folder)
-    taken = bank.run(taken_config, epath.Path(taken_config.workdir), epath.Path(taken_config.workdir) / "bank")
+    taken = folders.run_stage(bank.STAGE, taken_config, taken_config.workdir, epath.Path(taken_config.workdir) / "bank")
     assert taken["sampled"] == 0
     folders.complete(epath.Path(taken_config.workdir) / "bank")
     for key, row in untimed(epath.Path(taken_config.workdir) / "bank").items():
@@ -175,14 +183,15 @@ def test_a_bank_of_two_temperatures_is_two_banks_made_apart(models, tiny, monkey
 
 def test_searches_run_at_their_own_temperature_and_share_runs_that_are_the_same():
     given = swept(CONFIG, "beam:width=4", "beam:width=4,temperature=1", "beam:width=4,temperature=0.6", budgets=(2, 8))
-    cells = search_cells(given, {})
+    cells = search_cells(Grid.of(given), given.sweep.max_rounds, {})
     assert cells == {
         registry.parse("beam:n=8,width=4"): [("beam:width=4", 8), ("beam:width=4,temperature=1", 8)],
         registry.parse("beam:n=8,width=4,temperature=0.6"): [("beam:width=4,temperature=0.6", 8)],
     }
     name = "beam:width=4,temperature=validated"
     given = swept(CONFIG, "beam:width=4", name, temperatures=(0.6, 1.0))
-    found = search_cells(given, {(name, 4): 1.0, (name, 8): 0.6, (name, 1): 0.6, (name, 2): 0.6})
+    won = {(name, 4): 1.0, (name, 8): 0.6, (name, 1): 0.6, (name, 2): 0.6}
+    found = search_cells(Grid.of(given), given.sweep.max_rounds, won)
     assert found == {
         registry.parse("beam:n=4,width=4"): [("beam:width=4", 4), (name, 4)],
         registry.parse("beam:n=8,width=4"): [("beam:width=4", 8)],
@@ -209,8 +218,8 @@ def validation_rows(rng):
     found = []
     for q in range(6):
         for t, share in ((0.5, 5), (1.0, 3), (2.0, 2)):
-            trial = validated.on_validation(TUNED, 6)
-            seed = temperatures.stream(trial, t)
+            trial = tune.Settings.of(TUNED).bank
+            seed = temperatures.stream(trial.seed, t, trial.sampler.temperature)
             found += [row(rng, "valid", q, "sample", 0, seed, i, t, q < share) for i in range(max(BUDGETS))]
             name = f"beam:width=4,temperature={t}"
             for n, shares in ((4, {0.5: 1, 1.0: 2, 2.0: 3}), (8, {0.5: 3, 1.0: 3, 2.0: 3})):
@@ -228,7 +237,7 @@ def tuned(tmp_path):
     parquet.write_shard(parquet.shard_path(workdir / "tune", 0), trial, sample_rows.SCHEMA)
     folders.complete(workdir / "tune")
     sampled = [
-        row(rng, "test", q, "sample", 0, temperatures.stream(TUNED, t), i, t, t == 1.0, tokens=10 if t == 1.0 else 30)
+        row(rng, "test", q, "sample", 0, seed_at(TUNED, t), i, t, t == 1.0, tokens=10 if t == 1.0 else 30)
         for t in (1.0, 0.5)
         for q in range(QUESTIONS)
         for i in range(8)
@@ -249,9 +258,13 @@ def tuned(tmp_path):
     return workdir, sampled, search
 
 
+def chosen(config: ExperimentConfig, workdir: epath.Path) -> temperatures.Chosen:
+    return validated.chosen(validated.Choice.of(config), {"tune": workdir / "tune"})
+
+
 def test_the_choice_is_made_on_validation_alone(tuned):
     workdir, _, search = tuned
-    found = validated.chosen(TUNED, workdir / "tune")
+    found = chosen(TUNED, workdir)
     # Below its width a beam is best-of-N, and as good as the votes here; at 8 the sampler's own is the nearest.
     assert found == {
         **{(VOTE, n): 0.5 for n in BUDGETS},
@@ -284,14 +297,14 @@ def test_the_choice_is_made_on_validation_alone(tuned):
 def test_a_named_temperature_is_treated_as_any_other_name(tuned):
     workdir, _, _ = tuned
     summary = report_of(workdir, TUNED)
-    chosen = validated.chosen(TUNED, workdir / "tune")
+    won = chosen(TUNED, workdir)
     right = summary["over_optimisation"]["chosen"]
     assert (right["majority"]["4"]["right"]["mean"], right[COLD]["4"]["right"]["mean"]) == (1, 0)
     assert summary["monte_carlo_error"][COLD]["8"] == 0
     prompts = {f"test-{q:03d}": 5 for q in range(QUESTIONS)}
     trained: dict[str, ledger.Trained] = {name: {"params": 10, "tokens_seen": 1} for name in ("policy", "prm")}
     sampled, search = (sample_rows.read_folder(workdir / name) for name in ("bank", "search"))
-    costs = ledger.summarise(TUNED, sampled, search, prompts, trained, chosen)["per_question"]
+    costs = ledger.summarise(TUNED, sampled, search, prompts, trained, won)["per_question"]
     assert costs["majority"]["4"]["policy_tokens"] == 4 * 10
     assert costs[COLD]["4"]["policy_tokens"] == costs[VOTE]["4"]["policy_tokens"] == 4 * 30
     assert costs[BEAM]["2"]["policy_tokens"] == 2 * 30
@@ -315,7 +328,7 @@ def test_a_choice_from_part_of_the_rows_is_refused(tmp_path):
     parquet.write_shard(parquet.shard_path(workdir / "tune", 0), found[1:], sample_rows.SCHEMA)
     folders.complete(workdir / "tune")
     with pytest.raises(UserError, match="1 results of the tune stage are missing"):
-        validated.chosen(TUNED, workdir / "tune")
+        chosen(TUNED, workdir)
 
 
 # ---- the stage
@@ -351,14 +364,14 @@ def test_a_tuned_sweep_asks_validation_questions_and_can_be_resumed_and_shared(m
     made = files(one)
     asked = {row["question"] for name, found in made.items() if name.startswith("tune/") for row in found}
     tested = {row["question"] for name, found in made.items() if not name.startswith("tune/") for row in found}
-    _, splits = loader.askable(inputs.resolved(one, epath.Path(workdir)), epath.Path(workdir))
+    _, splits = loader.askable(inputs.resolved(one, epath.Path(workdir)).questions, epath.Path(workdir) / "data")
     assert asked == {example.id for example in splits.valid[:4]}
     assert tested == {example.id for example in splits.test[:]}
     assert not asked & tested
     after = sweep.plan(one)
     assert after.temperatures_known
     assert after.left.generations == 0
-    won = validated.chosen(one, epath.Path(workdir) / "tune")
+    won = chosen(one, epath.Path(workdir))
     names = ("majority:temperature=validated", "beam:width=2,temperature=validated")
     assert set(won) == {(name, n) for name in names for n in (1, 2, 4)}
     # Every row of a search carries the temperature that won for its budget.
@@ -366,7 +379,7 @@ def test_a_tuned_sweep_asks_validation_questions_and_can_be_resumed_and_shared(m
         for row_ in found if name.startswith("search/") and "validated" in name else ():
             assert row_["temperature"] == won[row_["strategy"], row_["n"]]
     held = {row_["temperature"] for name, found in made.items() if name.startswith("bank/") for row_ in found}
-    assert held == set(temperatures.bank_samples(one, won))
+    assert held == set(samples_by_temperature(one, won))
 
     for name in ("tune", "bank", "search"):  # Lost shards are made again, and nothing else changes.
         lost = sorted((workdir / name).glob("*.parquet"))[-1]
@@ -380,15 +393,15 @@ def test_a_tuned_sweep_asks_validation_questions_and_can_be_resumed_and_shared(m
 
 
 def test_only_what_is_validated_reruns_what_was_tuned():
-    base = ExperimentConfig(sweep=SweepConfig(strategies=("majority", "beam:width=4"), budgets=(4, 16)))
+    sweep_ = SweepConfig(strategies=("majority", "beam:width=4"), budgets=(4, 16))
+    base = ExperimentConfig(sweep=sweep_, orm=ORMConfig(base=True))
 
     def changed(given, other):
-        return {s.name for s in stages.STAGES if stages.fingerprint(s, given) != stages.fingerprint(s, other)} - {
-            "report"
-        }
+        wanted = [s for s in stages.STAGES if s.wanted(other) and s.name != "report"]
+        return {s.name for s in wanted if stages.fingerprint(s, given) != stages.fingerprint(s, other)}
 
     named = swept(base, "majority", "beam:width=4", "majority:temperature=0.6")
-    assert changed(base, named) == {"bank", "rescore", "search"}
+    assert changed(base, named) == {"bank", "rescore"}, "the bank answers it"
     searching = swept(base, "majority", "beam:width=4", "beam:width=4,temperature=0.6")
     assert changed(base, searching) == {"search"}, "a search at another temperature needs no other samples"
     tuned_ = swept(base, "majority", VOTE, temperatures=(0.5, 1.0))

@@ -116,7 +116,7 @@ def workdir(tmp_path):
 def run(workdir, config=CONFIG):
     """Return the summary, whose files are known to be there."""
     out = workdir / "report.partial"
-    found = report.run(config, workdir, out)
+    found = folders.run_stage(report.STAGE, config, workdir, out)
     assert sorted(found.pop("files")) == sorted(["../summary.json", *(path.name for path in out.iterdir())])
     return found
 
@@ -282,7 +282,7 @@ def test_a_sample_that_was_cut_off_is_no_sign_of_an_easy_question():
             row |= {"answer": None, "correct": False, "finished": False, "step_scores": [1.0], "step_truth": [True]}
     searched = [row for cell in search.values() for row in cell]
     tables_ = (pa.Table.from_pylist(found, schema=sample_rows.SCHEMA) for found in (bank, searched))
-    measured = summary_lib.measure(CONFIG, *tables_)
+    measured = summary_lib.measure(summary_lib.Rules.of(CONFIG), *tables_)
     predicted = measured.ease("last")["predicted"]
     assert predicted["test-019"] == 0 == min(predicted.values())
     others = [row for row in bank if row["question"] == "test-004" and row["answer"] is not None]
@@ -322,7 +322,7 @@ def test_the_exchange_is_fed_with_what_was_measured(workdir):
     parquet.write_shard(parquet.shard_path(workdir / "greedy", 1), larger, sample_rows.SCHEMA)
     folders.complete(workdir / "greedy")
     bank, search = (sample_rows.read_folder(workdir / name) for name in ("bank", "search"))
-    measured = summary_lib.measure(CONFIG, bank, search)
+    measured = summary_lib.measure(summary_lib.Rules.of(CONFIG), bank, search)
     ease = measured.ease("last")["oracle"]
     prompts = dict.fromkeys(ease, 5)
     trained: dict[str, ledger.Trained] = {

@@ -42,7 +42,7 @@ def reported(tmp_path_factory):
 
         patch.setattr(figures, "save", kept)
         out = workdir / "report.partial"
-        summary = report.run(CONFIG, workdir, out)
+        summary = folders.run_stage(report.STAGE, CONFIG, workdir, out)
     return summary, out, drawn
 
 
