@@ -81,12 +81,12 @@ class TinyModels:
         def logprobs(params: Any, tokens: jax.Array, config: Any) -> jax.Array:
             return heads.token_logprob(params, hidden(params, tokens, config)[:, :-1], tokens[:, 1:], config)
 
-        @functools.partial(jax.jit, static_argnums=2)
-        def scores(params: Any, tokens: jax.Array, config: Any) -> jax.Array:
+        @functools.partial(jax.jit, static_argnums=(2, 3))
+        def scores(params: Any, tokens: jax.Array, config: Any, judge: Any) -> jax.Array:
             least = None
-            if config.value_likelihood:
+            if judge.likelihood:
                 least = jax.lax.cummin(logprobs(params, tokens, config)[:, -SOLUTION:], axis=1)
-            values = heads.value(params, hidden(params, tokens, config)[:, -SOLUTION:], config, least)
+            values = judge.value(params, hidden(params, tokens, config)[:, -SOLUTION:], least)
             return jax.nn.sigmoid(values)
 
         config = self.policy.config
@@ -98,7 +98,7 @@ class TinyModels:
             token=noise(of_one, self.policy.params, length),
             solution=noise(lambda params: of_one(params)[:, -SOLUTION:].sum(axis=1), self.policy.params, length),
             score=max(
-                noise(functools.partial(scores, tokens=tokens, config=model.config), model.params, length)
+                noise(lambda p, m=model: scores(p, tokens, m.config, m.judge), model.params, length)
                 for model in (self.verifier, self.plain_verifier)
             ),
         )
@@ -137,6 +137,7 @@ def make_tiny() -> TinyModels:
     from ttcjax.engine.engine import Model
     from ttcjax.model.params import spec
     from ttcjax.text import tokenizer as tokenizers
+    from ttcjax.verify.value_head import ValueHead
 
     examples = list(procmath.generate("train", 300, seed=0))
     texts = (f"{example.question}\n{example.solution}" for example in examples)
@@ -171,15 +172,14 @@ def make_tiny() -> TinyModels:
     first[newline], first[tokenizer.eos_id] = 1.3, 0.4
     policy["unembed"] = (2.0 * policy["unembed"]).at[0].set(first)
     narrow = dataclasses.replace(config, d_model=24, num_layers=1)
-    reader = dataclasses.replace(narrow, value_likelihood=True)
-    follower = draw(reader, ("value",), seed=1)
+    follower = draw(narrow, ("value", "likelihood"), seed=1)
     # Log-probabilities here are near -10: brought to where the sigmoid is steep.
     follower["value"] |= {"likelihood": jnp.float32(0.3), "b": jnp.float32(3.0)}
     return TinyModels(
         tokenizer=tokenizer,
         policy=Model(policy, config),
-        verifier=Model(follower, reader),
-        plain_verifier=Model(draw(narrow, ("value",), seed=1), narrow),
+        verifier=Model(follower, narrow, judge=ValueHead(likelihood=True)),
+        plain_verifier=Model(draw(narrow, ("value",), seed=1), narrow, judge=ValueHead()),
         questions=[e for e in examples if len(tokenizer.encode(e.question)) < 60],
     )
 

@@ -20,6 +20,7 @@ from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
 from ttcjax.train.loop import init_state, make_train_step
 from ttcjax.train.models.policy import make_loss
+from ttcjax.verify.value_head import ValueHead
 
 pytestmark = [
     pytest.mark.tpu_compile,
@@ -45,15 +46,15 @@ def config():
 
 @pytest.fixture(scope="module")
 def plan(config):
-    policy, verifier = (model(config, value_likelihood=flag) for flag in (False, config.prm.likelihood))
+    shape, judge = model(config), ValueHead(config.prm.likelihood)
     stops = Stops(eos=2, step_ends=(4, 14, 2))
     slots = config.sampler.max_tokens + 1
     groups = config.sampler.rows // N
-    return programs.Plan(policy, config.sampler, stops, N, slots, groups, N, verifier=verifier, max_steps=slots)
+    return programs.Plan(shape, config.sampler, stops, N, slots, groups, N, shape, judge, max_steps=slots)
 
 
-def model(config, value_likelihood=False):
-    return dataclasses.replace(config.model, vocab_size=config.tokenizer.vocab_size, value_likelihood=value_likelihood)
+def model(config):
+    return dataclasses.replace(config.model, vocab_size=config.tokenizer.vocab_size)
 
 
 def shaped(tree, mesh, *axes):
@@ -62,9 +63,9 @@ def shaped(tree, mesh, *axes):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def weights(config, head, mesh):
+def weights(config, heads, mesh):
     """Return the shapes of a model's parameters as an engine holds them."""
-    stacked = model_params.abstract(config, (head,))
+    stacked = model_params.abstract(config, heads)
     return shaped(jax.eval_shape(model_params.unstack_layers, stacked), mesh)
 
 
@@ -107,7 +108,7 @@ def test_sampling(mesh, config, plan, capsys):
 
     split, copied = PartitionSpec("data"), PartitionSpec()
     run = parallel.data_parallel(fn, mesh, in_specs=(copied, split, copied), out_specs=split)
-    params = weights(plan.policy, "vocab", mesh)
+    params = weights(plan.policy, ("vocab",), mesh)
     number = shaped(jax.ShapeDtypeStruct((), jnp.uint32), mesh)
     lowered = run.lower(params, prompt_shapes(mesh, config), number)
     assert memory_of("sampling", lowered, capsys) < MEMORY
@@ -120,8 +121,8 @@ def test_beam_search(mesh, config, plan, capsys):
 
     split, copied = PartitionSpec("data"), PartitionSpec()
     run = parallel.data_parallel(fn, mesh, in_specs=(copied, copied, split, copied), out_specs=split)
-    policy = weights(plan.policy, "vocab", mesh)
-    verifier = weights(plan.verifier, "value", mesh)
+    policy = weights(plan.policy, ("vocab",), mesh)
+    verifier = weights(plan.verifier, plan.judge.heads, mesh)
     number = shaped(jax.ShapeDtypeStruct((), jnp.uint32), mesh)
     lowered = run.lower(policy, verifier, prompt_shapes(mesh, config), number)
     assert memory_of("beam search", lowered, capsys) < MEMORY

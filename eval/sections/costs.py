@@ -22,6 +22,8 @@ from ttcjax.model import flops as compute
 from ttcjax.runtime import records
 from ttcjax.search import registry, revision_verifiers
 from ttcjax.search.contract import HostStrategy
+from ttcjax.verify import formats
+from ttcjax.verify.verifier import Verifier
 
 COLUMNS = ("tokens", "lookahead_tokens", "verifier_tokens")
 """Columns of result rows that are counted."""
@@ -34,6 +36,8 @@ class Trained(TypedDict):
     tokens_seen: int
     model: NotRequired[ModelConfig]
     """Its shape; not there where the checkpoint has been deleted."""
+    judge: NotRequired[Verifier]
+    """How it is asked, where it is a verifier."""
     data_flops: NotRequired[float]
     """Of sampling what it was trained on, logical; not there where nothing was sampled, or it is not known how much."""
 
@@ -66,7 +70,10 @@ def models(workdir: epath.Path) -> dict[str, Trained] | None:
                 trained = Trained(params=value["params"], tokens_seen=value["tokens_seen"])
                 metadata = workdir / f"{stage}{name}" / "best" / "metadata.json"
                 if metadata.exists():
-                    trained["model"] = from_dict(ModelConfig, _entry(metadata, "model"))
+                    about = _metadata(metadata)
+                    trained["model"] = from_dict(ModelConfig, about["model"])
+                    if judge := formats.read(about):
+                        trained["judge"] = judge
                 found[stage + name] = trained
     for name, model in found.items():
         if name.count("/") and not name.startswith("orm/"):
@@ -81,14 +88,14 @@ def models(workdir: epath.Path) -> dict[str, Trained] | None:
     return found if "policy" in found and "prm" in found else None
 
 
-def _entry(path: epath.Path, key: str) -> Any:
-    """Return one entry, a table, of a model's JSON file."""
+def _metadata(path: epath.Path) -> dict[str, Any]:
+    """Return what a model's checkpoint says of it; its shape is under `model`."""
     try:
-        entry = json.loads(path.read_text()).get(key)
-        if isinstance(entry, dict | None):
-            return entry
-        raise ValueError(f"{key} is no table")
-    except (ValueError, AttributeError) as error:
+        found = json.loads(path.read_text())
+        if not isinstance(found["model"], dict):
+            raise ValueError("model is no table")
+        return found
+    except (ValueError, KeyError, TypeError) as error:
         raise records.damaged(path, "it is no table of JSON") from error
 
 
@@ -110,7 +117,9 @@ EXECUTED = ("policy_flops", "verifier_flops")
 """Columns that `with_executed` adds."""
 
 
-def with_executed(table: pa.Table, prompts: Mapping[str, int], policy: ModelConfig, verifier: ModelConfig) -> pa.Table:
+def with_executed(
+    table: pa.Table, prompts: Mapping[str, int], policy: ModelConfig, verifier: ModelConfig, judge: Verifier
+) -> pa.Table:
     """Add the executed FLOPs of each row by policy and verifier, the reading of its prompt apart.
 
     Samples of the bank, and searches that come to best-of-N, are rows whose tokens stand where they are counted. Other
@@ -130,6 +139,7 @@ def with_executed(table: pa.Table, prompts: Mapping[str, int], policy: ModelConf
         prompts: Tokens of each question's prompt.
         policy: Shape of the policy.
         verifier: Shape of the verifier.
+        judge: How it is asked.
 
     Returns:
         The table with the columns `EXECUTED`.
@@ -138,7 +148,7 @@ def with_executed(table: pa.Table, prompts: Mapping[str, int], policy: ModelConf
     tokens, lookahead, read = (table[name].to_numpy().astype(np.int64) for name in COLUMNS)
     # A row holds the prompt's last token too, which stands before its own and is read with them.
     written = _each(compute.decode, policy, tokens, before) * (1 + lookahead / np.maximum(tokens, 1))
-    scored = _each(compute.score, verifier, tokens + 1, before) * (read / (tokens + 1))
+    scored = _each(judge.flops, verifier, tokens + 1, before) * (read / (tokens + 1))
     for name, values in zip(EXECUTED, (written, scored), strict=True):
         table = table.append_column(name, pa.array(values, pa.float64()))
     return table
@@ -184,9 +194,10 @@ def summarise(
     questions = set(bank["question"].to_pylist())
     prompt = sum(prompts[q] for q in questions) / len(questions)
     policy, verifier = (trained[name].get("model") for name in ("policy", "prm"))
+    judge = trained["prm"].get("judge")
     prefills: list[float] = []
-    if policy is not None and verifier is not None:
-        bank, search = (with_executed(table, prompts, policy, verifier) for table in (bank, search))
+    if policy is not None and verifier is not None and judge is not None:
+        bank, search = (with_executed(table, prompts, policy, verifier, judge) for table in (bank, search))
         for shape in (policy, verifier):
             prefills.append(sum(compute.prefill(shape, prompts[q] - 1) for q in questions) / len(questions))
 

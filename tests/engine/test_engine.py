@@ -188,13 +188,13 @@ def test_scores_are_those_of_the_full_pass_at_step_ends(tiny, prompts, samples, 
     pairs = [(p, s) for p, row in zip(prompts, scored, strict=True) for s in row]
     each, rows = [p for p, _ in pairs], [s.tokens for _, s in pairs]
     least = np.zeros((len(rows), verifier.config.max_seq_len), np.float32)
-    if verifier.config.value_likelihood:
+    if verifier.judge.likelihood:
         found = full_pass(verifier, each, rows, lambda p, h, t, c: heads.token_logprob(p, h[:, :-1], t[:, 1:], c))
         for b, (prompt, row) in enumerate(zip(each, rows, strict=True)):
             start = len(prompt.tokens)
             least[b, start : start + len(row)] = np.minimum.accumulate(found[b, start - 1 : start - 1 + len(row)])
     values = full_pass(
-        verifier, each, rows, lambda p, h, _, c: jax.nn.sigmoid(heads.value(p, h, c, jnp.asarray(least)))
+        verifier, each, rows, lambda p, h, _, c: jax.nn.sigmoid(verifier.judge.value(p, h, jnp.asarray(least)))
     )
     for b, (prompt, solution) in enumerate(pairs):
         ends = [i for i, t in enumerate(solution.tokens) if t in tiny.tokenizer.step_end_ids]

@@ -1,6 +1,5 @@
 """The memory plan against what the compiler plans, and what the engine does with it."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ from ttcjax.model import params as model_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
+from ttcjax.verify.value_head import ValueHead
 
 CONFIG = ModelConfig(
     vocab_size=4000, num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=256, max_seq_len=4096
@@ -41,7 +41,8 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
     kind, questions, groups, group_rows, n, prompt_slots, slots
 ):
     sampler = SamplerConfig(max_tokens=slots - 1, rows=groups * group_rows)
-    plan = programs.Plan(CONFIG, sampler, Stops(2, (4, 2)), n, slots, groups, group_rows, CONFIG, max_steps=slots)
+    shape = (n, slots, groups, group_rows)
+    plan = programs.Plan(CONFIG, sampler, Stops(2, (4, 2)), *shape, CONFIG, ValueHead(), max_steps=slots)
     policy = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("vocab",)))
     verifier = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("value",)))
     prompts, seed = shapes(questions, prompt_slots), jax.ShapeDtypeStruct((), jnp.uint32)
@@ -62,7 +63,7 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
     actual = used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
     search = kind == "search"
     planned = capacity.plan(
-        (CONFIG, CONFIG) if search else (CONFIG,),
+        ((CONFIG, None), *[(CONFIG, ValueHead())] * search),
         weights,
         questions=questions,
         groups=groups,
@@ -102,7 +103,7 @@ def test_a_verifier_counts_where_it_is_used(tiny):
 
 
 def test_a_verifier_that_follows_likelihoods_counts_the_logits_of_all_it_reads():
-    config = dataclasses.replace(CONFIG, value_likelihood=True)
+    models = ((CONFIG, ValueHead(likelihood=True)),)
     size: dict[str, Any] = {"questions": 1, "groups": 1, "rows": 4, "prompt_slots": 32, "slots": 33, "n": 4}
-    one, whole = (capacity.plan((config,), 0, **size, read_together=t).activations for t in (1, 33))
+    one, whole = (capacity.plan(models, 0, **size, read_together=t).activations for t in (1, 33))
     assert whole - one > 32 * 4 * 4000 * 4, "32 more tokens of 4 rows have 32 times 4 times 4000 logits more"

@@ -12,6 +12,7 @@ from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import rows as state
 from ttcjax.model import cache, flops, heads, params, transformer
 from ttcjax.verify import value_head
+from ttcjax.verify.value_head import ValueHead
 
 SHAPE = ModelConfig(vocab_size=512, num_layers=2, d_model=256, d_ff=512, num_heads=8, num_kv_heads=8, head_dim=32)
 MODELS = {
@@ -104,15 +105,16 @@ def test_a_token_of_the_engines_loop_costs_what_xla_counts(config):
 @pytest.mark.parametrize("likelihood", [False, True], ids=["value alone", "likelihood"])
 def test_a_chunk_of_the_verifier_costs_what_xla_counts(likelihood):
     """The body of the reading loop, counted once, over all slots; the vocabulary product only with the likelihood."""
-    config, chunk = dataclasses.replace(MODELS["llama"], value_likelihood=likelihood), 16
+    config, judge, chunk = MODELS["llama"], ValueHead(likelihood), 16
 
     def run(tree, prefix, suffix, length, tokens, until):
         prefix, suffix = as_caches(prefix, suffix, length)
         zeros, hidden = jnp.zeros((ROWS,)), jnp.zeros((ROWS, config.d_model))
         reading = value_head.Reading(cache=suffix, read=zeros.astype(jnp.int32), hidden=hidden, least=zeros)
-        return value_head.read_on(tree, prefix, reading, tokens, until, config, chunk)
+        fed = judge.feed(tokens, until, jnp.ones_like(until), tokens > 0)
+        return judge.read(tree, prefix, reading, fed, config, chunk)
 
-    arguments = (shapes(config, "value"), *caches(config), ints(1), ints(ROWS, SLOTS), ints(ROWS))
+    arguments = (shapes(config, *judge.heads), *caches(config), ints(1), ints(ROWS, SLOTS), ints(ROWS))
     found = counted_by_xla(run, *arguments)
     logits = chunk if likelihood else 0
     expected = flops.forward(config, chunk, before=PREFIX + SLOTS - chunk, logits=logits, masked=True)
@@ -170,7 +172,8 @@ def test_a_sampled_row_is_the_sum_of_its_steps(tokens, before, window, every):
 @given(st.integers(1, 30), st.integers(0, 40))
 def test_a_verifier_pays_for_the_vocabulary_only_where_it_looks_at_it(tokens, before):
     config = ModelConfig(vocab_size=7)
-    looking = dataclasses.replace(config, value_likelihood=True)
-    least = flops.score(config, tokens, before=before)
-    assert flops.score(looking, tokens, before=before) - least == pytest.approx((tokens - 1) * flops.head(config))
+    least = ValueHead().flops(config, tokens, before=before)
+    assert ValueHead(likelihood=True).flops(config, tokens, before=before) - least == pytest.approx(
+        (tokens - 1) * flops.head(config)
+    )
     assert flops.decode(config, tokens, before=before) - least == pytest.approx(tokens * flops.head(config))

@@ -269,5 +269,5 @@ def test_tied_head_is_the_embedding():
 
 def test_value_head_starts_at_zero():
     p = {"value": jax.jit(lambda key: params.init(key, BASE, ("value",))["value"])(jax.random.key(0))}
-    assert (heads.value(p, jnp.ones((2, 3, 32)), BASE) == 0).all()
-    assert heads.value(p, jnp.ones((2, 3, 32)), BASE).shape == (2, 3)
+    assert (heads.value(p, jnp.ones((2, 3, 32))) == 0).all()
+    assert heads.value(p, jnp.ones((2, 3, 32))).shape == (2, 3)

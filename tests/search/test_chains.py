@@ -11,7 +11,7 @@ import pytest
 from tests.engine.test_engine import assert_same
 from ttcjax.bench.ours import NoText
 from ttcjax.config import RevisionConfig
-from ttcjax.engine.engine import Begun, Model
+from ttcjax.engine.engine import Begun
 from ttcjax.model import heads, transformer
 from ttcjax.runtime.errors import UserError
 from ttcjax.search.chains import Reviser
@@ -27,7 +27,7 @@ def long(tiny):
     """The tiny models with room for a few answers; rotary positions have no parameters."""
 
     def longer(model):
-        return Model(model.params, dataclasses.replace(model.config, max_seq_len=LIMIT))
+        return dataclasses.replace(model, config=dataclasses.replace(model.config, max_seq_len=LIMIT))
 
     return dataclasses.replace(tiny, policy=longer(tiny.policy), verifier=longer(tiny.verifier))
 
@@ -195,7 +195,7 @@ def test_an_answer_is_scored_at_its_end_after_what_was_in_view(long, engine, pro
         logprob = value_head.token_logprobs(model.params, hidden, row, model.config)
         inside = (jnp.arange(LIMIT) >= begin) & (jnp.arange(LIMIT) < end)
         least = jnp.where(inside[None], logprob, 0.0).min(axis=1, keepdims=True)
-        value = heads.value(model.params, hidden[:, end - 1][:, None], model.config, least)
+        value = heads.value(model.params, hidden[:, end - 1][:, None], least)
         return jax.nn.sigmoid(value)[0, 0]
 
     def score(prompt, before, tokens):

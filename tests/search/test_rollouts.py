@@ -1,5 +1,6 @@
 """Lookahead on real models: rollouts are greedy, judged at their ends, and leave no trace."""
 
+import dataclasses
 import functools
 import re
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pytest
 
 from tests.search.test_run import assert_same
 from tests.searching import candidates
-from ttcjax.engine.engine import Model, Prompt, Request, Solution
+from ttcjax.engine.engine import Prompt, Request, Solution
 from ttcjax.search import ops as run
 from ttcjax.search.contract import DeviceStrategy, going_on
 from ttcjax.search.strategies.beam import Beam
@@ -72,7 +73,8 @@ def test_a_rollout_is_greedy_and_judged_at_its_end(tiny, engine, prompts):
 def no_opinion(tiny):
     """An engine whose verifier scores everything alike; some steps are cut, in rollouts too."""
     params = tiny.plain_verifier.params
-    verifier = Model({**params, "value": jax.tree.map(jnp.zeros_like, params["value"])}, tiny.plain_verifier.config)
+    blank = {**params, "value": jax.tree.map(jnp.zeros_like, params["value"])}
+    verifier = dataclasses.replace(tiny.plain_verifier, params=blank)
     return tiny.engine(verifier=verifier, max_step_tokens=3)
 
 

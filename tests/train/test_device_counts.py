@@ -28,6 +28,7 @@ from ttcjax.train.batches import (
 from ttcjax.train.loop import fit, init_state, make_train_step
 from ttcjax.train.models import policy, prm
 from ttcjax.train.shares import micro_batch_share
+from ttcjax.verify.value_head import ValueHead
 
 COUNTS = [2, 3, 5, 6, 7, 8]
 eight = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
@@ -45,6 +46,7 @@ TRAIN = TrainConfig(
 @pytest.fixture(scope="module")
 def cases(tiny):
     """The loss, the head and the batches of each kind of training, with dropout."""
+    follower = ValueHead(likelihood=True)
     tokenizer, asked = tiny.tokenizer, list(procmath.generate("train", 90, seed=3))
     shape = ModelConfig(
         vocab_size=tokenizer.vocab_size,
@@ -57,7 +59,6 @@ def cases(tiny):
         max_seq_len=256,
         dropout=0.1,
     )
-    reader = dataclasses.replace(shape, value_likelihood=True)
     prompts = [procmath.TASK.prompt(example.question) for example in asked]
     solutions = [example.solution for example in asked]
     steps = [[1 / (1 + k) for k in range(len(text.split("\n")))] for text in solutions]
@@ -81,15 +82,15 @@ def cases(tiny):
             revision_examples(zip(prompts, shown, solutions, strict=True), context, tokenizer, T),
         ),
         "prm": (
-            prm.make_loss(reader, imitation=0.5),
-            reader,
-            ("vocab", "value"),
+            prm.make_loss(shape, follower, imitation=0.5),
+            shape,
+            ("vocab", *follower.heads),
             prm_examples(zip(prompts, solutions, steps, strict=True), tokenizer),
         ),
         "orm": (
-            prm.make_loss(reader, imitation=1.0),
-            reader,
-            ("vocab", "value"),
+            prm.make_loss(shape, follower, imitation=1.0),
+            shape,
+            ("vocab", *follower.heads),
             orm_examples(judged, context, tokenizer, T, every_step=True),
         ),
     }

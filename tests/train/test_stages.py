@@ -47,6 +47,8 @@ from ttcjax.testing import folders
 from ttcjax.text import tokenizer as tokenizers
 from ttcjax.train.collect import attempts
 from ttcjax.train.models import base_orm, larger, orm, policy, prm
+from ttcjax.verify import formats
+from ttcjax.verify.value_head import ValueHead
 
 TRAIN = TrainConfig(
     steps=12,
@@ -234,7 +236,10 @@ def test_the_prm_is_readable_and_has_a_value_head(trained):
     params, metadata = load_params(workdir / "prm" / "best")
     model = from_dict(ModelConfig, metadata["model"])
     assert metadata["kind"] == "prm"
-    load_params(workdir / "prm" / "best", expect=model_params.abstract(model, ("value",)))
+    judge = formats.read(metadata)
+    assert isinstance(judge, ValueHead)
+    assert judge.likelihood == CONFIG.prm.likelihood
+    load_params(workdir / "prm" / "best", expect=model_params.abstract(model, judge.heads))
     assert np.any(params["value"]["w"] != 0), "the value head must have been trained"
     assert result["train_questions"] + result["valid_questions"] == 10
     assert (result["valid_questions"], result["valid_solutions"]) == (2, 4)
@@ -382,7 +387,7 @@ def test_the_prm_starts_from_the_policys_trunk(trained):
     workdir, _, _ = trained
     trunk, metadata = load_params(workdir / "policy" / "best")
     model = from_dict(ModelConfig, metadata["model"])
-    start = prm.initial_params(trunk, model, seed=0)
+    start = prm.initial_params(trunk, model, ValueHead(), seed=0)
     for name in ("embed", "layers", "final_norm"):
         assert jax.tree.all(jax.tree.map(np.array_equal, start[name], trunk[name])), name
     assert set(start) == {"embed", "layers", "final_norm", "value"}

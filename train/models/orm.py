@@ -5,7 +5,6 @@ Snell et al. 2024, App. J and K: one judges an answer with those before it in vi
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from ttcjax.config import DataConfig, ExperimentConfig, InView, SamplerConfig, to_dict
+from ttcjax.config import DataConfig, ExperimentConfig, InView, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.engine.engine import Model
 from ttcjax.engine.loading import load_model
@@ -27,7 +26,8 @@ from ttcjax.train.collect import attempts
 from ttcjax.train.loop import fit, in_training
 from ttcjax.train.models import verifier_choice
 from ttcjax.train.models.policy import training_work
-from ttcjax.train.models.prm import CHOOSE_BY, Training, held_out, initial_params, learnt_from, make_loss
+from ttcjax.train.models.prm import CHOOSE_BY, Training, held_out, initial_params, learnt_from, make_loss, metadata
+from ttcjax.verify.value_head import ValueHead
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ def train_verifier(
         What the policy stage returns, `train_answers`, `valid_answers`, `cut_answers`: how many of both do not have
         all answers before them in view, for want of room, and `learnt_from` of those trained on.
     """
-    train = training.train
-    model = dataclasses.replace(judged.config, value_likelihood=training.likelihood)
+    judge, train = ValueHead(likelihood=training.likelihood), training.train
     context = Context(tokenizer) if view is None else Context(tokenizer, view.max_answers, restate=view.restate)
     train_examples, valid_examples = (
         orm_examples(
@@ -149,13 +148,13 @@ def train_verifier(
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
     result = fit(
         train,
-        make_loss(in_training(model, train), training.imitation),
-        initial_params(judged.params, model, train.seed),
+        make_loss(in_training(judged.config, train), judge, training.imitation),
+        initial_params(judged.params, judged.config, judge, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
         out,
         name=name,
-        metadata={"kind": kind, "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+        metadata=metadata(kind, judged.config, judge, tokenizer),
         choose_by=CHOOSE_BY,
     )
     return {

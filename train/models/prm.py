@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 import math
@@ -27,9 +26,9 @@ from ttcjax.config import (
 )
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Model, Solution
-from ttcjax.engine.loading import load_model
-from ttcjax.model import heads, transformer
+from ttcjax.engine.loading import load_model, model_of
 from ttcjax.model import params as model_params
+from ttcjax.model import transformer
 from ttcjax.runtime import parquet
 from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
@@ -41,8 +40,10 @@ from ttcjax.train.batches import JudgedAnswer, TokenExample, prm_examples, train
 from ttcjax.train.collect.labels import SCHEMA as LABEL_SCHEMA
 from ttcjax.train.loop import LossFn, LossSums, fit, in_training
 from ttcjax.train.models.policy import training_work
-from ttcjax.verify import value_head
+from ttcjax.verify import formats, value_head
 from ttcjax.verify.quality import VALIDATION_SCHEMA
+from ttcjax.verify.value_head import ValueHead
+from ttcjax.verify.verifier import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,12 @@ LabelRow = tuple[str, str, str, list[float]]
 """(question id, prompt, solution, one value a step)."""
 
 
-def make_loss(config: ModelConfig, imitation: float = 0.0) -> LossFn:
+def make_loss(config: ModelConfig, judge: ValueHead, imitation: float = 0.0) -> LossFn:
     """Return the loss of a verifier; `step_loss` is the cross-entropy of steps alone, `accuracy` that of their classes.
 
     Args:
         config: Shape of the verifier.
+        judge: How it is asked.
         imitation: Weight of next-token prediction on solutions that end right (`PRMConfig.imitation`).
     """
 
@@ -74,11 +76,11 @@ def make_loss(config: ModelConfig, imitation: float = 0.0) -> LossFn:
             dropout_key=dropout_key,
         )
         least_BT, imitated = None, jnp.float32(0.0)
-        if config.value_likelihood or imitation:
+        if judge.likelihood or imitation:
             logprob_BT = value_head.token_logprobs(params, hidden_BTD, batch["tokens"], config)
             least_BT = value_head.packed_least_logprob(logprob_BT, batch["segment_ids"], batch["solution"])
             imitated = -jnp.sum(jnp.where(batch["right"] > 0, logprob_BT * batch["right"], 0.0))
-        values_BT = heads.value(params, hidden_BTD, config, least_BT)
+        values_BT = judge.value(params, hidden_BTD, least_BT)
         total, hits = losses.step_binary(values_BT, batch["labels"], batch["weights"])
         weight = jnp.sum(batch["weights"])
         metrics = {"accuracy": (hits, weight), "step_loss": (total, weight)}
@@ -150,10 +152,20 @@ def held_out(questions: Iterable[str], fraction: float, setting: str) -> set[str
     return set(ranked[: min(max(1, math.floor(fraction * len(ranked))), len(ranked) - 1)])
 
 
-def initial_params(policy: model_params.Params, config: ModelConfig, seed: int) -> model_params.Params:
-    """Return a verifier with the policy's trunk and a new value head."""
-    fresh = model_params.init(jax.random.key(seed), config, heads=("value",))
+def initial_params(policy: model_params.Params, config: ModelConfig, judge: Verifier, seed: int) -> model_params.Params:
+    """Return a verifier with the policy's trunk and new heads."""
+    fresh = model_params.init(jax.random.key(seed), config, heads=judge.heads)
     return {name: jax.tree.map(jnp.asarray, policy[name]) if name in policy else fresh[name] for name in fresh}
+
+
+def metadata(kind: str, model: ModelConfig, judge: Verifier, tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+    """Return what the checkpoint of a verifier says of it; `ttcjax.engine.loading.model_of` reads it."""
+    return {
+        "kind": kind,
+        "model": to_dict(model),
+        "tokenizer": tokenizer.fingerprint,
+        "verifier": formats.describe(judge),
+    }
 
 
 @dataclass(frozen=True)
@@ -201,8 +213,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """
     tokenizer = loader.tokenizer(inputs["data"])
     policy = load_model(inputs, "policy", tokenizer)
-    model = dataclasses.replace(policy.config, value_likelihood=settings.training.likelihood)
-    train = settings.training.train
+    judge, train = ValueHead(likelihood=settings.training.likelihood), settings.training.train
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
     rows = read_labels(inputs["labels"])
@@ -214,16 +225,16 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     )
     result = fit(
         train,
-        make_loss(in_training(model, train), settings.training.imitation),
-        initial_params(policy.params, model, train.seed),
+        make_loss(in_training(policy.config, train), judge, settings.training.imitation),
+        initial_params(policy.params, policy.config, judge, train.seed),
         train_batches(train_examples, **shape, seed=train.seed),
         valid_batches(valid_examples, **shape),
         sink.folder,
         name="PRM",
-        metadata={"kind": "prm", "model": to_dict(model), "tokenizer": tokenizer.fingerprint},
+        metadata=metadata("prm", policy.config, judge, tokenizer),
         choose_by=CHOOSE_BY,
     )
-    if _score_held_out(settings, inputs, sink.folder, tokenizer, policy, model, rows, valid_questions):
+    if _score_held_out(settings, inputs, sink.folder, tokenizer, policy, rows, valid_questions):
         sink.lists(VALIDATION_FILE)
     return {
         **result.summary(),
@@ -241,7 +252,6 @@ def _score_held_out(
     out: epath.Path,
     tokenizer: tokenizers.Tokenizer,
     policy: Model,
-    model: ModelConfig,
     rows: list[LabelRow],
     held: set[str],
 ) -> bool:
@@ -258,8 +268,8 @@ def _score_held_out(
     truths = [task.check_steps(example, split_steps(row[2])) for row, example in kept]
     if any(truth is None for truth in truths):
         return False
-    params, _ = load_params(out / "best", tokenizer)
-    engine = Engine(policy, tokenizer, settings.sampler, verifier=Model(params, model, tokenizer.fingerprint))
+    verifier = model_of(*load_params(out / "best", tokenizer))
+    engine = Engine(policy, tokenizer, settings.sampler, verifier=verifier)
     prompts = [engine.encode_prompt(row[0], row[1]) for row, _ in kept]
     solutions = [
         [Solution((*tokenizer.encode(row[2]), tokenizer.eos_id), row[2], finished=True, logprob=0.0)] for row, _ in kept

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ttcjax.config import InView, ModelConfig, SamplerConfig, from_dict
+from ttcjax.config import InView, SamplerConfig
 from ttcjax.data.task import Task
 from ttcjax.engine.engine import Engine, Model, Solution
-from ttcjax.engine.loading import load_model
+from ttcjax.engine.loading import load_model, model_of
 from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.stage import Inputs
 from ttcjax.search import revision_verifiers
@@ -32,8 +32,7 @@ def candidate(inputs: Inputs, out: epath.Path, tokenizer: Tokenizer, verifier: s
     """
     if verifier == "prm":
         return load_model(inputs, "prm", tokenizer)
-    params, metadata = load_params(out / verifier / "best", tokenizer)
-    return Model(params, from_dict(ModelConfig, metadata["model"]), tokenizer.fingerprint)
+    return model_of(*load_params(out / verifier / "best", tokenizer))
 
 
 def judge(

@@ -18,6 +18,7 @@ from ttcjax.model import params
 from ttcjax.runtime.progress import CompileClock
 from ttcjax.search import registry
 from ttcjax.search.ops import search
+from ttcjax.verify.value_head import ValueHead
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run(
     config = shapes.shape(shape, "float32")
     sampler = SamplerConfig(max_tokens=24, max_step_tokens=6, verifier_chunk=6, rows=rows, waves=2)
     policy = Model(params.init(jax.random.key(0), config), config)
-    verifier = Model(params.init(jax.random.key(1), config, ("value",)), config)
+    verifier = Model(params.init(jax.random.key(1), config, ("value",)), config, judge=ValueHead())
     engine = Engine(policy, NoText(config.vocab_size), sampler, verifier)
     rng = np.random.default_rng(0)
 

@@ -18,7 +18,8 @@ from ttcjax.engine.engine import Engine, Model, Prompt
 from ttcjax.model import cache, hf, transformer
 from ttcjax.search import registry
 from ttcjax.search.ops import search
-from ttcjax.verify import value_head
+from ttcjax.verify.value_head import ValueHead
+from ttcjax.verify.verifier import Reading
 
 
 class NoText:
@@ -58,7 +59,7 @@ class Ours:
         if value is not None:
             weights = {k: v for k, v in params.items() if k != "unembed"}
             head = {"w": jnp.asarray(value, jnp.float32), "b": jnp.zeros((), jnp.float32)}
-            verifier = Model({**weights, "value": head}, config)
+            verifier = Model({**weights, "value": head}, config, judge=ValueHead())
         tokenizer = NoText(config.vocab_size)
         self.engine = Engine(Model(params, config), tokenizer, from_dict(SamplerConfig, sampler), verifier)
         return {
@@ -99,9 +100,8 @@ class Ours:
 
     def verify(self, prompt: list[int], n: int, rounds: int, step: int, seed: int) -> dict[str, Any]:
         """Read `rounds` steps of n rows one after the other, then compare with one pass over the whole rows."""
-        engine, config = self.engine, self.engine.verifier_config
-        assert config is not None
-        params: Any = engine.verifier
+        judge, config = self.engine.require_verifier()
+        params: Any = self.engine.verifier
         rng = np.random.default_rng(seed)
         tokens = jnp.asarray(rng.integers(4, config.vocab_size, (n, 1 + rounds * step)), jnp.int32)
         tokens = tokens.at[:, 0].set(prompt[-1])
@@ -109,9 +109,10 @@ class Ours:
         length = jnp.asarray([len(prompt) - 1], jnp.int32)
 
         @functools.partial(jax.jit, donate_argnums=0)
-        def read_on(reading: value_head.Reading, params: Any, prefix: Any, tokens: Any, lengths: Any) -> Any:
-            reading = value_head.read_on(params, prefix, reading, tokens, lengths, config, chunk=step)
-            return reading, value_head.score(params, reading, config)
+        def read_on(reading: Reading, params: Any, prefix: Any, tokens: Any, lengths: Any) -> Any:
+            fed = judge.feed(tokens, lengths, jnp.ones_like(lengths), jnp.zeros(tokens.shape, bool))
+            reading = judge.read(params, prefix, reading, fed, config, step)
+            return reading, judge.score(params, reading, config)
 
         @jax.jit
         def whole(params: Any, tokens: Any) -> jax.Array:
@@ -124,7 +125,7 @@ class Ours:
         def search_once() -> tuple[list[np.ndarray], float, int]:
             begin = time.perf_counter()
             prefix = prefill(params, prefix_tokens, length)
-            reading = value_head.start_reading(config, n, tokens.shape[1])
+            reading = judge.start(config, n, tokens.shape[1])
             scores, read = [], len(prompt) - 1
             for t in range(rounds):
                 before = int(reading.read.sum())

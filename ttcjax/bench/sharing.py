@@ -15,6 +15,7 @@ from ttcjax.bench import shapes
 from ttcjax.config import ConfigError, ModelConfig
 from ttcjax.model import cache, flops, heads, params
 from ttcjax.runtime.errors import UserError
+from ttcjax.verify.value_head import ValueHead
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ def run(shape: str, n: int, width: int, prompt: int, tokens: int, step: int) -> 
 def count(config: ModelConfig, name: str, n: int, prompt: int, steps: Sequence[int]) -> Row:
     """Return the FLOPs of `n` rows after one prompt, asked for in steps of so many tokens."""
     parameters = params.count(params.spec(config)) + params.count(params.spec(config, ("value",)))
-    tokens, prefix = sum(steps), prompt - 1
-    row = flops.decode(config, tokens, before=prefix) + flops.score(config, tokens + 1, before=prefix)
+    judge, tokens, prefix = ValueHead(), sum(steps), prompt - 1
+    row = flops.decode(config, tokens, before=prefix) + judge.flops(config, tokens + 1, before=prefix)
     read_again, executed_again = 0, 0.0
     for done, new in zip(itertools.accumulate(steps, initial=0), steps, strict=False):
         read_again += prompt + done + new
         executed_again += flops.prefill(config, prefix + done) + flops.decode(config, new, before=prefix + done)
-        executed_again += flops.score(config, prompt + done + new, before=0)
+        executed_again += judge.flops(config, prompt + done + new, before=0)
     return Row(
         name,
         logical=flops.inference(parameters, prompt + n * tokens),

@@ -71,7 +71,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
-    """Build a config of type `cls` from what `to_dict` returned.
+    """Build a config of type `cls` from what `to_dict` returned; what the class calls `former` is left out.
 
     Raises:
         ConfigError: A key does not exist (the closest existing one is named) or a value has the wrong type.
@@ -80,6 +80,8 @@ def from_dict(cls: type[T], values: dict[str, Any], path: str = "") -> T:
     hints = typing.get_type_hints(cls)
     kwargs = {}
     for key, value in values.items():
+        if key in getattr(cls, "former", ()):
+            continue
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1)
             hint = f"; did you mean {path}{close[0]}?" if close else f"; known keys: {', '.join(fields)}"

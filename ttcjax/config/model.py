@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ttcjax.config.base import require
 
@@ -29,6 +29,9 @@ class RopeScaling:
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape and options of a decoder-only transformer; covers the Llama, Qwen and Gemma families."""
+
+    former: ClassVar[frozenset[str]] = frozenset({"value_likelihood"})
+    """Settings that files of earlier versions hold and that are none of the model's; see `from_dict`."""
 
     vocab_size: int = 0
     """Rows of the embedding table; 0 takes the tokenizer's size."""
@@ -72,9 +75,6 @@ class ModelConfig:
     """RMSNorm on the output of attention and of the MLP, before the residual sum (Gemma2)."""
     embed_scale: bool = False
     """Multiply embeddings by `sqrt(d_model)` (Gemma)."""
-    value_likelihood: bool = False
-    """The value head also sees the log-probability, under the model's own vocabulary head, of the least likely
-    token of the solution so far. It costs a vocabulary product a token; see `PRMConfig.likelihood`."""
     dropout: float = 0.0
     """Drop probability on the output of attention and of the MLP, in training only."""
     dtype: Literal["float32", "bfloat16"] = "float32"

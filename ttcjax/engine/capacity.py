@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from ttcjax.config import ModelConfig
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
+from ttcjax.verify.verifier import Verifier
 
 _GIB = 2**30
 
@@ -56,7 +58,7 @@ def token_bytes(config: ModelConfig) -> int:
 
 
 def plan(
-    models: tuple[ModelConfig, ...],
+    models: Sequence[tuple[ModelConfig, Verifier | None]],
     weights: int,
     *,
     questions: int,
@@ -71,7 +73,8 @@ def plan(
     """Return what a batch needs on one device.
 
     Args:
-        models: The policy, and the verifier where it keeps a cache beside it.
+        models: Shape of the policy and `None`, and where the verifier keeps a cache beside it, its shape and how it is
+            asked.
         weights: Bytes of their parameters.
         questions: Q, of the batch.
         groups: G, questions under way.
@@ -85,7 +88,8 @@ def plan(
     # Of a smaller batch as many may be read at once as fit, whatever divides this one.
     together = min(questions, cache.most_prefilled(prompt_slots))
     activations = 0
-    for config in models:
+    held = [slots if judge is None else judge.slots(slots) for _, judge in models]
+    for (config, judge), own_slots in zip(models, held, strict=True):
         size = jnp.dtype(config.dtype).itemsize
         width = 4 * config.d_model + 3 * config.d_ff + 2 * config.num_heads * config.head_dim
 
@@ -93,19 +97,18 @@ def plan(
             return 2 * queries * keys * heads * 4
 
         prompt = together * (prompt_slots * width * size + scores(min(prompt_slots, 512), prompt_slots))
-        step = rows * read_together * width * size + scores(rows * read_together, prompt_slots + slots)
+        step = rows * read_together * width * size + scores(rows * read_together, prompt_slots + own_slots)
         if read_together > 1:
-            step += rows * slots * config.d_model * size  # Hidden states of whole rows.
-        read = rows * config.vocab_size
-        if config.value_likelihood:
-            read = min(read_together * read, heads.logits_at_once(rows, config.vocab_size))
+            step += rows * own_slots * config.d_model * size  # Hidden states of whole rows.
+        tokens = 1 if judge is None else max(1, judge.logits_together(read_together))
+        read = min(tokens * rows * config.vocab_size, heads.logits_at_once(rows, config.vocab_size))
         logits = 3 * read * 4
         activations = max(activations, prompt, step + logits)
-    per_token = sum(map(token_bytes, models))
+    per_token = [token_bytes(config) for config, _ in models]
     # Prefixes are kept for the whole batch and copied for the groups under way, and a copy is made before the old
     # one is dropped; a batch that is under way as a whole still holds both. Prompts are read in at least two parts.
-    prefixes = (max(questions, 2 * together) + 2 * groups) * prompt_slots * per_token
-    suffixes = (2 if forks else 1) * rows * slots * per_token
+    prefixes = (max(questions, 2 * together) + 2 * groups) * prompt_slots * sum(per_token)
+    suffixes = (2 if forks else 1) * rows * sum(a * b for a, b in zip(held, per_token, strict=True))
     results = (questions * n + rows) * (slots * 8 + 32)
     return MemoryPlan(weights, prefixes, suffixes, activations, results)
 

@@ -19,7 +19,7 @@ from ttcjax import parallel
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import batching, draw, programs
 from ttcjax.engine import capacity as memory
-from ttcjax.engine.checks import check_read, check_tokenizer, not_finite
+from ttcjax.engine.checks import check_judge, check_read, check_room, check_tokenizer, not_finite
 from ttcjax.engine.compiled import Compilation, Program, title
 from ttcjax.engine.requests import Begun, Model, Prompt, Request, Solution, pad
 from ttcjax.engine.rows import Stops
@@ -27,6 +27,7 @@ from ttcjax.model import cache
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.runtime.errors import UserError
 from ttcjax.text.tokenizer import Tokenizer
+from ttcjax.verify.verifier import Verifier
 
 _ROWS_READ = 16
 """Most rows of a question that are read in one batch."""
@@ -70,16 +71,20 @@ class Engine:
         """Put parameters on the devices of `mesh` (all devices, by default), a copy on each.
 
         Raises:
-            UserError: A model was trained with another tokenizer, or its vocabulary is smaller than the tokenizer's.
+            UserError: A model was trained with another tokenizer, its vocabulary is smaller than the tokenizer's, or
+                the verifier cannot read what the policy writes.
         """
         for name, model in (("policy", policy), ("verifier", verifier)):
             if model is not None:
                 check_tokenizer(tokenizer, model, name)
+        if verifier is not None:
+            check_judge(verifier, policy)
         self.tokenizer = tokenizer
         self.sampler = sampler
         self.mesh = parallel.make_mesh({"data": -1}) if mesh is None else mesh
         self.policy_config = policy.config
         self.verifier_config = verifier.config if verifier is not None else None
+        self.judge = verifier.judge if verifier is not None else None
         replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
         # Before the weights are there: the plan counts them too.
         memory_limit = int(sampler.memory * 2**30) or memory.device_memory(self.mesh)
@@ -95,8 +100,10 @@ class Engine:
         self._memory = memory_limit
 
     def encode_prompt(self, question_id: str, text: str) -> Prompt:
-        """Return the prompt of a question: begin mark and `text`."""
-        return Prompt(question_id, (self.tokenizer.bos_id, *self.tokenizer.encode(text)))
+        """Return the prompt of a question: begin mark and `text`, for a verifier what it makes of the text."""
+        read = text if self.judge is None else self.judge.prompt(text)
+        tokens, own = ((self.tokenizer.bos_id, *self.tokenizer.encode(part)) for part in (text, read))
+        return Prompt(question_id, tokens, judged=None if read == text else own)
 
     def sample(
         self,
@@ -237,21 +244,24 @@ class Engine:
         Raises:
             UserError: The engine has no verifier, or its scores are not finite.
         """
-        limit = self.require_verifier().max_seq_len
+        judge, config = self.require_verifier()
         before = [[()] * len(group) for group in solutions] if before is None else before
         rows = [
             [(shown + s.tokens, 1 + len(shown)) for s, shown in zip(group, shows, strict=True)]
             for group, shows in zip(solutions, before, strict=True)
         ]
-        check_read(prompts, rows, limit, "verifier")
-        assert self.verifier is not None
-        found = self._read("score", programs.score, self.verifier, prompts, rows)
-        return [
+        fed = [
             [
-                self.with_scores(s, scores, len(tokens) + 1, prompt.id)
-                for s, (tokens, _), scores in zip(group, read, numbers, strict=True)
+                judge.reads(1 + len(tokens), self._stops.count(s.tokens))
+                for s, (tokens, _) in zip(group, own, strict=True)
             ]
-            for prompt, group, read, numbers in zip(prompts, solutions, rows, found, strict=True)
+            for group, own in zip(solutions, rows, strict=True)
+        ]
+        check_read(prompts, fed, config.max_seq_len, verifier=True)
+        found = self._read("score", programs.score, self.verifier, prompts, rows, judge.slots)
+        return [
+            [self.with_scores(s, scores, read, prompt.id) for s, read, scores in zip(group, own, numbers, strict=True)]
+            for prompt, group, own, numbers in zip(prompts, solutions, fed, found, strict=True)
         ]
 
     def logprobs(
@@ -273,7 +283,8 @@ class Engine:
             UserError: A prompt and a continuation are longer together than the model's limit, or logits are not finite.
         """
         rows = [[(tuple(row), 1) for row in group] for group in continuations]
-        check_read(prompts, rows, self.policy_config.max_seq_len, "policy")
+        lengths = [[1 + len(row) for row, _ in group] for group in rows]
+        check_read(prompts, lengths, self.policy_config.max_seq_len, verifier=False)
         found = self._read("logprobs", programs.likelihood, self.policy, prompts, rows)
         cut = [
             [numbers[1 : len(row) + 1].copy() for (row, _), numbers in zip(group, read, strict=True)]
@@ -297,16 +308,17 @@ class Engine:
         self,
         kind: str,
         fn: Callable[..., jax.Array],
-        params: Params,
+        params: Params | None,
         prompts: Sequence[Prompt],
         rows: Sequence[Sequence[tuple[tuple[int, ...], int]]],
+        fed: Callable[[int], int] = lambda slots: slots,
     ) -> list[list[np.ndarray]]:
         """Run a program over whole rows, (tokens, first slot that counts) each, and return its numbers of each row;
-        equal rows of a prompt are read once."""
+        equal rows of a prompt are read once. Of a row's slots the program reads `fed` as many."""
         copies = [collections.Counter(group) for group in rows]
         unique = [list(counts) for counts in copies]
         numbers: list[dict[tuple[tuple[int, ...], int], np.ndarray]] = [{} for _ in prompts]
-        for plan, batch, tokens, held in self._packed(prompts, [[row for row, _ in group] for group in unique]):
+        for plan, batch, tokens, held in self._packed(prompts, [[r for r, _ in group] for group in unique], fed=fed):
             begin = np.ones(tokens.shape[:2], np.int32)
             for q, i, piece in held:
                 begin[q, : len(piece)] = [unique[i][r][1] for r in piece]
@@ -325,6 +337,7 @@ class Engine:
         new: int = 0,
         smallest: int = 1,
         most: int = _ROWS_READ,
+        fed: Callable[[int], int] = lambda slots: slots,
     ) -> Iterator[tuple[programs.Plan, programs.Prompts, np.ndarray, list[tuple[int, int, list[int]]]]]:
         """Pack rows of tokens into batches of rows of like length, those of a prompt in pieces of equal size.
 
@@ -334,6 +347,7 @@ class Engine:
             new: Slots to leave after the tokens.
             smallest: Least slots of tokens.
             most: Most rows in a piece.
+            fed: Slots that are read of so many.
 
         Yields:
             The plan, the prompts, tokens `[Q, n, C]` (slot 0 is the prompt's last), and which rows stand there:
@@ -351,7 +365,7 @@ class Engine:
             pieces.sort(key=lambda found: len(rows[found[0]][found[1][-1]]))
         fits = {
             (length, slots): self.fit(
-                length, together, slots + new, whole=True, read_together=min(slots, cache.READ_TOGETHER)
+                length, together, fed(slots) + new, whole=True, read_together=min(fed(slots), cache.READ_TOGETHER)
             )
             for length in set(map(self.bucket, prompts))
             for slots in groups
@@ -379,8 +393,7 @@ class Engine:
         Raises:
             UserError: A score is no number.
         """
-        steps = sum(token in self._stops.step_ends for token in solution.tokens)
-        kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
+        kept = tuple(float(x) for x in scores[: min(self._stops.count(solution.tokens), len(scores))])
         if any(map(math.isnan, kept)):
             raise not_finite("verifier's scores", question_id)
         return dataclasses.replace(solution, step_scores=kept, tokens_verified=verified)
@@ -409,7 +422,7 @@ class Engine:
             UserError: Not even one row, or for searches the rows of one question, would fit.
         """
         rows, waves, least = self.sampler.rows, self.sampler.waves, n if forks or whole else 1
-        models = (self.policy_config, self.verifier_config) if forks and self.verifier_config else (self.policy_config,)
+        models = self._models(verifier=forks)
         while True:
             questions = waves * max(1, rows // n)
             groups = max(1, rows // n) if forks else min(questions, rows)
@@ -476,6 +489,7 @@ class Engine:
             groups=chosen.groups,
             group_rows=chosen.group_rows,
             verifier=self.verifier_config,
+            judge=self.judge,
             # A step has at least one token, its end.
             max_steps=slots,
             prefill=chosen.prefill,
@@ -496,7 +510,7 @@ class Engine:
 
     def bucket(self, prompt: Prompt) -> int:
         """Return the slots that a prompt is padded to."""
-        return batching.bucket(len(prompt.tokens) - 1, self.sampler.prompt_bucket)
+        return batching.bucket(max(len(prompt.tokens), len(prompt.read)) - 1, self.sampler.prompt_bucket)
 
     def batches(
         self, requests: Sequence[Request], most: int | Mapping[int, int]
@@ -571,21 +585,15 @@ class Engine:
                 )
 
     def check_lengths(self, prompts: Sequence[Prompt], max_tokens: int, begun: int = 0, *, scored: bool = True) -> None:
-        limit = self.policy_config.max_seq_len
-        if scored and self.verifier_config is not None:
-            limit = min(limit, self.verifier_config.max_seq_len)
-        for prompt in prompts:
-            if not prompt.tokens:
-                raise UserError(f"the prompt of {prompt.id[:60]} is empty: it needs a token, such as the begin mark")
-            room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
-            if len(prompt.tokens) + begun + room > limit:
-                cure = " or lower --sampler.max_tokens" if len(prompt.tokens) + begun < limit else ""
-                raise UserError(
-                    f"the prompt of {prompt.id[:60]} has {len(prompt.tokens) + begun} tokens and sampler.max_tokens is "
-                    f"{room}, more than the model's limit of {limit} together: shorten the prompt{cure}"
-                )
+        """Refuse prompts that leave no room for so many tokens after so many; see `ttcjax.engine.checks.check_room`."""
+        check_room(prompts, max_tokens, begun, self._models(verifier=scored))
 
-    def require_verifier(self) -> ModelConfig:
-        if self.verifier_config is None:
+    def _models(self, *, verifier: bool) -> list[tuple[ModelConfig, Verifier | None]]:
+        """Return the shape of the policy, and of the verifier with how it is asked, where it is wanted and there."""
+        judge = [(self.verifier_config, self.judge)] if verifier and self.verifier_config else []
+        return [(self.policy_config, None), *judge]
+
+    def require_verifier(self) -> tuple[Verifier, ModelConfig]:
+        if self.judge is None or self.verifier_config is None:
             raise UserError("this needs a verifier: train one with `ttcjax prm CONFIG` and load it into the engine")
-        return self.verifier_config
+        return self.judge, self.verifier_config

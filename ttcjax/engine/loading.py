@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from etils import epath
 
 from ttcjax.config import ModelConfig, SamplerConfig, from_dict
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Model
+from ttcjax.model.params import Params
 from ttcjax.runtime import faults, records
 from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there, resolve_workdir
 from ttcjax.runtime.stage import Inputs
 from ttcjax.text import tokenizer as tokenizers
+from ttcjax.verify import formats
 
 
 def load_model(inputs: Inputs, stage: str, tokenizer: tokenizers.Tokenizer) -> Model:
@@ -37,7 +42,17 @@ def load_model(inputs: Inputs, stage: str, tokenizer: tokenizers.Tokenizer) -> M
             f"the model in {folder} is a {metadata['kind']}, not a {name}: name the workdir of a run that "
             f"trained a {name}"
         )
-    return Model(params, from_dict(ModelConfig, metadata["model"]), metadata.get("tokenizer"))
+    return model_of(params, metadata)
+
+
+def model_of(params: Params, metadata: Mapping[str, Any]) -> Model:
+    """Return a model as its checkpoint's metadata tells of it; see `ttcjax.runtime.checkpoint.load_params`.
+
+    Raises:
+        UserError: It is a verifier of an unknown kind.
+    """
+    config = from_dict(ModelConfig, metadata["model"])
+    return Model(params, config, metadata.get("tokenizer"), formats.read(metadata))
 
 
 @faults.explained()

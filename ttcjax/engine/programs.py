@@ -16,7 +16,19 @@ from ttcjax.engine import queue
 from ttcjax.engine import rows as sampling
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
-from ttcjax.verify import value_head
+from ttcjax.verify.verifier import Fed, Verifier
+
+
+@struct.dataclass
+class Judged:
+    """Q prompts as the verifier reads them, padded like those of the policy."""
+
+    prefix: jax.Array
+    """`[Q, P]` int32."""
+    prefix_length: jax.Array
+    """`[Q]` int32."""
+    last: jax.Array
+    """`[Q]` int32."""
 
 
 @struct.dataclass
@@ -37,6 +49,13 @@ class Prompts:
     """`[Q]` uint32: index of the first sample, the sample's part of random keys."""
     count: jax.Array
     """`[Q]` int32: samples to draw, at most `Plan.n`; 0 for padding."""
+    judged: Judged | None = None
+    """Of a verifier whose prompts are other ones."""
+
+    @property
+    def read(self) -> Prompts | Judged:
+        """The prompts as the verifier reads them."""
+        return self if self.judged is None else self.judged
 
 
 @struct.dataclass
@@ -68,6 +87,8 @@ class Plan:
     group_rows: int
     """Rows of each group; n for programs whose rows depend on each other."""
     verifier: ModelConfig | None = None
+    judge: Verifier | None = None
+    """How the verifier is asked."""
     max_steps: int = 0
     prefill: int | None = None
     """Prompts that are read at once; by default what suits the number of questions."""
@@ -127,10 +148,12 @@ def no_results(rows: Any, count: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), rows)
 
 
-def prefill(params: Params, prompts: Prompts, model: ModelConfig, plan: Plan) -> cache.PrefixCache:
-    """Return the cache of the prompts."""
+def prefill(params: Params, prompts: Prompts, plan: Plan, *, verifier: bool = False) -> cache.PrefixCache:
+    """Return the policy's cache of the prompts, or the verifier's."""
+    model, read = (plan.verifier, prompts.read) if verifier else (plan.policy, prompts)
+    assert model is not None
     used = (prompts.count > 0).sum(dtype=jnp.int32)
-    return cache.prefill(params, prompts.prefix, prompts.prefix_length, model, together=plan.prefill, used=used)
+    return cache.prefill(params, read.prefix, read.prefix_length, model, together=plan.prefill, used=used)
 
 
 def _by_groups(fn: Callable[..., Any], plan: Plan, prompts: Prompts, *rows: jax.Array) -> Any:
@@ -152,7 +175,7 @@ def sample(
         plan: Shapes and limits.
     """
     Q = prompts.last.shape[0]
-    prefixes = prefill(params, prompts, plan.policy, plan)
+    prefixes = prefill(params, prompts, plan)
     at_once = plan.groups >= Q and plan.group_rows >= plan.n
 
     def under_way(carry: _Carry) -> jax.Array:
@@ -218,7 +241,7 @@ def resume(
     ) -> Sampled:
         question_B = jnp.repeat(jnp.arange(plan.groups), plan.n)
         unused_B = jnp.tile(jnp.arange(plan.n), plan.groups) >= prompts.count[question_B]
-        prefix = prefill(params, prompts, plan.policy, plan)
+        prefix = prefill(params, prompts, plan)
         empty = cache.empty_suffix(plan.policy, plan.rows, plan.slots)
         _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy)
         keys_B = sampling.row_keys(seed, prompts.number[question_B], sample_B)
@@ -248,31 +271,39 @@ def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.A
 
     A row's solution begins at slot `begin`; what stands before belongs to the prompt.
     """
-    verifier = plan.verifier
-    assert verifier is not None
 
     def part(prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array) -> jax.Array:
-        prefix = prefill(params, prompts, verifier, plan)
+        prefix = prefill(params, prompts, plan, verifier=True)
         length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
-        return score_rows(params, prefix, tokens_BS, length_B, plan, begin_B)
+        last_B = jnp.repeat(prompts.read.last, plan.n)
+        return score_rows(params, prefix, feed(tokens_BS, length_B, last_B, plan, begin_B), plan)
 
     return _by_groups(part, plan, prompts, tokens_BS, begin_B)
 
 
-def score_rows(
-    params: Params,
-    prefix: cache.PrefixCache,
-    tokens_BS: jax.Array,
-    length_B: jax.Array,
-    plan: Plan,
-    begin_B: jax.Array | None = None,
-) -> jax.Array:
-    """Score the steps of whole rows over cached prompts; see `score`. By default solutions begin at slot 1."""
+def score_rows(params: Params, prefix: cache.PrefixCache, fed: Fed, plan: Plan) -> jax.Array:
+    """Score the steps of whole rows over cached prompts; see `score`."""
+    assert plan.judge is not None
     assert plan.verifier is not None
+    return plan.judge.score_steps(params, prefix, fed, plan.verifier, plan.max_steps)
+
+
+def feed(
+    tokens_BS: jax.Array, length_B: jax.Array, last_B: jax.Array, plan: Plan, begin_B: jax.Array | None = None
+) -> Fed:
+    """Return what the verifier reads of rows.
+
+    Args:
+        tokens_BS: Slot 0 is the last token of the policy's prompt.
+        length_B: Slots set.
+        last_B: Last tokens of the verifier's prompts.
+        plan: Says what ends a step.
+        begin_B: Slots at which solutions begin; 1 by default.
+    """
+    assert plan.judge is not None
     begin_B = jnp.ones_like(length_B) if begin_B is None else begin_B
-    values_BS = value_head.score_tokens(params, prefix, tokens_BS, begin_B, plan.verifier)
     ends_BS = step_ends(tokens_BS, begin_B, length_B, plan.stops)
-    return value_head.at_step_ends(values_BS, ends_BS, plan.max_steps)
+    return plan.judge.feed(tokens_BS.at[:, 0].set(last_B), length_B, begin_B, ends_BS)
 
 
 def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
@@ -283,7 +314,7 @@ def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: 
     del begin_B
 
     def part(prompts: Prompts, tokens_BS: jax.Array) -> jax.Array:
-        prefix = prefill(params, prompts, plan.policy, plan)
+        prefix = prefill(params, prompts, plan)
         hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
         logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
         return jnp.roll(logprob_BS, 1, axis=1)

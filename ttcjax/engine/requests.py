@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -12,6 +13,7 @@ from ttcjax.config import ModelConfig
 from ttcjax.engine import programs
 from ttcjax.engine.rows import question_number
 from ttcjax.model.params import Params
+from ttcjax.verify.verifier import Verifier
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Model:
     config: ModelConfig
     tokenizer: str | None = None
     """Fingerprint of the tokenizer it was trained with; `None` where that is not known."""
+    judge: Verifier | None = None
+    """How it is asked, where it is a verifier."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,13 @@ class Prompt:
     tokens: tuple[int, ...]
     max_tokens: int | None = None
     """Longest solution, where that is less than what a call allows."""
+    judged: tuple[int, ...] | None = None
+    """What the verifier reads in the place of `tokens`, where that is another text."""
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The prompt as the verifier reads it."""
+        return self.tokens if self.judged is None else self.judged
 
 
 @dataclass(frozen=True)
@@ -88,16 +99,31 @@ class Begun:
 def pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
     """Return the batch of some requests, `None` for padding, with prompts of `slots` slots."""
     Q = len(requests)
-    prefix = np.zeros((Q, slots), np.int32)
-    length, last, room, count = (np.zeros(Q, np.int32) for _ in range(4))
+    room, count = (np.zeros(Q, np.int32) for _ in range(2))
     number, first = (np.zeros(Q, np.uint32) for _ in range(2))
     for q, request in enumerate(requests):
         if request is not None:
             prompt = request.prompt
-            length[q] = len(prompt.tokens) - 1
-            prefix[q, : length[q]] = prompt.tokens[:-1]
-            last[q] = prompt.tokens[-1]
             room[q] = np.iinfo(np.int32).max if prompt.max_tokens is None else prompt.max_tokens
             number[q] = question_number(prompt.id)
             first[q], count[q] = request.first, request.count
-    return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))
+    asked = [None if request is None else request.prompt for request in requests]
+    own = any(prompt is not None and prompt.judged is not None for prompt in asked)
+    return programs.Prompts(
+        *_cut([() if prompt is None else prompt.tokens for prompt in asked], slots),
+        *map(jnp.asarray, (room, number, first, count)),
+        judged=programs.Judged(*_cut([() if prompt is None else prompt.read for prompt in asked], slots))
+        if own
+        else None,
+    )
+
+
+def _cut(rows: Sequence[Sequence[int]], slots: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return all but the last of each row's tokens, padded to `slots`, how many these are, and the last."""
+    prefix = np.zeros((len(rows), slots), np.int32)
+    length, last = (np.zeros(len(rows), np.int32) for _ in range(2))
+    for q, row in enumerate(rows):
+        if row:
+            length[q], last[q] = len(row) - 1, row[-1]
+            prefix[q, : length[q]] = row[:-1]
+    return jnp.asarray(prefix), jnp.asarray(length), jnp.asarray(last)

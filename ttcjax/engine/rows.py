@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -65,6 +66,10 @@ class Stops:
     eos: int
     step_ends: tuple[int, ...]
     """Token ids that end a step, `eos` among them."""
+
+    def count(self, tokens: Sequence[int]) -> int:
+        """Return how many of the tokens end a step."""
+        return sum(token in self.step_ends for token in tokens)
 
 
 def question_number(question_id: str) -> int:

@@ -82,20 +82,6 @@ def decode_step(config: ModelConfig, slots: int) -> float:
     return forward(config, 1, before=slots - 1, masked=True)
 
 
-def score(config: ModelConfig, tokens: int, *, before: int) -> float:
-    """Return the FLOPs of a verifier's reading of a row; how it is cut into chunks makes no difference.
-
-    There is no vocabulary product, unless the value head sees how likely each token is (`value_likelihood`), which
-    takes the logits before all tokens but the first.
-
-    Args:
-        config: The verifier.
-        tokens: The prompt's last token and those of the solution.
-        before: As in `decode`.
-    """
-    return forward(config, tokens, before=before, logits=max(0, tokens - 1) if config.value_likelihood else 0)
-
-
 def _attention(config: ModelConfig, number: int, tokens: int, before: int, masked: bool) -> float:
     """Return the FLOPs of attention between tokens in layer `number`."""
     attends_fully = config.global_every and (number + 1) % config.global_every == 0

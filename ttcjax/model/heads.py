@@ -69,20 +69,21 @@ def token_logprobs(params: Params, hidden_BTD: jax.Array, tokens_BT: jax.Array, 
     return found.T
 
 
-def value(params: Params, hidden: jax.Array, config: ModelConfig, least_logprob: jax.Array | None = None) -> jax.Array:
+def value(params: Params, hidden: jax.Array, least_logprob: jax.Array | None = None) -> jax.Array:
     """Return the value `[...]` in float32 of hidden states `[..., D]`, before any sigmoid.
 
     Args:
         params: Model parameters with a value head.
         hidden: Normalised hidden states.
-        config: Shape of the model.
-        least_logprob: `[...]`: of the least likely token of the solution up to there; needed with
-            `config.value_likelihood`, otherwise not looked at.
+        least_logprob: `[...]`: of the least likely token of the solution up to there, for a head with `likelihood`.
+
+    Raises:
+        ValueError: The head has `likelihood` and is given none, or is given one and has no `likelihood`.
     """
     head = params["value"]
     out = (hidden.astype(jnp.float32) @ head["w"].astype(jnp.float32)) + head["b"].astype(jnp.float32)
-    if config.value_likelihood:
-        if least_logprob is None:
-            raise ValueError("a value head with value_likelihood needs least_logprob")
+    if ("likelihood" in head) != (least_logprob is not None):
+        raise ValueError("a value head with likelihood needs least_logprob, and one without does not look at it")
+    if least_logprob is not None:
         out = out + head["likelihood"].astype(jnp.float32) * jnp.maximum(least_logprob, LEAST_LOGPROB)
     return out

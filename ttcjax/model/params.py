@@ -15,7 +15,8 @@ from flax import traverse_util
 from ttcjax.config import ModelConfig
 
 Params = dict[str, Any]
-Head = Literal["vocab", "value"]
+Head = Literal["vocab", "value", "likelihood"]
+"""`likelihood` is a part of the value head: it weighs how likely the model's own vocabulary head finds a token."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,14 @@ def spec(config: ModelConfig, heads: tuple[Head, ...] = ("vocab",)) -> Params:
         "layers": {"attention": attention, "mlp": mlp},
         "final_norm": ParamSpec((D,), ("embed",), "norm_scale"),
     }
-    value = "value" in heads
-    if ("vocab" in heads or (value and config.value_likelihood)) and not config.tie_embeddings:
+    if ("vocab" in heads or "likelihood" in heads) and not config.tie_embeddings:
         tree["unembed"] = ParamSpec((D, V), ("embed", "vocab"), fan_in=D)
-    if value:
+    if "value" in heads:
         tree["value"] = {
             "w": ParamSpec((D,), ("embed",), "zeros"),
             "b": ParamSpec((), (), "zeros"),
         }
-        if config.value_likelihood:
+        if "likelihood" in heads:
             tree["value"]["likelihood"] = ParamSpec((), (), "ones")
     return tree
 
@@ -100,7 +100,7 @@ def _leaf_key(key: jax.Array, path: str) -> jax.Array:
 def init(key: jax.Array, config: ModelConfig, heads: tuple[Head, ...] = ("vocab",)) -> Params:
     """Draw initial parameters: normal with fan-in scaling, zero biases and value head, unit norm scales.
 
-    With `config.value_likelihood` the value head starts as the log-probability it sees.
+    With the head `likelihood` the value head starts as the log-probability it sees.
     """
 
     def draw(path: str, s: ParamSpec) -> jax.Array:

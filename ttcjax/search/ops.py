@@ -25,7 +25,7 @@ from ttcjax.search import drive
 from ttcjax.search.contract import DeviceStrategy, HostStrategy, Strategy
 from ttcjax.search.session import Outcome, Round, Session
 from ttcjax.search.strategies.best_of_n import BestOfN
-from ttcjax.verify import value_head
+from ttcjax.verify.verifier import Fed, Reading, Verifier
 
 
 @struct.dataclass
@@ -33,7 +33,9 @@ class SearchState:
     """Rows, and what the verifier has read of each."""
 
     rows: Rows
-    reading: value_head.Reading
+    reading: Reading
+    last: jax.Array
+    """`[B]` int32: last token of the verifier's prompt."""
     verified: jax.Array
     """`[B]` int32: tokens the verifier has read at this place of the batch, dropped ones included."""
     ahead: jax.Array
@@ -80,15 +82,18 @@ class EngineOps:
         return self.plan.max_steps
 
     @property
-    def _verifier_config(self) -> ModelConfig:
+    def _judge(self) -> tuple[Verifier, ModelConfig]:
+        assert self.plan.judge is not None
         assert self.plan.verifier is not None
-        return self.plan.verifier
+        return self.plan.judge, self.plan.verifier
 
     def idle(self) -> SearchState:
+        judge, config = self._judge
         first_Q, none_B = jnp.zeros((self.questions,), jnp.int32), jnp.zeros((self.plan.rows,), jnp.int32)
         return SearchState(
             rows=programs.idle_rows(self.plan),
-            reading=value_head.start_reading(self._verifier_config, self.plan.rows, self.plan.slots),
+            reading=judge.start(config, self.plan.rows, self.plan.slots),
+            last=none_B,
             verified=none_B,
             ahead=none_B,
             policy_prefix=cache.take(self.policy_prefixes, first_Q),
@@ -96,10 +101,12 @@ class EngineOps:
         )
 
     def begin(self, state: SearchState, fresh_B: jax.Array, line: queue.Queue, changed: jax.Array) -> SearchState:
-        policy, verifier = self.policy_prefixes, self.verifier_prefixes
+        policy, verifier, last_Q = self.policy_prefixes, self.verifier_prefixes, self.prompts.read.last
+        question_B = jnp.minimum(line.request_B // self.plan.n, last_Q.shape[0] - 1)
         return SearchState(
             rows=programs.begin(state.rows, fresh_B, self.prompts, line.request_B, self.seed, self.plan),
-            reading=value_head.begin_reading(state.reading, fresh_B),
+            reading=self._judge[0].begin(state.reading, fresh_B),
+            last=jnp.where(fresh_B, last_Q[question_B], state.last),
             verified=jnp.where(fresh_B, 0, state.verified),
             ahead=jnp.where(fresh_B, 0, state.ahead),
             policy_prefix=cache.switch(state.policy_prefix, policy, line.question_G, changed),
@@ -155,19 +162,17 @@ class EngineOps:
         return dataclasses.replace(state, rows=rows)
 
     def score_step(self, state: SearchState) -> tuple[SearchState, jax.Array]:
-        rows = state.rows
-        reading = value_head.read_on(
-            self.verifier,
-            state.verifier_prefix,
-            state.reading,
-            rows.tokens,
-            rows.length,
-            self._verifier_config,
-            chunk=self.plan.sampler.verifier_chunk,
+        (judge, config), fed = self._judge, self._fed(state)
+        reading = judge.read(
+            self.verifier, state.verifier_prefix, state.reading, fed, config, self.plan.sampler.verifier_chunk
         )
-        verified = state.verified + rows.length - state.reading.read
-        score_B = value_head.score(self.verifier, reading, self._verifier_config)
+        verified = state.verified + fed.length - state.reading.read
+        score_B = judge.score(self.verifier, reading, config)
         return dataclasses.replace(state, reading=reading, verified=verified), score_B
+
+    def _fed(self, state: SearchState) -> Fed:
+        """Return what the verifier reads of the rows, all of it."""
+        return programs.feed(state.rows.tokens, state.rows.length, state.last, self.plan)
 
     def lookahead(self, state: SearchState, k: int) -> tuple[SearchState, jax.Array]:
         greedy = dataclasses.replace(self.plan.sampler, temperature=0.0)
@@ -189,9 +194,9 @@ class EngineOps:
         return back, score_B
 
     def score_all(self, state: SearchState) -> tuple[SearchState, jax.Array]:
-        rows = state.rows
-        scores = programs.score_rows(self.verifier, state.verifier_prefix, rows.tokens, rows.length, self.plan)
-        return dataclasses.replace(state, verified=state.verified + rows.length), scores
+        fed = self._fed(state)
+        scores = programs.score_rows(self.verifier, state.verifier_prefix, fed, self.plan)
+        return dataclasses.replace(state, verified=state.verified + fed.length), scores
 
     def fork(self, state: SearchState, parent_B: jax.Array) -> SearchState:
         return dataclasses.replace(state, rows=state.rows.fork(parent_B), reading=state.reading.fork(parent_B))
@@ -212,9 +217,8 @@ def program(
 
     The temperature is not the strategy's but what `factors_2` says (see `methods.factors`), by default the plan's.
     """
-    assert plan.verifier is not None
-    policy_prefixes = programs.prefill(policy, prompts, plan.policy, plan)
-    verifier_prefixes = programs.prefill(verifier, prompts, plan.verifier, plan)
+    policy_prefixes = programs.prefill(policy, prompts, plan)
+    verifier_prefixes = programs.prefill(verifier, prompts, plan, verifier=True)
     ops = EngineOps(policy, verifier, prompts, policy_prefixes, verifier_prefixes, seed, plan, factors_2)
     return drive.drive(strategy, ops, prompts.count, traced=traced)
 

@@ -1,18 +1,23 @@
-"""The process-reward model on the device: scores of steps, each token read once.
+"""The verifier with a value head: process- and outcome-reward models of this library.
 
-A verifier with `value_likelihood` also follows the log-probability of the least likely token of each solution
-so far. Zero stands for "none yet": no log-probability is above it.
+With `likelihood` it also follows the log-probability of the least likely token of each solution so far. Zero stands for
+"none yet": no log-probability is above it.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from ttcjax.config import ModelConfig
-from ttcjax.model import cache, heads, transformer
-from ttcjax.model.params import Params
+from ttcjax.model import cache, flops, heads
+from ttcjax.model.params import Head, Params
+from ttcjax.verify import verifier as base
 
 
 def token_logprobs(params: Params, hidden_BTD: jax.Array, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
@@ -39,114 +44,88 @@ def packed_least_logprob(logprob_BT: jax.Array, segment_ids_BT: jax.Array, solut
 
 
 @struct.dataclass
-class Reading:
-    """How far the verifier has read B rows, and what it needs to go on; every token is read once."""
+class Reading(base.Reading):
+    """A reading whose `hidden` is of the newest token read: it also says how likely the next one is."""
 
-    cache: cache.SuffixCache
-    """Holds slots `0 .. read - 1`."""
-    read: jax.Array
-    """`[B]` int32."""
-    hidden: jax.Array
-    """`[B, D]`: normalised hidden state of the newest token read; it says how likely the next one is."""
     least: jax.Array
     """`[B]` float32: log-probability of the least likely token read."""
 
-    def fork(self, parent_B: jax.Array) -> Reading:
-        """Give row `b` what has been read of row `parent_B[b]`."""
-        return jax.tree.map(lambda leaf: leaf[parent_B], self)
 
+@dataclass(frozen=True)
+class ValueHead(base.Verifier):
+    """A value head on the hidden state of a step's last token; the score is its sigmoid.
 
-def start_reading(config: ModelConfig, rows: int, slots: int) -> Reading:
-    """Return `rows` rows of which nothing has been read."""
-    return Reading(
-        cache=cache.empty_suffix(config, rows, slots),
-        read=jnp.zeros((rows,), jnp.int32),
-        hidden=jnp.zeros((rows, config.d_model), transformer.compute_dtype(config)),
-        least=jnp.zeros((rows,), jnp.float32),
-    )
-
-
-def begin_reading(reading: Reading, fresh_B: jax.Array) -> Reading:
-    """Forget what was read of the fresh rows; what their caches hold is never read again."""
-    return Reading(
-        cache=reading.cache,
-        read=jnp.where(fresh_B, 0, reading.read),
-        hidden=jnp.where(fresh_B[:, None], 0, reading.hidden),
-        least=jnp.where(fresh_B, 0.0, reading.least),
-    )
-
-
-def read_on(
-    params: Params,
-    prefix: cache.PrefixCache,
-    reading: Reading,
-    tokens_BS: jax.Array,
-    length_B: jax.Array,
-    config: ModelConfig,
-    chunk: int,
-) -> Reading:
-    """Read the tokens `read .. length - 1` of each row, `chunk` at a time until every row is read.
-
-    Args:
-        params: Verifier parameters, with a value head.
-        prefix: The verifier's cache of the prompts.
-        reading: Where each row stands.
-        tokens_BS: Rows of tokens; slot 0 belongs to the prompt.
-        length_B: Slots set.
-        config: Shape of the verifier.
-        chunk: Tokens read at once; what is read does not depend on it.
+    It reads the policy's own prompts and tokens.
     """
-    B, S = tokens_BS.shape
-    every_row = jnp.arange(B)
 
-    def unread(reading: Reading) -> jax.Array:
-        return (reading.read < length_B).any()
+    likelihood: bool = False
+    """The head also sees the log-probability, under the model's own vocabulary head, of the least likely token of the
+    solution so far. It costs a vocabulary product a token; see `PRMConfig.likelihood`."""
 
-    def one_chunk(reading: Reading) -> Reading:
-        slots_BC = reading.read[:, None] + jnp.arange(chunk)[None]
-        tokens_BC = jnp.take_along_axis(tokens_BS, jnp.minimum(slots_BC, S - 1), axis=1)
-        hidden_BCD, suffix = cache.extend(params, tokens_BC, reading.read, prefix, reading.cache, config)
-        least_B = reading.least
-        if config.value_likelihood:
-            before_BCD = jnp.concatenate([reading.hidden[:, None], hidden_BCD[:, :-1]], axis=1)
-            logprob_BC = heads.token_logprobs(params, before_BCD, tokens_BC, config)
-            counted_BC = (slots_BC > 0) & (slots_BC < length_B[:, None])
-            least_B = jnp.minimum(least_B, jnp.where(counted_BC, logprob_BC, 0.0).min(axis=1))
-        count_B = jnp.clip(length_B - reading.read, 0, chunk)
-        newest_BD = hidden_BCD[every_row, jnp.maximum(count_B - 1, 0)]
-        return Reading(
-            cache=suffix,
-            read=reading.read + count_B,
-            hidden=jnp.where(count_B[:, None] > 0, newest_BD, reading.hidden),
-            least=least_B,
-        )
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        return ("value", "likelihood") if self.likelihood else ("value",)
 
-    return jax.lax.while_loop(unread, one_chunk, reading)
+    def feed(self, tokens_BS: jax.Array, length_B: jax.Array, begin_B: jax.Array, ends_BS: jax.Array) -> base.Fed:
+        return base.Fed(tokens=tokens_BS, length=length_B, begin=begin_B, marks=ends_BS)
 
+    def start(self, config: ModelConfig, rows: int, slots: int) -> Reading:
+        none = super().start(config, rows, slots)
+        return Reading(cache=none.cache, read=none.read, hidden=none.hidden, least=jnp.zeros((rows,), jnp.float32))
 
-def score(params: Params, reading: Reading, config: ModelConfig) -> jax.Array:
-    """Return the score `[B]`, a probability in (0, 1), of the newest token read of each row."""
-    return jax.nn.sigmoid(heads.value(params, reading.hidden, config, reading.least))
+    def begin(self, reading: Any, fresh_B: jax.Array) -> Any:
+        return dataclasses.replace(super().begin(reading, fresh_B), least=jnp.where(fresh_B, 0.0, reading.least))
 
+    def read(
+        self,
+        params: Params,
+        prefix: cache.PrefixCache,
+        reading: Any,
+        fed: base.Fed,
+        config: ModelConfig,
+        chunk: int,
+    ) -> Any:
+        every_row = jnp.arange(fed.tokens.shape[0])
 
-def score_tokens(
-    params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, begin_B: jax.Array, config: ModelConfig
-) -> jax.Array:
-    """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1).
+        def note(reading: Any, chunk: base.Chunk) -> Any:
+            least_B = reading.least
+            if self.likelihood:
+                before_BCD = jnp.concatenate([reading.hidden[:, None], chunk.hidden[:, :-1]], axis=1)
+                logprob_BC = heads.token_logprobs(params, before_BCD, chunk.tokens, config)
+                counted_BC = (chunk.slots >= fed.begin[:, None]) & (chunk.slots < fed.length[:, None])
+                least_B = jnp.minimum(least_B, jnp.where(counted_BC, logprob_BC, 0.0).min(axis=1))
+            newest_BD = chunk.hidden[every_row, jnp.maximum(chunk.count - 1, 0)]
+            hidden_BD = jnp.where(chunk.count[:, None] > 0, newest_BD, reading.hidden)
+            return dataclasses.replace(reading, hidden=hidden_BD, least=least_B)
 
-    Slots before `begin` belong to the prompt: how likely they are does not count.
-    """
-    hidden_BSD = cache.read(params, tokens_BS, prefix, config)
-    least_BS = None
-    if config.value_likelihood:
-        logprob_BS = token_logprobs(params, hidden_BSD, tokens_BS, config)
-        counted_BS = jnp.arange(tokens_BS.shape[1])[None] >= begin_B[:, None]
-        least_BS = jax.lax.cummin(jnp.where(counted_BS, logprob_BS, 0.0), axis=1)
-    return jax.nn.sigmoid(heads.value(params, hidden_BSD, config, least_BS))
+        return base.read_chunks(params, prefix, reading, fed, config, chunk, note)
 
+    def score(self, params: Params, reading: Any, config: ModelConfig) -> jax.Array:
+        return jax.nn.sigmoid(self.value(params, reading.hidden, reading.least))
 
-def at_step_ends(values_BS: jax.Array, ends_BS: jax.Array, max_steps: int) -> jax.Array:
-    """Gather per-token values into `[B, max_steps]`, one a step end, the rest 0."""
-    step_BS = jnp.where(ends_BS, jnp.cumsum(ends_BS, axis=1) - 1, max_steps)
-    rows_B1 = jnp.arange(values_BS.shape[0])[:, None]
-    return jnp.zeros((values_BS.shape[0], max_steps), values_BS.dtype).at[rows_B1, step_BS].set(values_BS, mode="drop")
+    def score_tokens(self, params: Params, prefix: cache.PrefixCache, fed: base.Fed, config: ModelConfig) -> jax.Array:
+        hidden_BFD = cache.read(params, fed.tokens, prefix, config)
+        least_BF = None
+        if self.likelihood:
+            logprob_BF = token_logprobs(params, hidden_BFD, fed.tokens, config)
+            counted_BF = jnp.arange(fed.tokens.shape[1])[None] >= fed.begin[:, None]
+            least_BF = jax.lax.cummin(jnp.where(counted_BF, logprob_BF, 0.0), axis=1)
+        return jax.nn.sigmoid(self.value(params, hidden_BFD, least_BF))
+
+    def value(self, params: Params, hidden: jax.Array, least_logprob: jax.Array | None) -> jax.Array:
+        """Return the value `[...]` of hidden states `[..., D]`, before the sigmoid.
+
+        Args:
+            params: With a value head.
+            hidden: Normalised hidden states.
+            least_logprob: `[...]`: of the least likely token of the solution up to there; without `likelihood` it is
+                not looked at.
+        """
+        return heads.value(params, hidden, least_logprob if self.likelihood else None)
+
+    def logits_together(self, chunk: int) -> int:
+        return chunk if self.likelihood else 0
+
+    def flops(self, config: ModelConfig, tokens: int, *, before: int) -> float:
+        # The logits before all tokens but the first.
+        return flops.forward(config, tokens, before=before, logits=max(0, tokens - 1) if self.likelihood else 0)

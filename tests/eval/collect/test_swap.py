@@ -6,7 +6,7 @@ import pytest
 
 from ttcjax.config import RevisionConfig
 from ttcjax.data.task import Example
-from ttcjax.engine.engine import Begun, Model
+from ttcjax.engine.engine import Begun
 from ttcjax.eval.collect.swap import partners, swapped
 from ttcjax.search.chains import Reviser
 
@@ -28,7 +28,7 @@ def long(tiny):
     """The tiny models with room for a few answers."""
 
     def longer(model):
-        return Model(model.params, dataclasses.replace(model.config, max_seq_len=192))
+        return dataclasses.replace(model, config=dataclasses.replace(model.config, max_seq_len=192))
 
     return dataclasses.replace(tiny, policy=longer(tiny.policy), verifier=longer(tiny.verifier))
 

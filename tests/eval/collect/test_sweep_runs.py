@@ -96,7 +96,7 @@ class ScriptedEngine(Engine):
 
     def __init__(self, tokenizer, sampler, verifier):
         self.tokenizer, self.sampler, self._verifier_name = tokenizer, sampler, verifier
-        self.policy_config = ModelConfig(max_seq_len=LIMIT)
+        self.policy_config, self.judge = ModelConfig(max_seq_len=LIMIT), None
         self.on_batch = lambda count: None
 
     def solution(self, *key: object) -> Solution:

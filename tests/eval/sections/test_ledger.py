@@ -17,6 +17,8 @@ from ttcjax.eval.sections import costs
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import DamagedError
 from ttcjax.testing import folders
+from ttcjax.verify import formats
+from ttcjax.verify.value_head import ValueHead
 
 ASKING = "majority:ties=verifier"
 LIKELIHOOD = "best_of_n:select=weighted,by=likelihood"
@@ -24,7 +26,7 @@ TRAINED = {"policy": {"params": 1000, "tokens_seen": 7}, "prm": {"params": 3000,
 SHAPE = ModelConfig(vocab_size=50, num_layers=2, d_model=8, num_heads=2, num_kv_heads=1, head_dim=4, d_ff=16)
 SHAPED = {
     "policy": TRAINED["policy"] | {"model": SHAPE},
-    "prm": TRAINED["prm"] | {"model": dataclasses.replace(SHAPE, num_layers=3, value_likelihood=True)},
+    "prm": TRAINED["prm"] | {"model": dataclasses.replace(SHAPE, num_layers=3), "judge": ValueHead(likelihood=True)},
 }
 PROMPTS = {f"test-{q:03d}": 4 + q % 2 for q in range(QUESTIONS)}
 
@@ -152,7 +154,7 @@ def test_a_place_is_about_as_long_as_what_it_goes_on_from():
     tokens = np.concatenate([drawn for drawn, _ in found])
     none = np.zeros_like(tokens)
     columns = {"question": ["q"] * len(tokens), "tokens": tokens, "lookahead_tokens": none, "verifier_tokens": none}
-    table = costs.with_executed(pa.table(columns), {"q": 1}, SHAPE, SHAPE)
+    table = costs.with_executed(pa.table(columns), {"q": 1}, SHAPE, SHAPE, ValueHead())
     matrices = tokens.sum() * (token_by_token(SHAPE, -1, logits=True))
     a_key = token_by_token(SHAPE, 1, logits=False) - token_by_token(SHAPE, 0, logits=False)
     keys = (sum(table["policy_flops"].to_pylist()) - matrices) / a_key
@@ -196,12 +198,15 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     folders.complete(workdir / "labels", result={"sampled_tokens": None})
     for stage in ("revision", "trajectories", "attempts"):
         records.path_of(workdir / stage).unlink()
-    for name in ("prm", "orm/history"):
+    described = {"kind": "orm", "verifier": formats.describe(ValueHead(likelihood=True))}
+    for name, about in (("prm", {"kind": "prm"}), ("orm/history", described)):
         (workdir / name / "best").mkdir(parents=True)
-        (workdir / name / "best" / "metadata.json").write_text(json.dumps({"model": to_dict(SHAPE)}))
+        (workdir / name / "best" / "metadata.json").write_text(json.dumps({"model": to_dict(SHAPE)} | about))
     found = costs.models(workdir)
     assert found is not None
     assert [name for name, record in found.items() if record.get("model") == SHAPE] == ["orm/history", "prm"]
+    judges = {name: record["judge"] for name, record in found.items() if "judge" in record}
+    assert judges == {"prm": ValueHead(), "orm/history": ValueHead(likelihood=True)}
     (workdir / "prm" / "best" / "metadata.json").write_text("[]")
     with pytest.raises(DamagedError, match=r"prm/best/metadata.json is damaged"):
         costs.models(workdir)
