@@ -77,7 +77,7 @@ def test_what_an_entry_point_names_is_there(monkeypatch):
     point = importlib.metadata.EntryPoint("installed", "ttcjax.data.gsm8k:DATA_SET", "ttcjax.data_sets")
     monkeypatch.setitem(DATA_SETS.__dict__, "_installed", {"installed": point})
     assert loader.task(DataConfig(name="installed", dir="nowhere")) is gsm8k.TASK
-    assert set(DATA_SETS) == {"procmath", "gsm8k", "installed"}
+    assert {"procmath", "gsm8k", "installed"} <= set(DATA_SETS)
 
 
 def test_a_name_is_given_once(page):
