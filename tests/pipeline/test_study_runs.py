@@ -120,7 +120,8 @@ def test_a_study_reports_over_seeds_and_of_each(whole, shared):
 @pytest.mark.timeout(900)
 def test_a_study_killed_again_and_again_ends_like_one_left_alone(whole, env, tmp_path):
     rng = random.Random(0)
-    signs = ("seed-0/policy.partial", "seed-0/bank.partial/*.parquet", "seed-1/prm.partial", "seed-1/search.partial/*")
+    # Every stage of one run is killed in `test_end_to_end`, and parts share a study of toys in `test_study`.
+    signs = ("seed-0/bank.partial/*.parquet", "seed-1/prm.partial")
     for number, sign in enumerate(signs):
         process = subprocess.Popen(
             command(tmp_path / "killed"), env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -135,28 +136,3 @@ def test_a_study_killed_again_and_again_ends_like_one_left_alone(whole, env, tmp
     assert last.returncode == 0, last.stderr
     assert rows(tmp_path / "killed") == rows(whole)
     assert results(tmp_path / "killed") == results(whole), "a resumed study found other numbers"
-
-
-@pytest.mark.slow
-@pytest.mark.e2e
-@pytest.mark.timeout(900)
-def test_parts_at_the_same_time_end_like_one_process(whole, env, tmp_path):
-    """Three parts of two seeds: two share the training and the evaluation of the first, one makes the other alone."""
-    processes = [
-        subprocess.Popen(
-            command(tmp_path / "parts", "--part", f"{part}/3"),
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for part in (1, 2, 3)
-    ]
-    ends = [(process.communicate(), process.returncode) for process in processes]
-    assert [status for _, status in ends] == [0, 0, 0], ends
-    told = [out for (out, _), _ in ends]
-    assert any("accuracy in % by seed" in out for out in told) or all("and waits for" in out for out in told)
-    last = subprocess.run(command(tmp_path / "parts"), env=env, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    assert rows(tmp_path / "parts") == rows(whole)
-    assert results(tmp_path / "parts") == results(whole)
