@@ -191,7 +191,7 @@ def test_folders_of_rows_open_as_tables_with_the_report_s_numbers(whole, reader)
         assert len(table) == counted, stage
 
 
-KILLS = int(os.environ.get("TTCJAX_TEST_KILLS", "6"))
+KILLS = int(os.environ.get("TTCJAX_TEST_KILLS", "3"))
 """How often a sweep is killed; at most as often as it has shards."""
 STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "0"))
 """At how many moments a run is stopped; each takes as long as a run and a half, and finding the moments one more."""
