@@ -107,13 +107,13 @@ def test_devices_without_a_question_share_those_of_others(tiny, prompts, devices
     more of them than a device has rows."""
     asked, read = prompts[:count], []
     engine, alone = tiny.engine(devices=devices), tiny.engine()
-    batches = engine.batches
+    batches = engine.scheduler.batches
 
     def watched(requests, most):
         read.extend(requests)
         return batches(requests, most)
 
-    engine.batches = watched
+    engine.scheduler.batches = watched
     assert_same(tiny, engine.sample(asked, n, SEED), alone.sample(asked, n, SEED))
     assert len(read) == count * parts, "devices would idle, or work for rows that they have anyway"
     assert [request.prompt for request in read] == [prompt for prompt in asked for _ in range(parts)]
@@ -207,10 +207,11 @@ def test_equal_solutions_are_read_once_and_scored_alike(tiny, prompts, samples, 
     engine = tiny.engine()
     repeated = [row[:1] * 40 for row in samples]
     read = []
-    program = engine.program
+    programs = engine.scheduler.programs
+    get = programs.get
 
     def watched(*args, **kwargs):
-        compiled = program(*args, **kwargs)
+        compiled = get(*args, **kwargs)
 
         def run(verifier, batch, tokens, begin):
             read.append(int((tokens[:, 1] > 0).sum()))
@@ -218,7 +219,7 @@ def test_equal_solutions_are_read_once_and_scored_alike(tiny, prompts, samples, 
 
         return run
 
-    monkeypatch.setattr(engine, "program", watched)
+    monkeypatch.setattr(programs, "get", watched)
     scored = engine.score(prompts, repeated)
     assert sum(read) == len(prompts)
     for row, first in zip(scored, engine.score(prompts, [row[:1] for row in samples]), strict=True):

@@ -81,8 +81,8 @@ def test_rows_are_cut_to_what_fits_with_the_same_samples(tiny):
     plain = tiny.engine(max_tokens=24, rows=64)
     prompts = tiny.prompts(plain, count=3)
     small = tiny.engine(max_tokens=24, rows=64, memory=2.4 / 1024)
-    assert small.fit(64, 8, 25).rows < plain.fit(64, 8, 25).rows
-    assert small.fit(64, 8, 25).memory.total <= 2.4 * 2**20
+    assert small.capacity.fit(64, 8, 25).rows < plain.capacity.fit(64, 8, 25).rows
+    assert small.capacity.fit(64, 8, 25).memory.total <= 2.4 * 2**20
     found = small.sample(prompts, 8, 0)
     assert [[s.tokens for s in row] for row in found] == [
         [s.tokens for s in row] for row in plain.sample(prompts, 8, 0)
@@ -98,7 +98,9 @@ def test_what_cannot_fit_is_refused_before_anything_runs(tiny):
 
 def test_a_verifier_counts_where_it_is_used(tiny):
     engine = tiny.engine()
-    assert engine.fit(64, 4, 25, forks=True).memory.suffixes > 2 * engine.fit(64, 4, 25).memory.suffixes
+    assert (
+        engine.capacity.fit(64, 4, 25, forks=True).memory.suffixes > 2 * engine.capacity.fit(64, 4, 25).memory.suffixes
+    )
 
 
 def test_a_verifier_that_follows_likelihoods_counts_the_logits_of_all_it_reads():

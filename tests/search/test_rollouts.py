@@ -11,7 +11,8 @@ import pytest
 
 from tests.search.test_run import assert_same
 from tests.searching import candidates
-from ttcjax.engine.engine import Model, Prompt, Request, Solution
+from ttcjax.engine.engine import Model, Prompt, Solution
+from ttcjax.engine.requests import Request
 from ttcjax.search import ops as run
 from ttcjax.search.contract import DeviceStrategy, going_on
 from ttcjax.search.strategies.beam import Beam
@@ -114,9 +115,9 @@ def test_rollouts_decide_which_rows_are_kept(engine, prompts):
 def test_rollouts_copy_no_cache(engine, prompts):
     """A rollout writes into the rows' own caches, past their ends; nothing is kept aside."""
     Q, n, slots = 8, BEAM.n, engine.sampler.max_tokens + 1
-    plan = engine.plan(n, slots, Q // 2, group_rows=n)
+    plan = engine.scheduler.plan(n, slots, Q // 2, group_rows=n)
     requests = [Request(prompt, 0, n) for prompt in prompts[:Q]]
-    [(_, batch)] = engine.batches(requests, Q)
+    [(_, batch)] = engine.scheduler.batches(requests, {64: Q})
     # Leaves, not trees: what JAX puts in the place of arrays while it compiles does not suit a struct's types.
     leaves, tree = jax.tree.flatten((engine.policy, engine.verifier, batch, jnp.uint32(SEED)))
     copies, memory = {}, {}

@@ -1,9 +1,10 @@
-"""What an engine refuses: models and tokenizers that do not belong together, numbers that are none."""
+"""Refusals of an engine: models and tokenizers that do not belong together, prompts that leave no room."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ttcjax.config import ModelConfig
 from ttcjax.engine.requests import Model, Prompt
 from ttcjax.runtime.errors import UserError
 from ttcjax.text.tokenizer import Tokenizer
@@ -55,14 +56,30 @@ def check_read(
             )
 
 
-def not_finite(what: str, question_id: str) -> UserError:
-    """Return the error for numbers of a model that are not finite.
+def check_lengths(
+    prompts: Sequence[Prompt], max_tokens: int, policy: ModelConfig, verifier: ModelConfig | None, begun: int = 0
+) -> None:
+    """Refuse prompts that leave no room for a solution.
 
     Args:
-        what: The numbers and whose they are.
-        question_id: The question they came up at.
+        prompts: The prompts.
+        max_tokens: Longest solution; the prompts' own limits come before it.
+        policy: Writes the solutions.
+        verifier: Reads them, where one is to.
+        begun: Tokens that stand between a prompt and its solution.
+
+    Raises:
+        UserError: A prompt is empty, or it and a solution are longer together than a model's limit.
     """
-    return UserError(
-        f"the {what} are not finite at question {question_id[:60]}: the weights are damaged, or numbers overflow in "
-        "the model; take another checkpoint, or train again at a lower learning rate or in float32"
-    )
+    limit = min(model.max_seq_len for model in (policy, verifier) if model is not None)
+    for prompt in prompts:
+        if not prompt.tokens:
+            raise UserError(f"the prompt of {prompt.id[:60]} is empty: it needs a token, such as the begin mark")
+        length = len(prompt.tokens) + begun
+        room = max_tokens if prompt.max_tokens is None else min(max_tokens, prompt.max_tokens)
+        if length + room > limit:
+            cure = " or lower --sampler.max_tokens" if length < limit else ""
+            raise UserError(
+                f"the prompt of {prompt.id[:60]} has {length} tokens and sampler.max_tokens is {room}, more than the "
+                f"model's limit of {limit} together: shorten the prompt{cure}"
+            )

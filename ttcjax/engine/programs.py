@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ttcjax.config import ModelConfig, SamplerConfig
-from ttcjax.engine import queue
+from ttcjax.engine import draw, queue
 from ttcjax.engine import rows as sampling
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
@@ -32,7 +33,7 @@ class Prompts:
     room: jax.Array
     """`[Q]` int32: most tokens of a solution."""
     number: jax.Array
-    """`[Q]` uint32: `state.question_number`, the question's part of random keys."""
+    """`[Q]` uint32: `rows.question_number`, the question's part of random keys."""
     first: jax.Array
     """`[Q]` uint32: index of the first sample, the sample's part of random keys."""
     count: jax.Array
@@ -41,7 +42,7 @@ class Prompts:
 
 @struct.dataclass
 class Sampled:
-    """Results of sampling B rows; see `state.Rows`."""
+    """Results of sampling B rows; see `rows.Rows`."""
 
     tokens: jax.Array
     length: jax.Array
@@ -57,7 +58,7 @@ class Plan:
 
     policy: ModelConfig
     sampler: SamplerConfig
-    """Its temperature counts where a program is given no `methods.factors`, and tells by 0 that nothing is drawn."""
+    """Its temperature counts where a program is given no `draw.factors`, and tells by 0 that nothing is drawn."""
     stops: sampling.Stops
     n: int
     """Most samples of a question; results stand n apart."""
@@ -76,6 +77,13 @@ class Plan:
     def rows(self) -> int:
         """B."""
         return self.groups * self.group_rows
+
+    def at(self, temperature: float | None) -> tuple[Plan, np.ndarray]:
+        """Return the plan of a program that serves all temperatures above 0, and the `draw.factors` of one to call it
+        with; at 0 its own plan, and factors that are not looked at. The sampler's temperature is the default."""
+        chosen = self.sampler.temperature if temperature is None else temperature
+        sampler = dataclasses.replace(self.sampler, temperature=1.0 if chosen > 0 else 0.0)
+        return dataclasses.replace(self, sampler=sampler), draw.factors(chosen)
 
 
 _Carry = tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]
@@ -148,7 +156,7 @@ def sample(
         params: Policy parameters.
         prompts: The prompts.
         seed: Root of all random numbers.
-        factors_2: Of the temperature, see `methods.factors`; by default the plan's.
+        factors_2: Of the temperature, see `draw.factors`; by default the plan's.
         plan: Shapes and limits.
     """
     Q = prompts.last.shape[0]

@@ -1,8 +1,8 @@
-"""What an engine is given and what it gives back."""
+"""Requests to an engine and its results: models, prompts, solutions, and batches of them as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from ttcjax.config import ModelConfig
 from ttcjax.engine import programs
 from ttcjax.engine.rows import question_number
 from ttcjax.model.params import Params
+from ttcjax.runtime.errors import UserError
+from ttcjax.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -101,3 +103,62 @@ def pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:
             number[q] = question_number(prompt.id)
             first[q], count[q] = request.first, request.count
     return programs.Prompts(*map(jnp.asarray, (prefix, length, last, room, number, first, count)))
+
+
+def solutions(
+    tokenizer: Tokenizer,
+    out: programs.Sampled,
+    n: int,
+    members: Sequence[int | None],
+    question_ids: Sequence[str],
+    begin: np.ndarray | None = None,
+) -> Iterator[tuple[int, list[Solution]]]:
+    """Cut a batch's results into (member, its `n` solutions).
+
+    Args:
+        tokenizer: Turns tokens into text.
+        out: The results.
+        n: Solutions at each place of the batch.
+        members: What stands at each place, `None` for padding.
+        question_ids: The question of each member.
+        begin: Slots `[B]` at which solutions begin; 1 by default.
+
+    Raises:
+        UserError: The policy's logits were not finite.
+    """
+    tokens, length = np.asarray(out.tokens), np.asarray(out.length)
+    finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
+    broken = np.asarray(out.broken)
+    first = np.ones_like(length) if begin is None else begin
+    rows = [tokens[b, first[b] : length[b]].tolist() for b in range(len(length))]
+    texts = tokenizer.decode_batch(rows)
+    for q, member in enumerate(members):
+        if member is not None:
+            if broken[q * n : (q + 1) * n].any():
+                raise not_finite("policy's logits", question_ids[member])
+            yield (
+                member,
+                [
+                    Solution(
+                        tokens=tuple(rows[b]),
+                        text=texts[b],
+                        finished=bool(finished[b]),
+                        logprob=float(logprob[b]),
+                        tokens_sampled=int(sampled[b]),
+                    )
+                    for b in range(q * n, (q + 1) * n)
+                ],
+            )
+
+
+def not_finite(what: str, question_id: str) -> UserError:
+    """Return the error for numbers of a model that are not finite.
+
+    Args:
+        what: The numbers and whose they are.
+        question_id: The question they came up at.
+    """
+    return UserError(
+        f"the {what} are not finite at question {question_id[:60]}: the weights are damaged, or numbers overflow in "
+        "the model; take another checkpoint, or train again at a lower learning rate or in float32"
+    )

@@ -43,7 +43,7 @@ class Rows:
     """`[B]` float32: summed over the sampled tokens."""
     broken: jax.Array
     """`[B]` bool: some token at this place of the batch was drawn from logits that are not finite, be it one of a
-    dropped sequence; see `methods.draw`."""
+    dropped sequence; see `draw.draw`."""
     sampled: jax.Array
     """`[B]` int32: tokens drawn at this place of the batch, those of dropped sequences included."""
     room: jax.Array
@@ -149,7 +149,7 @@ def decode(
         stops: End mark and step ends.
         max_new: Most tokens added to a row; with `one_step` a step of that length is cut there.
         one_step: Stop each row at its next step end.
-        factors_2: Of the temperature, in place of the sampler's; see `methods.factors`.
+        factors_2: Of the temperature, in place of the sampler's; see `draw.factors`.
     """
     B, S = rows.tokens.shape
     keys_B = jax.vmap(jax.random.fold_in)(rows.keys, round_B)

@@ -12,6 +12,7 @@ from flax import struct
 from ttcjax.config import ModelConfig
 from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention, write_suffix
 from ttcjax.model import transformer
+from ttcjax.model.layer import apply_layer
 from ttcjax.model.params import Params
 
 _PREFILL_TOKENS = 4096
@@ -171,22 +172,24 @@ def extend(
     new_k, new_v = [], []
     for i, layer in enumerate(params["layers"]):
         kind = int(local_L[i])
-        q, k, v = transformer.attention_inputs(layer, x, cos[kind], sin[kind], config)
-        k_BKSE, v_BKSE = write_suffix(suffix.k[i], suffix.v[i], k, v, start_B)
-        mixed = shared_prefix_attention(
-            q,
-            prefix.k[i],
-            prefix.v[i],
-            prefix.length_Q,
-            k_BKSE,
-            v_BKSE,
-            slot_BC,
-            scale=transformer.query_scale(config),
-            soft_cap=config.attn_soft_cap,
-            window=config.sliding_window if kind else None,
-        )
-        x = x + transformer.attention_output(layer, mixed, config)
-        x = x + transformer.mlp(layer, x, config)
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, i: int = i, kind: int = kind) -> tuple[jax.Array, Any]:
+            k_BKSE, v_BKSE = write_suffix(suffix.k[i], suffix.v[i], k, v, start_B)
+            mixed = shared_prefix_attention(
+                q,
+                prefix.k[i],
+                prefix.v[i],
+                prefix.length_Q,
+                k_BKSE,
+                v_BKSE,
+                slot_BC,
+                scale=transformer.query_scale(config),
+                soft_cap=config.attn_soft_cap,
+                window=config.sliding_window if kind else None,
+            )
+            return mixed, (k_BKSE, v_BKSE)
+
+        x, (k_BKSE, v_BKSE) = apply_layer(layer, x, cos[kind], sin[kind], config, attend)
         new_k.append(k_BKSE)
         new_v.append(v_BKSE)
     return transformer.final_norm(params, x, config), SuffixCache(k=tuple(new_k), v=tuple(new_v))
