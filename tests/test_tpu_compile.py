@@ -14,10 +14,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ttcjax import parallel
 from ttcjax.engine import programs
-from ttcjax.engine.rows import Stops
 from ttcjax.model import params as model_params
 from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
+from ttcjax.text.steps import StepMarks
 from ttcjax.train.loop import init_state, make_train_step
 from ttcjax.train.models.policy import make_loss
 
@@ -46,10 +46,10 @@ def config():
 @pytest.fixture(scope="module")
 def plan(config):
     policy, verifier = (model(config, value_likelihood=flag) for flag in (False, config.prm.likelihood))
-    stops = Stops(eos=2, step_ends=(4, 14, 2))
+    marks = StepMarks.of_ids((2,), (4, 14))
     slots = config.sampler.max_tokens + 1
     groups = config.sampler.rows // N
-    return programs.Plan(policy, config.sampler, stops, N, slots, groups, N, verifier=verifier, max_steps=slots)
+    return programs.Plan(policy, config.sampler, marks, N, slots, groups, N, verifier=verifier, max_steps=slots)
 
 
 def model(config, value_likelihood=False):

@@ -28,7 +28,6 @@ from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import write_shard
 from ttcjax.runtime.progress import progress
-from ttcjax.text import steps as step_text
 
 SCHEMA = sample_rows.SCHEMA
 """Columns of the shards."""
@@ -89,7 +88,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     every = shards(config, len(examples), validated.chosen(config, workdir / "tune"))
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler)
+    engine = load_engine(workdir, config.sampler, steps=task.steps)
     earlier: dict[str, dict[str, list[Solution]]] = {}
     if config.sweep.samples_from is not None:
         for shard in {shard.strategy: shard for shard in todo}.values():
@@ -239,7 +238,7 @@ def result_rows(
     for example, solutions in zip(examples, found, strict=True):
         for index, solution in enumerate(solutions):
             answer = task.extract(solution.text) if solution.finished else None
-            lines = step_text.split_steps(solution.text)[: len(solution.step_scores)]
+            lines = task.steps.split(solution.text)[: len(solution.step_scores)]
             table.append(
                 {
                     "question": example.id,

@@ -62,7 +62,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
             if is_whole(path, SCHEMA):
                 bar.skip(shard.questions)
                 continue
-            engine = load_engine(workdir, sampler, policy=MODELS[shard.number], verifier=None)
+            engine = load_engine(workdir, sampler, policy=MODELS[shard.number], verifier=None, steps=task.steps)
             engine.on_batch = bar.update
             begin = time.perf_counter()
             prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]

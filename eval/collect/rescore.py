@@ -71,7 +71,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     every = shards(config, len(prompts))
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler, verifier="base_orm")
+    engine = load_engine(workdir, config.sampler, verifier="base_orm", steps=task.steps)
     whole, left = (sum(s.questions for s in some) * samples for some in (mine, todo))
     with progress(whole, "rescore: solutions") as bar:
         bar.skip(whole - left)

@@ -92,7 +92,9 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     names = revision_verifiers.candidates(config)
     selecting = revision_verifiers.chosen(config, workdir)
     engines = {
-        name: load_engine(workdir, config.sampler, policy="revision", verifier=revision_verifiers.stage_of(name))
+        name: load_engine(
+            workdir, config.sampler, policy="revision", verifier=revision_verifiers.stage_of(name), steps=task.steps
+        )
         for name in names
     }
     lengths = settings.lengths

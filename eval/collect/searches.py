@@ -104,7 +104,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     every = shards(config, len(examples), chosen)
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler)
+    engine = load_engine(workdir, config.sampler, steps=task.steps)
     whole, left = (sum(s.questions * cells[s.answers].rows() for s in some) for some in (mine, todo))
     with progress(whole, "search: solutions") as bar:
         bar.skip(whole - left)

@@ -49,7 +49,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     every = shards(config, len(examples))
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, trial.sampler)
+    engine = load_engine(workdir, trial.sampler, steps=task.steps)
     searches = sweep.by_answers(trial)
     sampled = [shard for shard in todo if shard.answers not in searches]
     searched = [shard for shard in todo if shard.answers in searches]

@@ -9,11 +9,11 @@ import pytest
 
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import capacity, programs
-from ttcjax.engine.rows import Stops
 from ttcjax.model import params as model_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
+from ttcjax.text.steps import StepMarks
 
 CONFIG = ModelConfig(
     vocab_size=4000, num_layers=3, d_model=128, num_heads=4, num_kv_heads=2, head_dim=32, d_ff=256, max_seq_len=4096
@@ -41,7 +41,9 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
     kind, questions, groups, group_rows, n, prompt_slots, slots
 ):
     sampler = SamplerConfig(max_tokens=slots - 1, rows=groups * group_rows)
-    plan = programs.Plan(CONFIG, sampler, Stops(2, (4, 2)), n, slots, groups, group_rows, CONFIG, max_steps=slots)
+    plan = programs.Plan(
+        CONFIG, sampler, StepMarks.of_ids((2,), (4,)), n, slots, groups, group_rows, CONFIG, max_steps=slots
+    )
     policy = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("vocab",)))
     verifier = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("value",)))
     prompts, seed = shapes(questions, prompt_slots), jax.ShapeDtypeStruct((), jnp.uint32)

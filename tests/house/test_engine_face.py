@@ -24,6 +24,7 @@ FACE = {
     "sampler",
     "score",
     "search",
+    "step_marks",
     "tokenizer",
     "verifier",
     "verifier_config",

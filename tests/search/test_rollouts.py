@@ -45,7 +45,7 @@ class Glance(DeviceStrategy):
 def test_a_rollout_is_greedy_and_judged_at_its_end(tiny, engine, prompts):
     """The same again from outside: sample greedily from the row, cut after k steps, score it all from its start."""
     k = 2
-    ends, longest = tiny.tokenizer.step_end_ids, engine.sampler.max_step_tokens
+    ends, longest = tiny.step_ends, engine.sampler.max_step_tokens
     compared = rolled = 0
     for prompt, found in zip(prompts, run.search(engine, Glance(k), prompts, SEED, traced=True), strict=True):
         [only] = found.rounds

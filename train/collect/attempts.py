@@ -70,7 +70,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
             "of revisions needs others: lower --revision.trajectories.questions (and --revision.rest_em.questions, "
             "--labels.questions)"
         )
-    engine = load_engine(workdir, config.sampler, policy="revision", verifier=None)
+    engine = load_engine(workdir, config.sampler, policy="revision", verifier=None, steps=task.steps)
     rows = sample(
         engine,
         config.revision,

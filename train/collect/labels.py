@@ -64,7 +64,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         UserError: No sample has a readable answer, so there is nothing to learn from.
     """
     task, splits = loader.askable(config, workdir)
-    engine = load_engine(workdir, config.sampler, verifier=None)
+    engine = load_engine(workdir, config.sampler, verifier=None, steps=task.steps)
     examples = splits.train[: config.labels.questions]
     counts = _Counts()
     size = config.labels.shard_questions
@@ -150,8 +150,7 @@ def label(
 
 def _step_prefixes(engine: Engine, solution: Solution) -> list[tuple[int, ...]]:
     """Return the tokens up to every step end but the last."""
-    ends = [i for i, token in enumerate(solution.tokens) if token in engine.tokenizer.step_end_ids]
-    return [solution.tokens[: i + 1] for i in ends[:-1]]
+    return [solution.tokens[: i + 1] for i in engine.step_marks.ends(solution.tokens)[:-1]]
 
 
 def _summary(paths: Sequence[epath.Path], questions: int, counts: _Counts) -> dict[str, Any]:

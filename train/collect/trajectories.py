@@ -135,7 +135,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         UserError: No sample is right, so there is nothing to learn from.
     """
     task, splits = loader.askable(config, workdir)
-    engine = load_engine(workdir, config.sampler, verifier=None)
+    engine = load_engine(workdir, config.sampler, verifier=None, steps=task.steps)
     settings = config.revision.trajectories
     examples, size = splits.train[: settings.questions], settings.shard_questions
     paths = []

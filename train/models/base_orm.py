@@ -33,7 +33,7 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
     return train_verifier(
         config,
         load_model(workdir, "policy", tokenizer),
-        outcomes(labels, tokenizer),
+        outcomes(labels, tokenizer, loader.task(config.data).steps),
         tokenizer,
         out,
         settings=config.base_orm,

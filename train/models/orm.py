@@ -107,6 +107,7 @@ def train_verifier(
             tokenizer,
             train.seq_len,
             every_step=config.orm.every_step,
+            steps=loader.task(config.data).steps,
         )
         for kept in (False, True)
     )

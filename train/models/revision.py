@@ -58,7 +58,8 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path) -> dict[
         return fine_tune(rows, out)
     first = fine_tune(rows, out / "offline", name="revision, offline")
     params, _ = load_params(out / "offline" / "best", tokenizer)
-    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, config.sampler)
+    steps = loader.task(config.data).steps
+    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, config.sampler, steps=steps)
     chains = rest_em.sample(config, engine, workdir, out / "chains")
     rows, counts = rest_em.balanced(chains, config.revision.rest_em)
     second = fine_tune(rows, out, source="revision.rest_em.questions")

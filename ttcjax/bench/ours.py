@@ -24,12 +24,13 @@ from ttcjax.verify import value_head
 class NoText:
     """A tokenizer for random tokens: there is no text, and no token ends a step or a solution."""
 
-    pad_id, bos_id, eos_id, unk_id = 0, 1, -1, 3
+    pad_id, bos_id, eos_id, unk_id = None, 1, -1, 3
     fingerprint = "none"
-    step_end_ids: tuple[int, ...] = ()
+    stop_ids: tuple[int, ...] = ()
 
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size
+        self.pieces = (b"",) * vocab_size
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError("random tokens have no text")

@@ -16,10 +16,10 @@ from ttcjax.engine import capacity
 from ttcjax.engine.checks import check_lengths, check_tokenizer
 from ttcjax.engine.compiled import Compilation, Programs
 from ttcjax.engine.requests import Begun, Model, Prompt, Solution
-from ttcjax.engine.rows import Stops
 from ttcjax.engine.scheduler import Scheduler, Search
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.runtime.errors import UserError
+from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 
 
@@ -43,8 +43,9 @@ class Engine:
         sampler: SamplerConfig,
         verifier: Model | None = None,
         mesh: Mesh | None = None,
+        steps: StepFormat = LINES,
     ):
-        """Put parameters on the devices of `mesh` (all devices, by default), a copy on each.
+        """Put parameters on the devices of `mesh` (all devices, by default), a copy on each; `steps` is the task's.
 
         Raises:
             UserError: A model was trained with another tokenizer, or its vocabulary is smaller than the tokenizer's.
@@ -69,8 +70,9 @@ class Engine:
         weights = capacity.bytes_of(self.policy) + capacity.bytes_of(self.verifier)
         self.capacity = capacity.Capacity(sampler, self.policy_config, self.verifier_config, weights, limit)
         """Rows and questions that fit a device."""
-        stops = Stops(eos=tokenizer.eos_id, step_ends=tuple(tokenizer.step_end_ids))
-        self.scheduler = Scheduler(self.capacity, Programs(self.mesh), tokenizer, stops)
+        self.step_marks = steps.marks(tokenizer)
+        """Ends of steps and of solutions in tokens."""
+        self.scheduler = Scheduler(self.capacity, Programs(self.mesh), tokenizer, self.step_marks)
         """Plans, batches and runs the calls."""
 
     @property

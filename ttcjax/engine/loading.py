@@ -12,6 +12,7 @@ from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there, resolve_workdir
 from ttcjax.text import tokenizer as tokenizers
+from ttcjax.text.steps import LINES, StepFormat
 
 
 def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer) -> Model:
@@ -35,7 +36,12 @@ def load_model(workdir: epath.Path, stage: str, tokenizer: tokenizers.Tokenizer)
 
 @faults.explained()
 def load_engine(
-    workdir: epath.PathLike, sampler: SamplerConfig, *, policy: str = "policy", verifier: str | None = "prm"
+    workdir: epath.PathLike,
+    sampler: SamplerConfig,
+    *,
+    policy: str = "policy",
+    verifier: str | None = "prm",
+    steps: StepFormat = LINES,
 ) -> Engine:
     """Load the tokenizer, a policy and a verifier of a workdir.
 
@@ -44,6 +50,7 @@ def load_engine(
         sampler: Settings of the engine.
         policy: The stage that trained the policy.
         verifier: The stage that trained the verifier, as in `load_model`; `None` for an engine without one.
+        steps: The task's `steps`.
 
     Raises:
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
@@ -51,4 +58,4 @@ def load_engine(
     workdir = resolve_workdir(workdir, "the workdir")
     tokenizer = loader.tokenizer(workdir)
     scorer = load_model(workdir, verifier, tokenizer) if verifier else None
-    return Engine(load_model(workdir, policy, tokenizer), tokenizer, sampler, verifier=scorer)
+    return Engine(load_model(workdir, policy, tokenizer), tokenizer, sampler, verifier=scorer, steps=steps)

@@ -17,6 +17,7 @@ from ttcjax.engine import draw, queue
 from ttcjax.engine import rows as sampling
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
+from ttcjax.text.steps import StepMarks
 from ttcjax.verify import value_head
 
 
@@ -59,7 +60,7 @@ class Plan:
     policy: ModelConfig
     sampler: SamplerConfig
     """Its temperature counts where a program is given no `draw.factors`, and tells by 0 that nothing is drawn."""
-    stops: sampling.Stops
+    marks: StepMarks
     n: int
     """Most samples of a question; results stand n apart."""
     slots: int
@@ -180,7 +181,7 @@ def sample(
             jnp.zeros_like(rows.length),
             plan.policy,
             plan.sampler,
-            plan.stops,
+            plan.marks,
             max_new=plan.slots - 1 if at_once else _REFILL_EVERY,
             one_step=False,
             factors_2=factors_2,
@@ -228,7 +229,7 @@ def resume(
         unused_B = jnp.tile(jnp.arange(plan.n), plan.groups) >= prompts.count[question_B]
         prefix = prefill(params, prompts, plan.policy, plan)
         empty = cache.empty_suffix(plan.policy, plan.rows, plan.slots)
-        _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy)
+        _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy, length_B)
         keys_B = sampling.row_keys(seed, prompts.number[question_B], sample_B)
         # Before the sum, which would overflow where a prompt sets no limit.
         room_B = jnp.minimum(prompts.room[question_B], plan.slots)
@@ -241,7 +242,7 @@ def resume(
             round_B,
             plan.policy,
             plan.sampler,
-            plan.stops,
+            plan.marks,
             max_new=plan.slots - 1,
             one_step=False,
             factors_2=factors_2,
@@ -251,20 +252,21 @@ def resume(
     return _by_groups(part, plan, prompts, tokens_BC, length_B, sample_B, round_B)
 
 
-def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
-    """Score the steps of whole rows, padded with 0: `[B, R]`; entries past a row's steps mean nothing.
+def score(
+    params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, *, plan: Plan
+) -> jax.Array:
+    """Score the steps of whole rows: `[B, R]`; entries past a row's steps mean nothing.
 
-    A row's solution begins at slot `begin`; what stands before belongs to the prompt.
+    A row's solution stands in slots `begin .. length - 1`; what stands before belongs to the prompt.
     """
     verifier = plan.verifier
     assert verifier is not None
 
-    def part(prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array) -> jax.Array:
+    def part(prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array) -> jax.Array:
         prefix = prefill(params, prompts, verifier, plan)
-        length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
         return score_rows(params, prefix, tokens_BS, length_B, plan, begin_B)
 
-    return _by_groups(part, plan, prompts, tokens_BS, begin_B)
+    return _by_groups(part, plan, prompts, tokens_BS, begin_B, length_B)
 
 
 def score_rows(
@@ -278,28 +280,24 @@ def score_rows(
     """Score the steps of whole rows over cached prompts; see `score`. By default solutions begin at slot 1."""
     assert plan.verifier is not None
     begin_B = jnp.ones_like(length_B) if begin_B is None else begin_B
-    values_BS = value_head.score_tokens(params, prefix, tokens_BS, begin_B, plan.verifier)
-    ends_BS = step_ends(tokens_BS, begin_B, length_B, plan.stops)
+    values_BS = value_head.score_tokens(params, prefix, tokens_BS, begin_B, plan.verifier, length_B)
+    ends_BS = plan.marks.ends_of_rows(tokens_BS, begin_B, length_B)
     return value_head.at_step_ends(values_BS, ends_BS, plan.max_steps)
 
 
-def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
+def likelihood(
+    params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, *, plan: Plan
+) -> jax.Array:
     """Return the log-probability `[B, S]` under the policy of each token of whole rows, at temperature 1.
 
-    Entries of slots before `begin`, and of padding, mean nothing.
+    Entries of slots before `begin`, and from `length` on, mean nothing.
     """
     del begin_B
 
-    def part(prompts: Prompts, tokens_BS: jax.Array) -> jax.Array:
+    def part(prompts: Prompts, tokens_BS: jax.Array, length_B: jax.Array) -> jax.Array:
         prefix = prefill(params, prompts, plan.policy, plan)
-        hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
+        hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy, length_B)
         logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
         return jnp.roll(logprob_BS, 1, axis=1)
 
-    return _by_groups(part, plan, prompts, tokens_BS)
-
-
-def step_ends(tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:
-    """Return which slots end a step of the solution in slots `begin .. length - 1`."""
-    slots = jnp.arange(tokens_BS.shape[1])[None]
-    return sampling.is_step_end(tokens_BS, stops) & (slots >= begin_B[:, None]) & (slots < length_B[:, None])
+    return _by_groups(part, plan, prompts, tokens_BS, length_B)

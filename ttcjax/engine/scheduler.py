@@ -19,9 +19,9 @@ from ttcjax.engine.capacity import Capacity, Fit
 from ttcjax.engine.checks import check_read
 from ttcjax.engine.compiled import Programs
 from ttcjax.engine.requests import Begun, Prompt, Request, Solution, not_finite, solutions
-from ttcjax.engine.rows import Stops
 from ttcjax.model import cache
 from ttcjax.model.params import Params
+from ttcjax.text.steps import StepMarks
 from ttcjax.text.tokenizer import Tokenizer
 
 Told = Callable[[int], None]
@@ -56,12 +56,12 @@ class Search:
 class Scheduler:
     """Runs calls on the devices; knows the shapes of models, and is given their parameters by the call."""
 
-    def __init__(self, capacity: Capacity, programs: Programs, tokenizer: Tokenizer, stops: Stops):
+    def __init__(self, capacity: Capacity, programs: Programs, tokenizer: Tokenizer, marks: StepMarks):
         self.capacity = capacity
         self.programs = programs
         self._sampler = capacity.sampler
         self._tokenizer = tokenizer
-        self._stops = stops
+        self._marks = marks
         self._devices = programs.mesh.size
 
     def sample(
@@ -197,12 +197,13 @@ class Scheduler:
         unique = [list(counts) for counts in copies]
         numbers: list[dict[Row, np.ndarray]] = [{} for _ in prompts]
         for plan, batch, tokens, held in self._packed(prompts, [[row for row, _ in group] for group in unique]):
-            begin = np.ones(tokens.shape[:2], np.int32)
+            begin, length = np.ones(tokens.shape[:2], np.int32), np.ones(tokens.shape[:2], np.int32)
             for q, i, piece in held:
                 begin[q, : len(piece)] = [unique[i][r][1] for r in piece]
+                length[q, : len(piece)] = [1 + len(unique[i][r][0]) for r in piece]
             bound = functools.partial(fn, plan=plan)
-            program = self.programs.get((kind, plan), bound, split=(False, True, True, True))
-            found = program(params, batch, tokens.reshape(-1, tokens.shape[-1]), begin.reshape(-1))
+            program = self.programs.get((kind, plan), bound, split=(False, True, True, True, True))
+            found = program(params, batch, tokens.reshape(-1, tokens.shape[-1]), begin.reshape(-1), length.reshape(-1))
             found = np.asarray(found).reshape(*tokens.shape[:2], -1)
             for q, i, piece in held:
                 numbers[i].update({unique[i][r]: found[q, k] for k, r in enumerate(piece)})
@@ -245,7 +246,7 @@ class Scheduler:
 
     def _with_scores(self, solution: Solution, scores: np.ndarray, verified: int, question_id: str) -> Solution:
         """Return a solution with the scores of its steps, which must be numbers."""
-        steps = sum(token in self._stops.step_ends for token in solution.tokens)
+        steps = len(self._marks.ends(solution.tokens))
         kept = tuple(float(x) for x in scores[: min(steps, len(scores))])
         if any(map(math.isnan, kept)):
             raise not_finite("verifier's scores", question_id)
@@ -293,7 +294,7 @@ class Scheduler:
         return programs.Plan(
             policy=self.capacity.policy,
             sampler=self._sampler,
-            stops=self._stops,
+            marks=self._marks,
             n=n,
             slots=slots,
             groups=chosen.groups,

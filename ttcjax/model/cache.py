@@ -201,24 +201,43 @@ _PIECE = 64
 """Tokens of a longer row that are read at once: what is read beyond a row's end is lost work."""
 
 
-def read(params: Params, tokens_BS: jax.Array, prefix: PrefixCache, config: ModelConfig) -> jax.Array:
-    """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `extend`."""
-    return fill(params, tokens_BS, prefix, empty_suffix(config, *tokens_BS.shape), config)[0]
+def read(
+    params: Params,
+    tokens_BS: jax.Array,
+    prefix: PrefixCache,
+    config: ModelConfig,
+    length_B: jax.Array | None = None,
+) -> jax.Array:
+    """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `fill`."""
+    return fill(params, tokens_BS, prefix, empty_suffix(config, *tokens_BS.shape), config, length_B)[0]
 
 
 def fill(
-    params: Params, tokens_BS: jax.Array, prefix: PrefixCache, suffix: SuffixCache, config: ModelConfig
+    params: Params,
+    tokens_BS: jax.Array,
+    prefix: PrefixCache,
+    suffix: SuffixCache,
+    config: ModelConfig,
+    length_B: jax.Array | None = None,
 ) -> tuple[jax.Array, SuffixCache]:
     """Read rows from their first slot on; see `extend`.
 
-    Rows of more than `READ_TOGETHER` tokens are read in pieces, as many as the longest of them needs: token 0 is
-    padding. The hidden states of what was not read are 0.
+    Rows of more than `READ_TOGETHER` slots are read in pieces, as many as the longest of them needs. The hidden states
+    of what was not read are 0.
+
+    Args:
+        params: As in `extend`.
+        tokens_BS: Rows, padded on the right with any token.
+        prefix: As in `extend`.
+        suffix: As in `extend`.
+        config: As in `extend`.
+        length_B: int32: slots set in each row; all of them by default.
     """
     B, S = tokens_BS.shape
     if S <= READ_TOGETHER:
         return extend(params, tokens_BS, jnp.zeros((B,), jnp.int32), prefix, suffix, config)
     padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, -S % _PIECE)))
-    until = jnp.max(jnp.where(padded_BS != 0, jnp.arange(1, padded_BS.shape[1] + 1)[None], 0))
+    until = jnp.int32(S) if length_B is None else length_B.max()
 
     def unread(carry: tuple[jax.Array, SuffixCache, jax.Array]) -> jax.Array:
         return carry[0] < until

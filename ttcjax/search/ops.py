@@ -135,7 +135,7 @@ class EngineOps:
             jnp.repeat(round_Q, self.plan.n),
             self.plan.policy,
             sampler,
-            self.plan.stops,
+            self.plan.marks,
             max_new=sampler.max_step_tokens if one_step else self.plan.slots - 1,
             one_step=one_step,
             factors_2=self.factors_2,

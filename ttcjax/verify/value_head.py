@@ -130,13 +130,19 @@ def score(params: Params, reading: Reading, config: ModelConfig) -> jax.Array:
 
 
 def score_tokens(
-    params: Params, prefix: cache.PrefixCache, tokens_BS: jax.Array, begin_B: jax.Array, config: ModelConfig
+    params: Params,
+    prefix: cache.PrefixCache,
+    tokens_BS: jax.Array,
+    begin_B: jax.Array,
+    config: ModelConfig,
+    length_B: jax.Array | None = None,
 ) -> jax.Array:
     """Return the score `[B, S]` of every token of whole rows, probabilities in (0, 1).
 
-    Slots before `begin` belong to the prompt: how likely they are does not count.
+    Slots before `begin` belong to the prompt: how likely they are does not count. Scores of slots from `length` on
+    mean nothing.
     """
-    hidden_BSD = cache.read(params, tokens_BS, prefix, config)
+    hidden_BSD = cache.read(params, tokens_BS, prefix, config, length_B)
     least_BS = None
     if config.value_likelihood:
         logprob_BS = token_logprobs(params, hidden_BSD, tokens_BS, config)
