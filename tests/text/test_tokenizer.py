@@ -156,6 +156,28 @@ def test_a_model_that_changes_text_is_refused(changes):
         tokenizer_lib.SentencePieceTokenizer(model.getvalue())
 
 
+def test_a_model_may_have_no_padding_and_a_text_as_id_0():
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(template_texts()),
+        model_writer=model,
+        vocab_size=400,
+        byte_fallback=True,
+        pad_id=-1,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    tokenizer = tokenizer_lib.SentencePieceTokenizer(model.getvalue())
+    assert tokenizer.pad_id is None
+    assert tokenizer.decode(tokenizer.encode("so x = 7\n")) == "so x = 7\n"
+    assert tokenizer.decode([0]) == "\ufffd", "id 0 is no padding here, and shows"
+
+
 @pytest.mark.skipif(not MODELS.exists(), reason="needs ../shared/data/sentencepiece beside the repository")
 def test_real_models_keep_text_or_are_refused():
     paths = sorted(MODELS.iterdir())

@@ -31,10 +31,11 @@ class Solution:
     """One sampled solution."""
 
     tokens: tuple[int, ...]
-    """What the policy sampled, end mark included, prompt not."""
+    """All that the policy sampled, the stop token included, the prompt not."""
     text: str
+    """Of the tokens, without the stop token."""
     finished: bool
-    """Ended by the end mark, not by the length limit."""
+    """Ended by a stop token, not by the length limit."""
     logprob: float
     """Of the tokens under the policy at temperature 1."""
     step_scores: tuple[float, ...] = ()
@@ -131,7 +132,8 @@ def solutions(
     broken = np.asarray(out.broken)
     first = np.ones_like(length) if begin is None else begin
     rows = [tokens[b, first[b] : length[b]].tolist() for b in range(len(length))]
-    texts = tokenizer.decode_batch(rows)
+    # A stop token is no part of the text, whatever it looks like.
+    texts = tokenizer.decode_batch([row[:-1] if ended else row for row, ended in zip(rows, finished, strict=True)])
     for q, member in enumerate(members):
         if member is not None:
             if broken[q * n : (q + 1) * n].any():
