@@ -68,6 +68,12 @@ class TinyModels:
     questions: list[Any]
 
     @functools.cached_property
+    def step_ends(self) -> frozenset[int]:
+        """Tokens that end a line or a solution."""
+        ids = range(self.tokenizer.vocab_size)
+        return frozenset(i for i in ids if "\n" in self.tokenizer.decode([i])) | {self.tokenizer.eos_id}
+
+    @functools.cached_property
     def errors(self) -> "Errors":
         """How far two computations of these models may lie apart, by `rounding.noise` on rows of random tokens."""
         from tests.rounding import noise

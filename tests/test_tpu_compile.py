@@ -14,10 +14,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ttcjax import parallel
 from ttcjax.engine import programs
-from ttcjax.engine.rows import Stops
 from ttcjax.model import params as model_params
 from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
+from ttcjax.text.step_marks import StepMarks
 from ttcjax.train.loop import init_state, make_train_step
 from ttcjax.train.models.policy import make_loss
 from ttcjax.verify.value_head import ValueHead
@@ -47,10 +47,10 @@ def config():
 @pytest.fixture(scope="module")
 def plan(config):
     shape, judge = model(config), ValueHead(config.prm.likelihood)
-    stops = Stops(eos=2, step_ends=(4, 14, 2))
+    marks = StepMarks.of_ids((2,), (4, 14))
     slots = config.sampler.max_tokens + 1
     groups = config.sampler.rows // N
-    return programs.Plan(shape, config.sampler, stops, N, slots, groups, N, shape, judge, max_steps=slots)
+    return programs.Plan(shape, config.sampler, marks, N, slots, groups, N, shape, judge, max_steps=slots)
 
 
 def model(config):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ttcjax.runtime.errors import UserError
 from ttcjax.search.context import Context
-from ttcjax.text.steps import step_end_positions
+from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -102,12 +102,15 @@ def warn_of_cuts(context: Context, examples: int, setting: str) -> None:
         logger.warning("%d of %d examples have answers cut from view: raise --%s", context.cut, examples, setting)
 
 
-def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: Tokenizer) -> list[TokenExample]:
+def prm_examples(
+    rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: Tokenizer, steps: StepFormat = LINES
+) -> list[TokenExample]:
     """Turn labelled solutions into examples of step classification.
 
     Args:
         rows: (prompt, solution, one label in [0, 1] for each step).
-        tokenizer: Encodes the texts and says which tokens end a step.
+        tokenizer: Encodes the texts.
+        steps: The task's; says which tokens end a step.
 
     Returns:
         Examples with `tokens`, `labels`, `weights`, `solution` and `right`; labels stand at step ends, where
@@ -118,10 +121,11 @@ def prm_examples(rows: Iterable[tuple[str, str, Sequence[float]]], tokenizer: To
     """
     rows = list(rows)
     prompts, solutions = _encoded(((prompt, solution) for prompt, solution, _ in rows), tokenizer)
+    marks = steps.marks(tokenizer)
     examples = []
     for prompt, sampled, (_, _, values) in zip(prompts, solutions, rows, strict=True):
         ids = np.asarray([tokenizer.bos_id, *prompt, *sampled, tokenizer.eos_id], np.int32)
-        ends = step_end_positions(ids, tokenizer.step_end_ids, prompt_length=1 + len(prompt))
+        ends = marks.ends(ids, 1 + len(prompt))
         if len(ends) != len(values):
             continue
         labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
@@ -158,27 +162,29 @@ def orm_examples(
     seq_len: int,
     *,
     every_step: bool = False,
+    steps: StepFormat = LINES,
 ) -> list[TokenExample]:
     """Turn judged answers into examples of classification.
 
     Args:
         rows: Answers with their labels.
         context: Puts the answers before in view.
-        tokenizer: Encodes prompts, and says which tokens end a step.
+        tokenizer: Encodes prompts.
         seq_len: Where an example is longer, its first answers are left out.
         every_step: Label all step ends of an answer, not its end alone.
+        steps: The task's; says which tokens end a step.
 
     Returns:
         Examples as those of `prm_examples`.
     """
-    prompts = tokenizer.encode_batch([row.prompt for row in rows])
+    prompts, marks = tokenizer.encode_batch([row.prompt for row in rows]), steps.marks(tokenizer)
     examples = []
     for prompt, row in zip(prompts, rows, strict=True):
         [tokens] = context.encode([row.answer])
         shown = context.view(tuple(prompt), row.before, seq_len - 1 - len(prompt) - len(tokens)).tokens
         ids = np.asarray([tokenizer.bos_id, *prompt, *shown, *tokens], np.int32)
         begin = len(ids) - len(tokens)
-        ends = step_end_positions(ids, tokenizer.step_end_ids, prompt_length=begin)
+        ends = marks.ends(ids, begin)
         labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
         judged = ends if every_step else ends[-1:]
         labels[judged], weights[judged] = row.correct, 1.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from ttcjax.config import DraftsConfig
 from ttcjax.data.task import Draft, Example, Task
-from ttcjax.text.steps import SEPARATOR
+from ttcjax.text.steps import StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, policy_examples
 
@@ -43,7 +43,7 @@ def policy_texts(task: Task, example: Example, config: DraftsConfig) -> tuple[li
     right: list[_Piece] = [(example.solution, 1.0)]
     if not shown and not fails:
         return [], right
-    failed = [_attempt(draft) for draft in task.failing(example, shown - kept + max(fails, kept > 0), rng)]
+    failed = [_attempt(draft, task.steps) for draft in task.failing(example, shown - kept + max(fails, kept > 0), rng)]
     if not failed:
         return [], right  # A data set, or a subject, that writes no attempts.
     if fails and failed[-1][-1][1]:
@@ -53,12 +53,12 @@ def policy_texts(task: Task, example: Example, config: DraftsConfig) -> tuple[li
     return [*failed[: shown - kept], *[[(example.solution, 0.0)]] * kept], right
 
 
-def _attempt(draft: Draft) -> list[_Piece]:
+def _attempt(draft: Draft, steps: StepFormat) -> list[_Piece]:
     """Return an attempt that fails in pieces: no loss on what it chooses, since that is not to be learned from."""
     if draft.commits == len(draft.lines):
-        return [(SEPARATOR.join(draft.lines), 0.0)]
-    chosen = "".join(line + SEPARATOR for line in draft.lines[: draft.commits])
-    return [(chosen, 0.0), (SEPARATOR.join(draft.lines[draft.commits :]), 1.0)]
+        return [(steps.join(draft.lines), 0.0)]
+    chosen = "".join(line + steps.separator for line in draft.lines[: draft.commits])
+    return [(chosen, 0.0), (steps.join(draft.lines[draft.commits :]), 1.0)]
 
 
 def draft_examples(
@@ -70,7 +70,7 @@ def draft_examples(
         task: As for `policy_texts`.
         examples: The questions.
         config: As for `policy_texts`.
-        tokenizer: Encodes all texts. No piece of it may cross a newline.
+        tokenizer: Encodes all texts. No piece of it may cross the separator of steps.
         seq_len: Where an example is longer, its first attempts are left out, as they are when a model revises.
 
     Returns:

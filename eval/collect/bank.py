@@ -32,7 +32,6 @@ from ttcjax.runtime.parquet import write_shard
 from ttcjax.runtime.progress import progress
 from ttcjax.runtime.shards import Shard
 from ttcjax.runtime.stage import Inputs, Sink, Stage, product
-from ttcjax.text import steps as step_text
 
 SCHEMA = sample_rows.SCHEMA
 """Columns of the shards."""
@@ -141,7 +140,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     every = shards_of(settings, len(examples), chosen(settings.choice, inputs))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
-    engine = load_engine(inputs, settings.sampler)
+    engine = load_engine(inputs, settings.sampler, steps=task.steps)
     earlier: dict[str, dict[str, list[Solution]]] = {}
     if settings.samples_from is not None:
         for shard in {shard.strategy: shard for shard in todo}.values():
@@ -291,7 +290,7 @@ def result_rows(
     for example, solutions in zip(examples, found, strict=True):
         for index, solution in enumerate(solutions):
             answer = task.extract(solution.text) if solution.finished else None
-            lines = step_text.split_steps(solution.text)[: len(solution.step_scores)]
+            lines = task.steps.split(solution.text)[: len(solution.step_scores)]
             table.append(
                 {
                     "question": example.id,

@@ -89,7 +89,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
             if is_whole(path, SCHEMA):
                 bar.skip(shard.questions)
                 continue
-            engine = load_engine(inputs, settings.sampler, policy=MODELS[shard.number], verifier=None)
+            engine = load_engine(inputs, settings.sampler, policy=MODELS[shard.number], verifier=None, steps=task.steps)
             engine.on_batch = bar.update
             begin = time.perf_counter()
             prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in examples]

@@ -100,7 +100,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     every = shards_of(settings, len(prompts))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
-    engine = load_engine(inputs, settings.sampler, verifier="base_orm")
+    engine = load_engine(inputs, settings.sampler, verifier="base_orm", steps=task.steps)
     whole, left = (sum(s.questions for s in some) * samples for some in (mine, todo))
     with progress(whole, "rescore: solutions") as bar:
         bar.skip(whole - left)

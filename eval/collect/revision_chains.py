@@ -156,7 +156,9 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     names = judges.names
     selecting = judges.chosen(own.verifier, inputs.get("orm"))
     engines = {
-        name: load_engine(inputs, settings.sampler, policy="revision", verifier=revision_verifiers.stage_of(name))
+        name: load_engine(
+            inputs, settings.sampler, policy="revision", verifier=revision_verifiers.stage_of(name), steps=task.steps
+        )
         for name in names
     }
     lengths = own.lengths

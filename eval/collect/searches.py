@@ -170,7 +170,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     every = shards_of(settings, len(examples), won)
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
-    engine = load_engine(inputs, settings.sampler)
+    engine = load_engine(inputs, settings.sampler, steps=task.steps)
     whole, left = (sum(s.questions * cells[s.answers].rows() for s in some) for some in (mine, todo))
     with progress(whole, "search: solutions") as bar:
         bar.skip(whole - left)

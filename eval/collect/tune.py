@@ -106,7 +106,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     every = shards_of(settings, len(examples))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
-    engine = load_engine(inputs, settings.search.sampler)
+    engine = load_engine(inputs, settings.search.sampler, steps=task.steps)
     cells = searches.by_answers(settings.search)
     sampled = [shard for shard in todo if shard.answers not in cells]
     searched = [shard for shard in todo if shard.answers in cells]

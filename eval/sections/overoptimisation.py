@@ -30,7 +30,7 @@ from ttcjax.eval.stats.intervals import Bootstrap, Estimate, as_table
 from ttcjax.runtime import records
 from ttcjax.runtime.parquet import read_shard
 from ttcjax.search import registry
-from ttcjax.text.steps import split_steps
+from ttcjax.text.steps import LINES
 from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.quality import auroc
 from ttcjax.verify.select import choose
@@ -60,7 +60,7 @@ _Pair = tuple[np.ndarray, np.ndarray]
 
 def lines_of(text: str) -> tuple[int, bool]:
     """Return how many steps a solution has, blank lines aside, and whether one stands in it twice or more."""
-    lines = [line.strip() for line in split_steps(text) if line.strip()]
+    lines = [line.strip() for line in LINES.split(text) if line.strip()]
     return len(lines), len(set(lines)) < len(lines)
 
 
@@ -266,7 +266,7 @@ def examples(found: dict[str, Any], table: pa.Table, folder: epath.PathLike) -> 
             "question": table["question"][place].as_py(),
             "gold": table["gold"][place].as_py(),
             "answer": table["answer"][place].as_py(),
-            "steps": list(zip(split_steps(text), table["step_scores"][place].as_py(), strict=False)),
+            "steps": list(zip(LINES.split(text), table["step_scores"][place].as_py(), strict=False)),
         }
         for item, place, text in zip(found["exploited"], places, texts_at(folder, places), strict=True)
     ]

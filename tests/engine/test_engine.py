@@ -64,7 +64,7 @@ def assert_same(tiny, got, want):
 def test_the_tiny_model_tries_what_these_tests_are_about(tiny, samples):
     """Were no row to end, or all rows one step long, the other tests would say little."""
     solutions = flat(samples)
-    steps = [sum(t in tiny.tokenizer.step_end_ids for t in s.tokens) for s in solutions]
+    steps = [sum(t in tiny.step_ends for t in s.tokens) for s in solutions]
     finished = sum(s.finished for s in solutions)
     assert 0.2 * len(solutions) < finished < len(solutions)
     assert sum(s.finished and count > 2 for s, count in zip(solutions, steps, strict=True)) >= 4
@@ -108,13 +108,13 @@ def test_devices_without_a_question_share_those_of_others(tiny, prompts, devices
     more of them than a device has rows."""
     asked, read = prompts[:count], []
     engine, alone = tiny.engine(devices=devices), tiny.engine()
-    batches = engine.batches
+    batches = engine.scheduler.batches
 
     def watched(requests, most):
         read.extend(requests)
         return batches(requests, most)
 
-    engine.batches = watched
+    engine.scheduler.batches = watched
     assert_same(tiny, engine.sample(asked, n, SEED), alone.sample(asked, n, SEED))
     assert len(read) == count * parts, "devices would idle, or work for rows that they have anyway"
     assert [request.prompt for request in read] == [prompt for prompt in asked for _ in range(parts)]
@@ -197,7 +197,7 @@ def test_scores_are_those_of_the_full_pass_at_step_ends(tiny, prompts, samples, 
         verifier, each, rows, lambda p, h, _, c: jax.nn.sigmoid(verifier.judge.value(p, h, jnp.asarray(least)))
     )
     for b, (prompt, solution) in enumerate(pairs):
-        ends = [i for i, t in enumerate(solution.tokens) if t in tiny.tokenizer.step_end_ids]
+        ends = [i for i, t in enumerate(solution.tokens) if t in tiny.step_ends]
         want = [values[b, len(prompt.tokens) + i] for i in ends]
         np.testing.assert_allclose(solution.step_scores, want, rtol=0, atol=tiny.errors.score)
         assert solution.tokens_verified == len(solution.tokens) + 1
@@ -208,18 +208,19 @@ def test_equal_solutions_are_read_once_and_scored_alike(tiny, prompts, samples, 
     engine = tiny.engine()
     repeated = [row[:1] * 40 for row in samples]
     read = []
-    program = engine.program
+    programs = engine.scheduler.programs
+    get = programs.get
 
     def watched(*args, **kwargs):
-        compiled = program(*args, **kwargs)
+        compiled = get(*args, **kwargs)
 
-        def run(verifier, batch, tokens, begin):
-            read.append(int((tokens[:, 1] > 0).sum()))
-            return compiled(verifier, batch, tokens, begin)
+        def run(verifier, batch, tokens, begin, length):
+            read.append(int((length > 1).sum()))
+            return compiled(verifier, batch, tokens, begin, length)
 
         return run
 
-    monkeypatch.setattr(engine, "program", watched)
+    monkeypatch.setattr(programs, "get", watched)
     scored = engine.score(prompts, repeated)
     assert sum(read) == len(prompts)
     for row, first in zip(scored, engine.score(prompts, [row[:1] for row in samples]), strict=True):

@@ -8,11 +8,11 @@ import pytest
 
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import capacity, programs
-from ttcjax.engine.rows import Stops
 from ttcjax.model import params as model_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import ops
 from ttcjax.search.strategies.beam import Beam
+from ttcjax.text.step_marks import StepMarks
 from ttcjax.verify.value_head import ValueHead
 
 CONFIG = ModelConfig(
@@ -41,8 +41,8 @@ def test_the_plan_is_above_what_the_compiler_needs_and_not_far(
     kind, questions, groups, group_rows, n, prompt_slots, slots
 ):
     sampler = SamplerConfig(max_tokens=slots - 1, rows=groups * group_rows)
-    shape = (n, slots, groups, group_rows)
-    plan = programs.Plan(CONFIG, sampler, Stops(2, (4, 2)), *shape, CONFIG, ValueHead(), max_steps=slots)
+    shape, marks = (n, slots, groups, group_rows), StepMarks.of_ids((2,), (4,))
+    plan = programs.Plan(CONFIG, sampler, marks, *shape, CONFIG, ValueHead(), max_steps=slots)
     policy = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("vocab",)))
     verifier = jax.eval_shape(model_params.unstack_layers, model_params.abstract(CONFIG, ("value",)))
     prompts, seed = shapes(questions, prompt_slots), jax.ShapeDtypeStruct((), jnp.uint32)
@@ -82,8 +82,8 @@ def test_rows_are_cut_to_what_fits_with_the_same_samples(tiny):
     plain = tiny.engine(max_tokens=24, rows=64)
     prompts = tiny.prompts(plain, count=3)
     small = tiny.engine(max_tokens=24, rows=64, memory=2.4 / 1024)
-    assert small.fit(64, 8, 25).rows < plain.fit(64, 8, 25).rows
-    assert small.fit(64, 8, 25).memory.total <= 2.4 * 2**20
+    assert small.capacity.fit(64, 8, 25).rows < plain.capacity.fit(64, 8, 25).rows
+    assert small.capacity.fit(64, 8, 25).memory.total <= 2.4 * 2**20
     found = small.sample(prompts, 8, 0)
     assert [[s.tokens for s in row] for row in found] == [
         [s.tokens for s in row] for row in plain.sample(prompts, 8, 0)
@@ -99,7 +99,9 @@ def test_what_cannot_fit_is_refused_before_anything_runs(tiny):
 
 def test_a_verifier_counts_where_it_is_used(tiny):
     engine = tiny.engine()
-    assert engine.fit(64, 4, 25, forks=True).memory.suffixes > 2 * engine.fit(64, 4, 25).memory.suffixes
+    assert (
+        engine.capacity.fit(64, 4, 25, forks=True).memory.suffixes > 2 * engine.capacity.fit(64, 4, 25).memory.suffixes
+    )
 
 
 def test_a_verifier_that_follows_likelihoods_counts_the_logits_of_all_it_reads():

@@ -16,10 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ttcjax import parallel
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import programs
-from ttcjax.engine.rows import Stops
 from ttcjax.kernels.shared_prefix_attention import api
 from ttcjax.model import cache, heads
 from ttcjax.model import params as model_params
+from ttcjax.text.step_marks import StepMarks
 
 pytestmark = [
     pytest.mark.tpu_compile,
@@ -253,8 +253,8 @@ def test_sampling_a_2b_model(capsys):
     topology, layers = "v5e:2x2", 2
     model, mesh = dataclasses.replace(MODEL, num_layers=layers), make_mesh(topology)
     sampler = SamplerConfig(rows=N, waves=2, max_tokens=TOKENS)
-    stops = Stops(eos=2, step_ends=(4, 14, 2))
-    plan = programs.Plan(model, sampler, stops, N, TOKENS + 1, sampler.rows // N, N)
+    marks = StepMarks.of_ids((2,), (4, 14))
+    plan = programs.Plan(model, sampler, marks, N, TOKENS + 1, sampler.rows // N, N)
     Q = sampler.waves * mesh.size
 
     def fn(params, prompts, seed):

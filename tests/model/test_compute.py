@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import rows as state
 from ttcjax.model import cache, flops, heads, params, transformer
+from ttcjax.text.step_marks import StepMarks
 from ttcjax.verify import value_head
 from ttcjax.verify.value_head import ValueHead
 
@@ -93,10 +94,14 @@ def test_a_token_of_the_engines_loop_costs_what_xla_counts(config):
 
     def run(tree, prefix, suffix, length):
         prefix, suffix = as_caches(prefix, suffix, length)
-        zeros, sampler, stops = jnp.zeros((ROWS,), jnp.int32), SamplerConfig(temperature=0.0), state.Stops(2, (2, 3))
+        zeros, sampler, marks = (
+            jnp.zeros((ROWS,), jnp.int32),
+            SamplerConfig(temperature=0.0),
+            StepMarks.of_ids((2,), (3,)),
+        )
         keys = state.row_keys(0, zeros.astype(jnp.uint32), zeros.astype(jnp.uint32))
         rows = state.start(zeros, zeros + SLOTS, keys, zeros > 0, SLOTS, suffix)
-        return state.decode(tree, prefix, rows, zeros, config, sampler, stops, max_new=SLOTS - 1, one_step=False)
+        return state.decode(tree, prefix, rows, zeros, config, sampler, marks, max_new=SLOTS - 1, one_step=False)
 
     found = counted_by_xla(run, shapes(config, "vocab"), *caches(config), ints(1))
     assert found == pytest.approx(ROWS * flops.decode_step(config, PREFIX + SLOTS), rel=0.05)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.search.test_run import assert_same
 from tests.searching import candidates
-from ttcjax.engine.engine import Prompt, Request, Solution
+from ttcjax.engine.engine import Prompt, Solution
+from ttcjax.engine.requests import Request
 from ttcjax.search import ops as run
 from ttcjax.search.contract import DeviceStrategy, going_on
 from ttcjax.search.strategies.beam import Beam
@@ -45,7 +46,7 @@ class Glance(DeviceStrategy):
 def test_a_rollout_is_greedy_and_judged_at_its_end(tiny, engine, prompts):
     """The same again from outside: sample greedily from the row, cut after k steps, score it all from its start."""
     k = 2
-    ends, longest = tiny.tokenizer.step_end_ids, engine.sampler.max_step_tokens
+    ends, longest = tiny.step_ends, engine.sampler.max_step_tokens
     compared = rolled = 0
     for prompt, found in zip(prompts, run.search(engine, Glance(k), prompts, SEED, traced=True), strict=True):
         [only] = found.rounds
@@ -116,9 +117,9 @@ def test_rollouts_decide_which_rows_are_kept(engine, prompts):
 def test_rollouts_copy_no_cache(engine, prompts):
     """A rollout writes into the rows' own caches, past their ends; nothing is kept aside."""
     Q, n, slots = 8, BEAM.n, engine.sampler.max_tokens + 1
-    plan = engine.plan(n, slots, Q // 2, group_rows=n)
+    plan = engine.scheduler.plan(n, slots, Q // 2, group_rows=n)
     requests = [Request(prompt, 0, n) for prompt in prompts[:Q]]
-    [(_, batch)] = engine.batches(requests, Q)
+    [(_, batch)] = engine.scheduler.batches(requests, {64: Q})
     # Leaves, not trees: what JAX puts in the place of arrays while it compiles does not suit a struct's types.
     leaves, tree = jax.tree.flatten((engine.policy, engine.verifier, batch, jnp.uint32(SEED)))
     copies, memory = {}, {}

@@ -48,7 +48,7 @@ def assert_same(tiny, got, want):
 
 def test_the_search_drops_and_continues_rows(tiny, prompts, found):
     """Were no candidate to share a prefix with another, the other tests would say little of forks."""
-    ends = tiny.tokenizer.step_end_ids
+    ends = tiny.step_ends
     shared = [
         len({row.tokens[0] for row in rows}) < len(rows) and len({row.tokens for row in rows}) > 1 for rows in found
     ]
@@ -163,7 +163,7 @@ def test_long_steps_are_cut_and_scored_at_their_end(tiny, prompts):
     """Steps of more than `max_step_tokens` tokens go through in several rounds and still have one score each."""
     engine = tiny.engine(max_step_tokens=2)
     found = candidates(engine, AHEAD, prompts, SEED)
-    ends = tiny.tokenizer.step_end_ids
+    ends = tiny.step_ends
     assert any(not set(s.tokens[:3]) & set(ends) and s.step_scores for s in flat(found)), "no long step to test"
     for s, whole in zip(flat(found), flat(engine.score(prompts, found)), strict=True):
         assert len(s.step_scores) == sum(t in ends for t in s.tokens)
@@ -175,7 +175,7 @@ def test_rounds_are_limited(tiny, engine, prompts):
     for s in flat(candidates(engine, dataclasses.replace(AHEAD, max_rounds=rounds), prompts, SEED)):
         assert s.tokens_sampled <= rounds * longest, "sampled after the last round"
         assert s.tokens_lookahead <= rounds * AHEAD.k * longest, "rolled out after the last round"
-        assert sum(t in tiny.tokenizer.step_end_ids for t in s.tokens) <= rounds
+        assert sum(t in tiny.step_ends for t in s.tokens) <= rounds
 
 
 def test_nothing_compiles_once_the_shapes_are_warm(tiny, engine, prompts, strategy, found):

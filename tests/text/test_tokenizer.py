@@ -156,6 +156,28 @@ def test_a_model_that_changes_text_is_refused(changes):
         tokenizer_lib.SentencePieceTokenizer(model.getvalue())
 
 
+def test_a_model_may_have_no_padding_and_a_text_as_id_0():
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(template_texts()),
+        model_writer=model,
+        vocab_size=400,
+        byte_fallback=True,
+        pad_id=-1,
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        minloglevel=2,
+    )
+    tokenizer = tokenizer_lib.SentencePieceTokenizer(model.getvalue())
+    assert tokenizer.pad_id is None
+    assert tokenizer.decode(tokenizer.encode("so x = 7\n")) == "so x = 7\n"
+    assert tokenizer.decode([0]) == "\ufffd", "id 0 is no padding here, and shows"
+
+
 @pytest.mark.skipif(not MODELS.exists(), reason="needs ../shared/data/sentencepiece beside the repository")
 def test_real_models_keep_text_or_are_refused():
     paths = sorted(MODELS.iterdir())
@@ -197,14 +219,21 @@ def test_digits_never_hide_inside_learned_pieces(tokenizer, merged):
             assert text.isdigit() or not any(c.isdigit() for c in text), f"piece {text!r} mixes digits and letters"
 
 
-def test_newline_is_its_own_piece_and_ends_a_step(tokenizer):
-    ids = tokenizer.encode("so x = 3\nAnswer: 3\n")
-    newlines = [i for i in ids if i in tokenizer.step_end_ids]
-    assert len(newlines) == 2, "each newline is exactly one step-end token"
-    assert tokenizer.decode(newlines) == "\n\n"
-    assert tokenizer.step_end_ids[-1] == tokenizer.eos_id
-    for i in range(tokenizer.vocab_size):
-        assert ("\n" in tokenizer.decode([i])) == (i in tokenizer.step_end_ids[:-1])
+def test_newline_is_its_own_piece(tokenizer):
+    newlines = {i for i in range(tokenizer.vocab_size) if "\n" in tokenizer.decode([i])}
+    assert {tokenizer.decode([i]) for i in newlines} == {"\n"}
+    assert sum(i in newlines for i in tokenizer.encode("so x = 3\nAnswer: 3\n")) == 2
+
+
+def test_pieces_are_the_bytes_that_texts_are_joined_from(tokenizer):
+    text = "so x = \U0001f600\nAnswer: 3\u2581"
+    ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+    assert b"".join(tokenizer.pieces[i] for i in ids) == text.encode()
+    assert len(tokenizer.pieces) == tokenizer.vocab_size
+
+
+def test_the_end_mark_is_the_one_token_that_ends_a_solution(tokenizer):
+    assert tokenizer.stop_ids == (tokenizer.eos_id,)
 
 
 def test_merged_words_shorten_template_text(tokenizer, merged):

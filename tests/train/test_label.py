@@ -8,6 +8,7 @@ from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SamplerConf
 from ttcjax.data import loader
 from ttcjax.data.task import Example
 from ttcjax.engine.engine import Engine, Prompt, Solution
+from ttcjax.text.steps import LINES
 from ttcjax.train.collect import labels
 
 CONFIG = ExperimentConfig(
@@ -26,6 +27,7 @@ class ScriptedEngine(Engine):
 
     def __init__(self, tokenizer, samples, completions):
         self.tokenizer, self.samples, self.completions = tokenizer, samples, completions
+        self.step_marks = LINES.marks(tokenizer)
         self.asked = []
 
     def encode_prompt(self, question_id, text):

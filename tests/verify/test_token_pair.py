@@ -34,7 +34,7 @@ def asked(request, tiny):
 def make_reference(tiny, judge):
     """Return a function from a prompt and tokens to the scores of the steps that have ended, and the tokens read."""
     config = tiny.policy.config
-    ends = tiny.tokenizer.step_end_ids
+    ends = tiny.step_ends
 
     @jax.jit
     def all_logits(tokens):
@@ -62,7 +62,7 @@ def by_hand(tiny, engine, prompt, strategy, score):
     Returns:
         Final rows, and what the verifier has read at each place.
     """
-    n, longest, ends = strategy.n, engine.sampler.max_step_tokens, tiny.tokenizer.step_end_ids
+    n, longest, ends = strategy.n, engine.sampler.max_step_tokens, tiny.step_ends
     rows, done, read, total = [()] * n, [False] * n, [0] * n, [0] * n
     for round_ in range(strategy.max_rounds):
         live = [i for i in range(n) if not done[i]]
@@ -113,7 +113,7 @@ def test_scores_of_a_search_are_those_of_whole_solutions(tiny, asked, strategy):
     for group, whole in zip(found, engine.score(prompts, found), strict=True):
         for s, scored in zip(group, whole, strict=True):
             assert s.step_scores == pytest.approx(scored.step_scores, rel=0, abs=20 * tiny.errors.token)
-            steps = sum(token in tiny.tokenizer.step_end_ids for token in s.tokens)
+            steps = sum(token in tiny.step_ends for token in s.tokens)
             assert scored.tokens_verified == engine.judge.reads(1 + len(s.tokens), steps)
             spread += s.step_scores
     assert np.std(spread) > 0.05, "the scores hardly differ: a test of nothing"
@@ -167,7 +167,7 @@ def test_memory_is_planned_for_what_is_fed(tiny):
     config = dataclasses.replace(tiny.policy.config, max_seq_len=LONGEST)
     plain, marked = (
         tiny.engine(verifier=dataclasses.replace(tiny.policy, config=config, judge=JUDGES[name]))
-        .fit(64, 4, 25, forks=True)
+        .capacity.fit(64, 4, 25, forks=True)
         .memory
         for name in ("the step's end", "a mark after it")
     )

@@ -177,6 +177,22 @@ def test_what_was_given_is_the_prompts(case):
         np.testing.assert_allclose(got[b], [*want, *[0.0] * (9 - len(want))], rtol=0, atol=case.allowed)
 
 
+def test_what_stands_past_the_end_of_a_row_means_nothing(case):
+    """Rows end where their lengths say, whatever tokens follow, those that end steps among them; as a whole and read
+    in pieces."""
+    lengths, slots = [4, 10, 7, 2], jnp.arange(case.tokens.shape[1])[None]
+    read = jax.jit(functools.partial(case.judge.read, config=case.config, chunk=3))
+    found = []
+    for filler in (0, ENDS[0], 29):
+        tokens = jnp.where(slots < jnp.array(lengths)[:, None], case.tokens, filler)
+        fed = dataclasses.replace(case, tokens=tokens).fed(lengths)
+        reading = read(case.tree, case.prefix, case.judge.start(case.config, 4, tokens.shape[1]), fed)
+        found.append((score_steps(case, fed), np.asarray(case.judge.score(case.tree, reading, case.config))))
+    for whole, pieces in found[1:]:
+        np.testing.assert_array_equal(whole, found[0][0], "a step's score depends on padding")
+        np.testing.assert_array_equal(pieces, found[0][1], "a row's score depends on padding")
+
+
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_reading_on_in_ragged_pieces_equals_a_full_pass(case, chunk):
     """Each round reads what is new, one row nothing at all; the score of the newest token must not notice."""
@@ -271,10 +287,10 @@ def test_metadata_of_another_verifier_is_refused_in_a_line(entry, says):
 
 
 def test_a_token_that_the_verifier_does_not_know_is_refused():
-    for judge in (TokenPair(3, 30), TokenPair(99, 3), TokenPair(3, 4, (STEP_END, 0)), TokenPair(3, 4, (-2,))):
-        with pytest.raises(UserError, match=r"token (30|99|0|-2) of the verifier is not in its vocabulary of 30"):
+    for judge in (TokenPair(3, 30), TokenPair(99, 3), TokenPair(3, 4, (-2,))):
+        with pytest.raises(UserError, match=r"token (30|99|-2) of the verifier is not in its vocabulary of 30"):
             judge.check(PLAIN, PLAIN)
-    TokenPair(3, 29, (STEP_END, 1)).check(PLAIN, PLAIN)
+    TokenPair(0, 29, (STEP_END, 0)).check(PLAIN, PLAIN)
 
 
 def test_a_verifier_of_another_vocabulary_is_refused():

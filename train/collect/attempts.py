@@ -103,7 +103,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
             "of revisions needs others: lower --revision.trajectories.questions (and --revision.rest_em.questions, "
             "--labels.questions)"
         )
-    engine = load_engine(inputs, settings.sampler, policy="revision", verifier=None)
+    engine = load_engine(inputs, settings.sampler, policy="revision", verifier=None, steps=task.steps)
     rows = sample(
         engine,
         settings.view,

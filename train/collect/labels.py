@@ -83,7 +83,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         UserError: No sample has a readable answer, so there is nothing to learn from.
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
-    engine = load_engine(inputs, settings.sampler, verifier=None)
+    engine = load_engine(inputs, settings.sampler, verifier=None, steps=task.steps)
     examples = splits.train[: settings.labels.questions]
     counts = _Counts()
     size = settings.labels.shard_questions
@@ -169,8 +169,7 @@ def label(
 
 def _step_prefixes(engine: Engine, solution: Solution) -> list[tuple[int, ...]]:
     """Return the tokens up to every step end but the last."""
-    ends = [i for i, token in enumerate(solution.tokens) if token in engine.tokenizer.step_end_ids]
-    return [solution.tokens[: i + 1] for i in ends[:-1]]
+    return [solution.tokens[: i + 1] for i in engine.step_marks.ends(solution.tokens)[:-1]]
 
 
 def _summary(paths: Sequence[epath.Path], questions: int, counts: _Counts) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         UserError: No sample is right, so there is nothing to learn from.
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
-    engine = load_engine(inputs, settings.sampler, verifier=None)
+    engine = load_engine(inputs, settings.sampler, verifier=None, steps=task.steps)
     own = settings.trajectories
     examples, size = splits.train[: own.questions], own.shard_questions
     paths = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import DataConfig, ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.engine.loading import load_model
 from ttcjax.runtime.stage import Inputs, Sink, Stage
@@ -22,6 +22,8 @@ from ttcjax.train.models.prm import Training, held_out, outcomes, read_labels
 class Settings:
     """Settings of the base_orm stage."""
 
+    data: DataConfig
+    """Says where a step ends."""
     training: Training
     """The PRM's, or those of the verifiers of revisions (`orm.base_settings`)."""
     every_step: bool
@@ -31,7 +33,7 @@ class Settings:
     def of(cls, config: ExperimentConfig) -> Settings:
         """Return what the stage sees of an experiment."""
         table = config.prm if config.orm.base_settings == "prm" else config.orm
-        return cls(Training.of(table), config.orm.every_step)
+        return cls(config.data, Training.of(table), config.orm.every_step)
 
 
 def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
@@ -41,15 +43,16 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         What `train_verifier` returns.
     """
     tokenizer = loader.tokenizer(inputs["data"])
-    labels = read_labels(inputs["labels"])
+    labels, steps = read_labels(inputs["labels"]), loader.task(settings.data).steps
     return train_verifier(
         load_model(inputs, "policy", tokenizer),
-        outcomes(labels, tokenizer),
+        outcomes(labels, tokenizer, steps),
         tokenizer,
         sink.folder,
         training=settings.training,
         view=None,
         every_step=settings.every_step,
+        steps=steps,
         kind="base_orm",
         name="base ORM",
         # As the PRM does, out of all questions that are labelled, those too of which no solution can be used.

@@ -20,6 +20,7 @@ from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.search import revision_verifiers
 from ttcjax.search.context import Context
 from ttcjax.search.revision_verifiers import Judges
+from ttcjax.text.steps import StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import JudgedAnswer, orm_examples, train_batches, valid_batches, warn_of_cuts
 from ttcjax.train.collect import attempts
@@ -35,7 +36,7 @@ class Settings:
     """Settings of the ORM stage; a verifier has the shape and the trunk of the model that it judges."""
 
     data: DataConfig
-    """Says how answers are read and graded."""
+    """Says how answers are read and graded, and where a step ends."""
     variants: tuple[str, ...]
     training: Training
     every_step: bool
@@ -68,7 +69,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         revisions of the questions held out, and which one does best (`verifier_choice.judge`).
     """
     tokenizer = loader.tokenizer(inputs["data"])
-    judged = load_model(inputs, "revision", tokenizer)
+    judged, task = load_model(inputs, "revision", tokenizer), loader.task(settings.data)
     chains = attempts.read(inputs["attempts"])
     read = attempt_rows(chains, history=False)
     held = held_out((row.question for row in read), settings.training.valid_fraction, "orm.questions")
@@ -81,6 +82,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
             training=settings.training,
             view=settings.view,
             every_step=settings.every_step,
+            steps=task.steps,
             kind="orm",
             name=f"ORM {variant}",
             held=held,
@@ -94,7 +96,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         functools.partial(verifier_choice.candidate, inputs, sink.folder, tokenizer),
         judged,
         tokenizer,
-        loader.task(settings.data),
+        task,
         [chain for chain in chains if chain["question"] in held],
     )
     sink.lists(*(f"{variant}/best" for variant in settings.variants))
@@ -110,6 +112,7 @@ def train_verifier(
     training: Training,
     view: InView | None,
     every_step: bool,
+    steps: StepFormat,
     kind: str,
     name: str,
     held: Collection[str],
@@ -124,6 +127,7 @@ def train_verifier(
         training: How it is trained.
         view: What the verifier has in view of the answers before; `None` where answers stand alone.
         every_step: Label every step of an answer with what comes of it, not the last alone.
+        steps: The task's; says which tokens end a step.
         kind: The stage's name, for the checkpoint.
         name: Of the work, beside its progress.
         held: Questions held out for the choice of checkpoint.
@@ -141,6 +145,7 @@ def train_verifier(
             tokenizer,
             train.seq_len,
             every_step=every_step,
+            steps=steps,
         )
         for kept in (False, True)
     )

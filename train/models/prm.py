@@ -34,7 +34,7 @@ from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.text import tokenizer as tokenizers
-from ttcjax.text.steps import split_steps, step_end_positions
+from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.train import losses
 from ttcjax.train.batches import JudgedAnswer, TokenExample, prm_examples, train_batches, valid_batches
 from ttcjax.train.collect.labels import SCHEMA as LABEL_SCHEMA
@@ -100,17 +100,19 @@ def read_labels(folder: epath.Path) -> list[LabelRow]:
     return list(zip(*(table[column].to_pylist() for column in columns), strict=True))
 
 
-def outcomes(rows: Sequence[LabelRow], tokenizer: tokenizers.Tokenizer) -> list[JudgedAnswer]:
+def outcomes(
+    rows: Sequence[LabelRow], tokenizer: tokenizers.Tokenizer, steps: StepFormat = LINES
+) -> list[JudgedAnswer]:
     """Return the labelled solutions that a PRM learns from, with nothing but whether each is right.
 
     Those whose steps and labels differ in number are left out, as `prm_examples` leaves them out: so the verifiers of
     both kinds learn from the same.
     """
-    encoded = tokenizer.encode_batch([solution for _, _, solution, _ in rows])
+    encoded, marks = tokenizer.encode_batch([solution for _, _, solution, _ in rows]), steps.marks(tokenizer)
     return [
         JudgedAnswer(question, prompt, (), solution, values[-1] > 0.5)
         for (question, prompt, solution, values), ids in zip(rows, encoded, strict=True)
-        if len(step_end_positions([*ids, tokenizer.eos_id], tokenizer.step_end_ids)) == len(values)
+        if len(marks.ends([*ids, tokenizer.eos_id])) == len(values)
     ]
 
 
@@ -216,11 +218,11 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     judge, train = ValueHead(likelihood=settings.training.likelihood), settings.training.train
     shape = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
-    rows = read_labels(inputs["labels"])
+    rows, steps = read_labels(inputs["labels"]), loader.task(settings.questions.data).steps
     questions = {row[0] for row in rows}
     valid_questions = held_out(questions, settings.training.valid_fraction, "labels.questions")
     train_examples, valid_examples = (
-        prm_examples((row[1:] for row in rows if (row[0] in valid_questions) is held), tokenizer)
+        prm_examples((row[1:] for row in rows if (row[0] in valid_questions) is held), tokenizer, steps)
         for held in (False, True)
     )
     result = fit(
@@ -265,11 +267,11 @@ def _score_held_out(
     task, splits = loader.askable(settings.questions, inputs["data"])
     examples = {e.id: e for e in splits.train[: settings.labelled] if e.id in held}
     kept = [(row, examples[row[0]]) for row in rows if row[0] in held]
-    truths = [task.check_steps(example, split_steps(row[2])) for row, example in kept]
+    truths = [task.check_steps(example, task.steps.split(row[2])) for row, example in kept]
     if any(truth is None for truth in truths):
         return False
     verifier = model_of(*load_params(out / "best", tokenizer))
-    engine = Engine(policy, tokenizer, settings.sampler, verifier=verifier)
+    engine = Engine(policy, tokenizer, settings.sampler, verifier, steps=task.steps)
     prompts = [engine.encode_prompt(row[0], row[1]) for row, _ in kept]
     solutions = [
         [Solution((*tokenizer.encode(row[2]), tokenizer.eos_id), row[2], finished=True, logprob=0.0)] for row, _ in kept

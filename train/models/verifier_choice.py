@@ -69,7 +69,7 @@ def judge(
     groups_QPS, correct_QPS = (np.array(values) for values in zip(*(_graded(task, g) for g in questions), strict=True))
     accuracy: dict[str, float] = {}
     for name in judges.names:
-        engine = Engine(judged, tokenizer, sampler, verifier=load(name))
+        engine = Engine(judged, tokenizer, sampler, verifier=load(name), steps=task.steps)
         prompts = [engine.encode_prompt(group[0]["question"], group[0]["prompt"]) for group in questions]
         scored = judges.reviser(engine, prompts, view, name).score(chains)
         scores_QPS = np.array([[[answer.score for answer in chain] for chain in group] for group in scored], np.float64)

@@ -25,12 +25,13 @@ from ttcjax.verify.verifier import Reading
 class NoText:
     """A tokenizer for random tokens: there is no text, and no token ends a step or a solution."""
 
-    pad_id, bos_id, eos_id, unk_id = 0, 1, -1, 3
+    pad_id, bos_id, eos_id, unk_id = None, 1, -1, 3
     fingerprint = "none"
-    step_end_ids: tuple[int, ...] = ()
+    stop_ids: tuple[int, ...] = ()
 
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size
+        self.pieces = (b"",) * vocab_size
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError("random tokens have no text")
@@ -100,7 +101,8 @@ class Ours:
 
     def verify(self, prompt: list[int], n: int, rounds: int, step: int, seed: int) -> dict[str, Any]:
         """Read `rounds` steps of n rows one after the other, then compare with one pass over the whole rows."""
-        judge, config = self.engine.require_verifier()
+        judge: Any = self.engine.judge
+        config: Any = self.engine.verifier_config
         params: Any = self.engine.verifier
         rng = np.random.default_rng(seed)
         tokens = jnp.asarray(rng.integers(4, config.vocab_size, (n, 1 + rounds * step)), jnp.int32)

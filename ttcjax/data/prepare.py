@@ -147,7 +147,9 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
 def _text(task: Task, example: Example) -> str:
     """Return all that may be written of an example: attempts that fail have pieces that no solution has."""
     failed = task.failing(example, 1, random.Random(example.id))
-    return task.prompt(example.question) + "\n".join((example.solution, *(draft.text for draft in failed)))
+    return task.prompt(example.question) + "\n".join(
+        (example.solution, *(task.steps.join(draft.lines) for draft in failed))
+    )
 
 
 def _write_left_out(path: epath.Path, faults: Sequence[Fault]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ttcjax.text.steps import LINES, StepFormat
+
 
 @dataclass(frozen=True)
 class Example:
@@ -16,7 +18,7 @@ class Example:
     """Unique over all splits of a data set."""
     question: str
     solution: str
-    """Steps joined by newlines; the last line states the answer."""
+    """Steps joined as `Task.steps` says; the last one states the answer."""
     answer: str
     """The final answer alone, in canonical form."""
     level: int
@@ -26,16 +28,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Draft:
-    """An attempt at a question, line by line."""
+    """An attempt at a question, step by step."""
 
     lines: tuple[str, ...]
     """The last one states its answer."""
     commits: int
     """How many lines, the first ones, are choices; the others follow from these and the question."""
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
 
 
 def _no_drafts(example: Example, count: int, rng: random.Random) -> list[Draft]:
@@ -57,6 +55,8 @@ class Task:
     """Solution text to final answer; `None` where no answer can be read."""
     grade: Callable[[str | None, str], bool]
     """(answer, reference answer) to whether they agree; `None` never does."""
+    steps: StepFormat = LINES
+    """Where a step of a solution ends."""
     check_steps: Callable[[Example, Sequence[str]], list[bool] | None] = _unknown_steps
     """Truth of each step of a candidate solution; `None` where the data set cannot tell."""
     failing: Callable[[Example, int, random.Random], list[Draft]] = _no_drafts

@@ -1,4 +1,4 @@
-"""The shapes that the engine's programs compute with, chosen for a request as a whole.
+"""Shapes of the engine's programs, chosen for a request as a whole, and the batches that it is cut into.
 
 XLA may round a product of one shape otherwise than that of another, so what a row's arithmetic has for shapes must not
 depend on how many devices share a request: how many rows work at once on a device, in which groups, and how many
@@ -9,7 +9,12 @@ is the length of a queue; which row of a product a sample stands in follows from
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from ttcjax.engine.programs import Prompts
+from ttcjax.engine.requests import Prompt, Request, pad
 
 DEVICES = 8
 """Devices among which a request is cut where it is too small to keep all rows busy: on fewer devices each works
@@ -44,6 +49,11 @@ def bucket(length: int, smallest: int = 32) -> int:
     return max(smallest, rounded(length))
 
 
+def slots_of(prompt: Prompt, smallest: int) -> int:
+    """Return the slots that a prompt is padded to, for both models; its last token stands in its rows."""
+    return bucket(max(len(prompt.tokens), len(prompt.read)) - 1, smallest)
+
+
 def row_bucket(length: int) -> int:
     """Return the padded length of rows that are read whole: a multiple of 32 up to 128, then a power of two, of which
     no more is read than the rows need."""
@@ -75,3 +85,79 @@ def choose(
         group_rows=group_rows,
         prefill=min(prefill, rounded(most + 1) // 2),
     )
+
+
+def deal(
+    requests: Sequence[Request], most: Mapping[int, int], devices: int, smallest: int
+) -> Iterator[tuple[list[int | None], Prompts]]:
+    """Group requests by the slots of their prompts and cut the groups into padded batches.
+
+    Args:
+        requests: Any number of requests.
+        most: Most requests a device in one batch, by the slots of their prompts.
+        devices: Devices that share a batch.
+        smallest: Fewest slots of a prompt.
+
+    Yields:
+        Which request stands at each place, `None` at padding, and the batch. Devices get equal shares, in each
+        of which padding comes last.
+    """
+    groups: dict[int, list[int]] = {}
+    for i, request in enumerate(requests):
+        groups.setdefault(slots_of(request.prompt, smallest), []).append(i)
+    for slots, indices in sorted(groups.items()):
+        share = min(most[slots], 1 << (-(-len(indices) // devices) - 1).bit_length())
+        for start in range(0, len(indices), share * devices):
+            piece = indices[start : start + share * devices]
+            members: list[int | None] = []
+            for device in range(devices):
+                dealt = piece[device::devices]
+                members += [*dealt, *[None] * (share - len(dealt))]
+            yield members, pad([requests[i] if i is not None else None for i in members], slots)
+
+
+def split(
+    prompts: Sequence[Prompt], numbers: range, group_rows: Sequence[int], devices: Sequence[int]
+) -> tuple[list[Request], list[int]]:
+    """Return the requests for samples of each prompt, and the prompt that each belongs to.
+
+    Where a batch would have fewer questions than there are devices, several devices share a question, as many as
+    find rows enough of it; the others stay idle.
+
+    Args:
+        prompts: The prompts.
+        numbers: Indices of the samples of each.
+        group_rows: Of each prompt, the rows that share it on a device.
+        devices: Of each prompt, the devices that there are for it.
+    """
+    n, requests, owner = len(numbers), [], []
+    for i, prompt in enumerate(prompts):
+        parts = max(1, min(-(-n // group_rows[i]), devices[i]))
+        begins = [numbers.start + n * part // parts for part in range(parts + 1)]
+        requests += [Request(prompt, a, b - a) for a, b in itertools.pairwise(begins)]
+        owner += [i] * parts
+    return requests, owner
+
+
+Piece = tuple[int, list[int]]
+"""A prompt and some of its rows."""
+
+
+def pieces(rows: Sequence[Sequence[tuple[int, ...]]], together: int, smallest: int) -> dict[int, list[Piece]]:
+    """Cut the rows of each prompt into pieces of like length, by the slots that they are padded to.
+
+    Args:
+        rows: Some rows of tokens for each prompt.
+        together: Most rows in a piece.
+        smallest: Fewest slots of a row, its first token's, the prompt's last one, included.
+    """
+    groups: dict[int, list[Piece]] = {}
+    for i, group in enumerate(rows):
+        order = sorted(range(len(group)), key=lambda r: (len(group[r]), group[r]))
+        for start in range(0, len(order), together):
+            piece = order[start : start + together]
+            groups.setdefault(row_bucket(max(len(group[piece[-1]]) + 1, smallest)), []).append((i, piece))
+    for found in groups.values():
+        # By length, so that rows read together need little padding.
+        found.sort(key=lambda piece: len(rows[piece[0]][piece[1][-1]]))
+    return groups

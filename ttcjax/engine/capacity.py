@@ -1,4 +1,4 @@
-"""What a batch needs of a device's memory, planned from shapes before anything is allocated."""
+"""Memory of a batch, planned from shapes before anything is allocated, and the batches that fit a device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ttcjax.config import ModelConfig
+from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
+from ttcjax.runtime.errors import UserError
 from ttcjax.verify.verifier import Verifier
 
 _GIB = 2**30
@@ -137,3 +138,84 @@ def _host_memory() -> int:
     except OSError:
         return total
     return min(total, int(limit)) if limit.isdigit() else total
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Rows and questions that one device takes at once, and the memory they need."""
+
+    rows: int
+    questions: int
+    """Of a batch."""
+    memory: MemoryPlan
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Memory of one device, with the models and settings that decide how much of it a row takes."""
+
+    sampler: SamplerConfig
+    policy: ModelConfig
+    verifier: ModelConfig | None
+    judge: Verifier | None
+    """How the verifier is asked."""
+    weights: int
+    """Bytes of the parameters of both."""
+    limit: int
+    """Bytes that may be used."""
+
+    def models(self, *, verifier: bool) -> list[tuple[ModelConfig, Verifier | None]]:
+        """Return the shape of the policy, and where the verifier is wanted and there, its shape and how it is asked."""
+        return [(self.policy, None), *([(self.verifier, self.judge)] if verifier and self.verifier else [])]
+
+    def fit(
+        self,
+        prompt_slots: int,
+        n: int,
+        slots: int,
+        *,
+        forks: bool = False,
+        whole: bool = False,
+        read_together: int = 1,
+    ) -> Fit:
+        """Return the rows and questions that fit a device at once: `sampler.rows` and `sampler.waves`, or less.
+
+        Args:
+            prompt_slots: Length of the prompts, padding included.
+            n: Samples a question.
+            slots: Tokens a row can hold, the prompt's last one included.
+            forks: For searches: the rows of a question stay together, fork, and are read by the verifier.
+            whole: The rows of a question are read together.
+            read_together: Tokens of a row that one forward pass reads.
+
+        Raises:
+            UserError: Not even one row, or for searches the rows of one question, would fit.
+        """
+        rows, waves, least = self.sampler.rows, self.sampler.waves, n if forks or whole else 1
+        while True:
+            questions = waves * max(1, rows // n)
+            groups = max(1, rows // n) if forks else min(questions, rows)
+            planned = plan(
+                self.models(verifier=forks),
+                self.weights,
+                questions=questions,
+                groups=groups,
+                rows=max(rows, least),
+                prompt_slots=prompt_slots,
+                slots=slots,
+                n=n,
+                forks=forks,
+                read_together=read_together,
+            )
+            if planned.total <= self.limit:
+                return Fit(rows, questions, planned)
+            if waves > 1:
+                waves //= 2
+            elif rows > least:
+                rows = max(least, rows // 2)
+            else:
+                raise UserError(
+                    f"{least} row{'s' * (least > 1)} of {slots - 1} tokens after a prompt of {prompt_slots} need "
+                    f"{planned}, more than the {gib(self.limit)} of a device: lower --sampler.max_tokens"
+                    f"{' or the budget n' * forks}, shorten the prompts, or raise --sampler.memory"
+                )

@@ -1,4 +1,4 @@
-"""What an engine refuses: models and tokenizers that do not belong together, numbers that are none."""
+"""Refusals of an engine: models and tokenizers that do not belong together, prompts that leave no room."""
 
 from __future__ import annotations
 
@@ -9,6 +9,24 @@ from ttcjax.engine.requests import Model, Prompt
 from ttcjax.runtime.errors import UserError
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.verify.verifier import Verifier
+
+
+def check_models(tokenizer: Tokenizer, policy: Model, verifier: Model | None) -> None:
+    """Refuse models that do not belong together, or not with a tokenizer.
+
+    Args:
+        tokenizer: What texts are to be encoded and decoded with.
+        policy: Writes solutions.
+        verifier: Reads them, where there is one.
+
+    Raises:
+        UserError: A model was trained with another tokenizer, its vocabulary is smaller than the tokenizer's, or the
+            verifier cannot read what the policy writes.
+    """
+    check_tokenizer(tokenizer, policy, "policy")
+    if verifier is not None:
+        check_tokenizer(tokenizer, verifier, "verifier")
+        check_judge(verifier, policy)
 
 
 def check_tokenizer(tokenizer: Tokenizer, model: Model, name: str) -> None:
@@ -38,7 +56,7 @@ def check_judge(verifier: Model, policy: Model) -> None:
     """Refuse a verifier that cannot read what a policy writes.
 
     Raises:
-        UserError: The model does not say how it is asked, lacks a head, or has ids of its own.
+        UserError: The model does not say how it is asked, or has ids of its own.
     """
     if verifier.judge is None:
         raise UserError(
@@ -103,16 +121,3 @@ def check_read(prompts: Sequence[Prompt], read: Sequence[Sequence[int]], limit: 
                 f"{prompt.id[:60]} and its continuation have {length} tokens, more than the "
                 f"{'verifier' if verifier else 'policy'}'s limit of {limit}: shorten one of them"
             )
-
-
-def not_finite(what: str, question_id: str) -> UserError:
-    """Return the error for numbers of a model that are not finite.
-
-    Args:
-        what: The numbers and whose they are.
-        question_id: The question they came up at.
-    """
-    return UserError(
-        f"the {what} are not finite at question {question_id[:60]}: the weights are damaged, or numbers overflow in "
-        "the model; take another checkpoint, or train again at a lower learning rate or in float32"
-    )

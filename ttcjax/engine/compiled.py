@@ -98,16 +98,38 @@ class Program:
         return compiled
 
 
+class Programs:
+    """Programs of an engine, each compiled once for every set of shapes."""
+
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
+        self.compilations: list[Compilation] = []
+        """Every program compiled so far, oldest first."""
+        self._ready: dict[Any, Program] = {}
+
+    def get(self, key: tuple[Any, ...], fn: Callable[..., Any], split: tuple[bool, ...]) -> Program:
+        """Return a function as a program; equal keys give the same one.
+
+        Args:
+            key: All that is fixed in `fn`: words and strategies first, the plan last.
+            fn: As in `Program`.
+            split: As in `Program`.
+        """
+        if key not in self._ready:
+            self._ready[key] = Program(_title(key), fn, self.mesh, split, self.compilations.append)
+        return self._ready[key]
+
+
+def _title(key: tuple[Any, ...]) -> str:
+    """Return a program's name from its key: what it does, the strategy if it has one, the plan last."""
+    plan = key[-1]
+    words = [getattr(part, "name", part) for part in key[:-1]]
+    return f"{' '.join(words)}, {plan.groups}x{plan.group_rows} rows of {plan.slots}"
+
+
 def _release_freed_memory() -> None:
     """Give freed memory back to the system, where the C library can: a large compilation frees hundreds of MB."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except (OSError, AttributeError):  # Not glibc.
         return
-
-
-def title(key: tuple[Any, ...]) -> str:
-    """Return a program's name from its key: what it does, the strategy if it has one, the plan last."""
-    plan = key[-1]
-    words = [getattr(part, "name", part) for part in key[:-1]]
-    return f"{' '.join(words)}, {plan.groups}x{plan.group_rows} rows of {plan.slots}"

@@ -17,6 +17,7 @@ from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there, resolve_workdir
 from ttcjax.runtime.stage import Inputs
 from ttcjax.text import tokenizer as tokenizers
+from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.verify import formats
 
 
@@ -57,7 +58,12 @@ def model_of(params: Params, metadata: Mapping[str, Any]) -> Model:
 
 @faults.explained()
 def load_engine(
-    workdir: epath.PathLike | Inputs, sampler: SamplerConfig, *, policy: str = "policy", verifier: str | None = "prm"
+    workdir: epath.PathLike | Inputs,
+    sampler: SamplerConfig,
+    *,
+    policy: str = "policy",
+    verifier: str | None = "prm",
+    steps: StepFormat = LINES,
 ) -> Engine:
     """Load the tokenizer, a policy and a verifier of a workdir.
 
@@ -66,6 +72,7 @@ def load_engine(
         sampler: Settings of the engine.
         policy: The stage that trained the policy.
         verifier: The stage that trained the verifier, as in `load_model`; `None` for an engine without one.
+        steps: The task's `steps`.
 
     Raises:
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
@@ -74,4 +81,4 @@ def load_engine(
     inputs = workdir if isinstance(workdir, Inputs) else Inputs.of(resolve_workdir(workdir, "the workdir"), names)
     tokenizer = loader.tokenizer(inputs["data"])
     scorer = load_model(inputs, verifier, tokenizer) if verifier else None
-    return Engine(load_model(inputs, policy, tokenizer), tokenizer, sampler, verifier=scorer)
+    return Engine(load_model(inputs, policy, tokenizer), tokenizer, sampler, verifier=scorer, steps=steps)

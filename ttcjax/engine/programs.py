@@ -9,13 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from ttcjax.config import ModelConfig, SamplerConfig
-from ttcjax.engine import queue
+from ttcjax.engine import draw, queue
 from ttcjax.engine import rows as sampling
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
+from ttcjax.text.step_marks import StepMarks
 from ttcjax.verify.verifier import Fed, Verifier
 
 
@@ -44,7 +46,7 @@ class Prompts:
     room: jax.Array
     """`[Q]` int32: most tokens of a solution."""
     number: jax.Array
-    """`[Q]` uint32: `state.question_number`, the question's part of random keys."""
+    """`[Q]` uint32: `rows.question_number`, the question's part of random keys."""
     first: jax.Array
     """`[Q]` uint32: index of the first sample, the sample's part of random keys."""
     count: jax.Array
@@ -60,7 +62,7 @@ class Prompts:
 
 @struct.dataclass
 class Sampled:
-    """Results of sampling B rows; see `state.Rows`."""
+    """Results of sampling B rows; see `rows.Rows`."""
 
     tokens: jax.Array
     length: jax.Array
@@ -76,8 +78,8 @@ class Plan:
 
     policy: ModelConfig
     sampler: SamplerConfig
-    """Its temperature counts where a program is given no `methods.factors`, and tells by 0 that nothing is drawn."""
-    stops: sampling.Stops
+    """Its temperature counts where a program is given no `draw.factors`, and tells by 0 that nothing is drawn."""
+    marks: StepMarks
     n: int
     """Most samples of a question; results stand n apart."""
     slots: int
@@ -97,6 +99,13 @@ class Plan:
     def rows(self) -> int:
         """B."""
         return self.groups * self.group_rows
+
+    def at(self, temperature: float | None) -> tuple[Plan, np.ndarray]:
+        """Return the plan of a program that serves all temperatures above 0, and the `draw.factors` of one to call it
+        with; at 0 its own plan, and factors that are not looked at. The sampler's temperature is the default."""
+        chosen = self.sampler.temperature if temperature is None else temperature
+        sampler = dataclasses.replace(self.sampler, temperature=1.0 if chosen > 0 else 0.0)
+        return dataclasses.replace(self, sampler=sampler), draw.factors(chosen)
 
 
 _Carry = tuple[queue.Queue, sampling.Rows, cache.PrefixCache, Sampled]
@@ -171,7 +180,7 @@ def sample(
         params: Policy parameters.
         prompts: The prompts.
         seed: Root of all random numbers.
-        factors_2: Of the temperature, see `methods.factors`; by default the plan's.
+        factors_2: Of the temperature, see `draw.factors`; by default the plan's.
         plan: Shapes and limits.
     """
     Q = prompts.last.shape[0]
@@ -195,7 +204,7 @@ def sample(
             jnp.zeros_like(rows.length),
             plan.policy,
             plan.sampler,
-            plan.stops,
+            plan.marks,
             max_new=plan.slots - 1 if at_once else _REFILL_EVERY,
             one_step=False,
             factors_2=factors_2,
@@ -243,7 +252,7 @@ def resume(
         unused_B = jnp.tile(jnp.arange(plan.n), plan.groups) >= prompts.count[question_B]
         prefix = prefill(params, prompts, plan)
         empty = cache.empty_suffix(plan.policy, plan.rows, plan.slots)
-        _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy)
+        _, suffix = cache.fill(params, tokens_BC, prefix, empty, plan.policy, length_B)
         keys_B = sampling.row_keys(seed, prompts.number[question_B], sample_B)
         # Before the sum, which would overflow where a prompt sets no limit.
         room_B = jnp.minimum(prompts.room[question_B], plan.slots)
@@ -256,7 +265,7 @@ def resume(
             round_B,
             plan.policy,
             plan.sampler,
-            plan.stops,
+            plan.marks,
             max_new=plan.slots - 1,
             one_step=False,
             factors_2=factors_2,
@@ -266,19 +275,20 @@ def resume(
     return _by_groups(part, plan, prompts, tokens_BC, length_B, sample_B, round_B)
 
 
-def score(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
-    """Score the steps of whole rows, padded with 0: `[B, R]`; entries past a row's steps mean nothing.
+def score(
+    params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, *, plan: Plan
+) -> jax.Array:
+    """Score the steps of whole rows: `[B, R]`; entries past a row's steps mean nothing.
 
-    A row's solution begins at slot `begin`; what stands before belongs to the prompt.
+    A row's solution stands in slots `begin .. length - 1`; what stands before belongs to the prompt.
     """
 
-    def part(prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array) -> jax.Array:
+    def part(prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array) -> jax.Array:
         prefix = prefill(params, prompts, plan, verifier=True)
-        length_B = jnp.full(tokens_BS.shape[:1], tokens_BS.shape[1], jnp.int32)
         last_B = jnp.repeat(prompts.read.last, plan.n)
         return score_rows(params, prefix, feed(tokens_BS, length_B, last_B, plan, begin_B), plan)
 
-    return _by_groups(part, plan, prompts, tokens_BS, begin_B)
+    return _by_groups(part, plan, prompts, tokens_BS, begin_B, length_B)
 
 
 def score_rows(params: Params, prefix: cache.PrefixCache, fed: Fed, plan: Plan) -> jax.Array:
@@ -302,27 +312,23 @@ def feed(
     """
     assert plan.judge is not None
     begin_B = jnp.ones_like(length_B) if begin_B is None else begin_B
-    ends_BS = step_ends(tokens_BS, begin_B, length_B, plan.stops)
+    ends_BS = plan.marks.ends_of_rows(tokens_BS, begin_B, length_B)
     return plan.judge.feed(tokens_BS.at[:, 0].set(last_B), length_B, begin_B, ends_BS)
 
 
-def likelihood(params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, *, plan: Plan) -> jax.Array:
+def likelihood(
+    params: Params, prompts: Prompts, tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, *, plan: Plan
+) -> jax.Array:
     """Return the log-probability `[B, S]` under the policy of each token of whole rows, at temperature 1.
 
-    Entries of slots before `begin`, and of padding, mean nothing.
+    Entries of slots before `begin`, and from `length` on, mean nothing.
     """
     del begin_B
 
-    def part(prompts: Prompts, tokens_BS: jax.Array) -> jax.Array:
+    def part(prompts: Prompts, tokens_BS: jax.Array, length_B: jax.Array) -> jax.Array:
         prefix = prefill(params, prompts, plan)
-        hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy)
+        hidden_BSD = cache.read(params, tokens_BS, prefix, plan.policy, length_B)
         logprob_BS = heads.token_logprobs(params, hidden_BSD, jnp.roll(tokens_BS, -1, axis=1), plan.policy)
         return jnp.roll(logprob_BS, 1, axis=1)
 
-    return _by_groups(part, plan, prompts, tokens_BS)
-
-
-def step_ends(tokens_BS: jax.Array, begin_B: jax.Array, length_B: jax.Array, stops: sampling.Stops) -> jax.Array:
-    """Return which slots end a step of the solution in slots `begin .. length - 1`."""
-    slots = jnp.arange(tokens_BS.shape[1])[None]
-    return sampling.is_step_end(tokens_BS, stops) & (slots >= begin_B[:, None]) & (slots < length_B[:, None])
+    return _by_groups(part, plan, prompts, tokens_BS, length_B)

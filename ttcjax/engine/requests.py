@@ -1,8 +1,8 @@
-"""What an engine is given and what it gives back."""
+"""Requests to an engine and its results: models, prompts, solutions, and batches of them as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -13,6 +13,8 @@ from ttcjax.config import ModelConfig
 from ttcjax.engine import programs
 from ttcjax.engine.rows import question_number
 from ttcjax.model.params import Params
+from ttcjax.runtime.errors import UserError
+from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.verify.verifier import Verifier
 
 
@@ -33,10 +35,11 @@ class Solution:
     """One sampled solution."""
 
     tokens: tuple[int, ...]
-    """What the policy sampled, end mark included, prompt not."""
+    """All that the policy sampled, the stop token included, the prompt not."""
     text: str
+    """Of the tokens, without the stop token."""
     finished: bool
-    """Ended by the end mark, not by the length limit."""
+    """Ended by a stop token, not by the length limit."""
     logprob: float
     """Of the tokens under the policy at temperature 1."""
     step_scores: tuple[float, ...] = ()
@@ -127,3 +130,63 @@ def _cut(rows: Sequence[Sequence[int]], slots: int) -> tuple[jax.Array, jax.Arra
             length[q], last[q] = len(row) - 1, row[-1]
             prefix[q, : length[q]] = row[:-1]
     return jnp.asarray(prefix), jnp.asarray(length), jnp.asarray(last)
+
+
+def solutions(
+    tokenizer: Tokenizer,
+    out: programs.Sampled,
+    n: int,
+    members: Sequence[int | None],
+    question_ids: Sequence[str],
+    begin: np.ndarray | None = None,
+) -> Iterator[tuple[int, list[Solution]]]:
+    """Cut a batch's results into (member, its `n` solutions).
+
+    Args:
+        tokenizer: Turns tokens into text.
+        out: The results.
+        n: Solutions at each place of the batch.
+        members: What stands at each place, `None` for padding.
+        question_ids: The question of each member.
+        begin: Slots `[B]` at which solutions begin; 1 by default.
+
+    Raises:
+        UserError: The policy's logits were not finite.
+    """
+    tokens, length = np.asarray(out.tokens), np.asarray(out.length)
+    finished, logprob, sampled = np.asarray(out.finished), np.asarray(out.logprob), np.asarray(out.sampled)
+    broken = np.asarray(out.broken)
+    first = np.ones_like(length) if begin is None else begin
+    rows = [tokens[b, first[b] : length[b]].tolist() for b in range(len(length))]
+    # A stop token is no part of the text, whatever it looks like.
+    texts = tokenizer.decode_batch([row[:-1] if ended else row for row, ended in zip(rows, finished, strict=True)])
+    for q, member in enumerate(members):
+        if member is not None:
+            if broken[q * n : (q + 1) * n].any():
+                raise not_finite("policy's logits", question_ids[member])
+            yield (
+                member,
+                [
+                    Solution(
+                        tokens=tuple(rows[b]),
+                        text=texts[b],
+                        finished=bool(finished[b]),
+                        logprob=float(logprob[b]),
+                        tokens_sampled=int(sampled[b]),
+                    )
+                    for b in range(q * n, (q + 1) * n)
+                ],
+            )
+
+
+def not_finite(what: str, question_id: str) -> UserError:
+    """Return the error for numbers of a model that are not finite.
+
+    Args:
+        what: The numbers and whose they are.
+        question_id: The question they came up at.
+    """
+    return UserError(
+        f"the {what} are not finite at question {question_id[:60]}: the weights are damaged, or numbers overflow in "
+        "the model; take another checkpoint, or train again at a lower learning rate or in float32"
+    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +13,7 @@ from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import draw
 from ttcjax.model import cache, heads
 from ttcjax.model.params import Params
+from ttcjax.text.step_marks import StepMarks
 
 
 @struct.dataclass
@@ -23,10 +22,10 @@ class Rows:
 
     Slot 0 of a row is the last token of its prompt; what the row itself has sampled follows. At any time:
 
-    - slots `0 .. length - 1` of `tokens` are set, `length >= 1`, the others are 0;
+    - slots `0 .. length - 1` of `tokens` are set, `length >= 1`; what the others hold means nothing;
     - the policy's suffix cache holds slots `0 .. length - 2`: the newest token has been drawn, not read;
-    - a row is done once it ends with the end mark or has `length - 1 == room`;
-    - `done` rows are never changed again; `finished` rows are done and end with the end mark;
+    - a row is done once it ends with a stop token or has `length - 1 == room`;
+    - `done` rows are never changed again; `finished` rows are done and end with a stop token;
     - `steps` counts the step ends among the sampled tokens.
     """
 
@@ -36,15 +35,17 @@ class Rows:
     """`[B]` int32."""
     steps: jax.Array
     """`[B]` int32."""
+    step_state: jax.Array
+    """`[B]` int32: state of `StepMarks` after the sampled tokens."""
     done: jax.Array
     """`[B]` bool."""
     finished: jax.Array
-    """`[B]` bool: ended by the end mark."""
+    """`[B]` bool: ended by a stop token."""
     logprob: jax.Array
     """`[B]` float32: summed over the sampled tokens."""
     broken: jax.Array
     """`[B]` bool: some token at this place of the batch was drawn from logits that are not finite, be it one of a
-    dropped sequence; see `methods.draw`."""
+    dropped sequence; see `draw.draw`."""
     sampled: jax.Array
     """`[B]` int32: tokens drawn at this place of the batch, those of dropped sequences included."""
     room: jax.Array
@@ -57,19 +58,6 @@ class Rows:
         """Continue row `parent_B[b]` at place `b`; keys, token counts and `broken` stay with the place."""
         forked = jax.tree.map(lambda leaf: leaf[parent_B], self)
         return dataclasses.replace(forked, keys=self.keys, sampled=self.sampled, broken=self.broken)
-
-
-@dataclass(frozen=True)
-class Stops:
-    """Tokens at which sampling pauses or ends; static in compiled programs."""
-
-    eos: int
-    step_ends: tuple[int, ...]
-    """Token ids that end a step, `eos` among them."""
-
-    def count(self, tokens: Sequence[int]) -> int:
-        """Return how many of the tokens end a step."""
-        return sum(token in self.step_ends for token in tokens)
 
 
 def question_number(question_id: str) -> int:
@@ -111,6 +99,7 @@ def start(
         tokens=jnp.zeros((B, slots), jnp.int32).at[:, 0].set(last_prompt_token_B),
         length=jnp.ones((B,), jnp.int32),
         steps=jnp.zeros((B,), jnp.int32),
+        step_state=jnp.zeros((B,), jnp.int32),
         done=unused_B | (room_B <= 0),
         finished=jnp.zeros((B,), bool),
         logprob=jnp.zeros((B,), jnp.float32),
@@ -122,12 +111,6 @@ def start(
     )
 
 
-def is_step_end(tokens: jax.Array, stops: Stops) -> jax.Array:
-    """Return which of `tokens` end a step."""
-    ends = jnp.asarray(stops.step_ends, tokens.dtype).reshape((1,) * tokens.ndim + (-1,))
-    return (tokens[..., None] == ends).any(axis=-1)
-
-
 def decode(
     params: Params,
     prefix: cache.PrefixCache,
@@ -135,7 +118,7 @@ def decode(
     round_B: jax.Array,
     model: ModelConfig,
     sampler: SamplerConfig,
-    stops: Stops,
+    marks: StepMarks,
     *,
     max_new: int,
     one_step: bool,
@@ -151,10 +134,10 @@ def decode(
             a search draw afresh; 0 outside searches.
         model: Shape of the policy.
         sampler: Temperature and filters.
-        stops: End mark and step ends.
+        marks: Ends of steps and of solutions.
         max_new: Most tokens added to a row; with `one_step` a step of that length is cut there.
         one_step: Stop each row at its next step end.
-        factors_2: Of the temperature, in place of the sampler's; see `methods.factors`.
+        factors_2: Of the temperature, in place of the sampler's; see `draw.factors`.
     """
     B, S = rows.tokens.shape
     keys_B = jax.vmap(jax.random.fold_in)(rows.keys, round_B)
@@ -172,14 +155,16 @@ def decode(
         token_keys = jax.vmap(jax.random.fold_in)(keys_B, rows.length)
         token_B, logprob_B = draw.draw(logits_BV, token_keys, sampler, factors_2)
         slot_B = jnp.where(active_B, rows.length, S)
-        end_B = active_B & is_step_end(token_B, stops)
-        finished_B = active_B & (token_B == stops.eos)
+        step_state_B, end_B = marks.step(rows.step_state, token_B)
+        end_B = active_B & end_B
+        finished_B = active_B & marks.stops(token_B)
         length_B = rows.length + active_B.astype(jnp.int32)
         rows = dataclasses.replace(
             rows,
             tokens=rows.tokens.at[every_row, slot_B].set(token_B, mode="drop"),
             length=length_B,
             steps=rows.steps + end_B.astype(jnp.int32),
+            step_state=jnp.where(active_B, step_state_B, rows.step_state),
             finished=rows.finished | finished_B,
             done=rows.done | finished_B | (length_B > rows.room),
             sampled=rows.sampled + active_B.astype(jnp.int32),

@@ -12,6 +12,7 @@ from flax import struct
 from ttcjax.config import ModelConfig
 from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention, write_suffix
 from ttcjax.model import transformer
+from ttcjax.model.layer import apply_layer
 from ttcjax.model.params import Params
 
 _PREFILL_TOKENS = 4096
@@ -171,22 +172,24 @@ def extend(
     new_k, new_v = [], []
     for i, layer in enumerate(params["layers"]):
         kind = int(local_L[i])
-        q, k, v = transformer.attention_inputs(layer, x, cos[kind], sin[kind], config)
-        k_BKSE, v_BKSE = write_suffix(suffix.k[i], suffix.v[i], k, v, start_B)
-        mixed = shared_prefix_attention(
-            q,
-            prefix.k[i],
-            prefix.v[i],
-            prefix.length_Q,
-            k_BKSE,
-            v_BKSE,
-            slot_BC,
-            scale=transformer.query_scale(config),
-            soft_cap=config.attn_soft_cap,
-            window=config.sliding_window if kind else None,
-        )
-        x = x + transformer.attention_output(layer, mixed, config)
-        x = x + transformer.mlp(layer, x, config)
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array, i: int = i, kind: int = kind) -> tuple[jax.Array, Any]:
+            k_BKSE, v_BKSE = write_suffix(suffix.k[i], suffix.v[i], k, v, start_B)
+            mixed = shared_prefix_attention(
+                q,
+                prefix.k[i],
+                prefix.v[i],
+                prefix.length_Q,
+                k_BKSE,
+                v_BKSE,
+                slot_BC,
+                scale=transformer.query_scale(config),
+                soft_cap=config.attn_soft_cap,
+                window=config.sliding_window if kind else None,
+            )
+            return mixed, (k_BKSE, v_BKSE)
+
+        x, (k_BKSE, v_BKSE) = apply_layer(layer, x, cos[kind], sin[kind], config, attend)
         new_k.append(k_BKSE)
         new_v.append(v_BKSE)
     return transformer.final_norm(params, x, config), SuffixCache(k=tuple(new_k), v=tuple(new_v))
@@ -198,24 +201,43 @@ _PIECE = 64
 """Tokens of a longer row that are read at once: what is read beyond a row's end is lost work."""
 
 
-def read(params: Params, tokens_BS: jax.Array, prefix: PrefixCache, config: ModelConfig) -> jax.Array:
-    """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `extend`."""
-    return fill(params, tokens_BS, prefix, empty_suffix(config, *tokens_BS.shape), config)[0]
+def read(
+    params: Params,
+    tokens_BS: jax.Array,
+    prefix: PrefixCache,
+    config: ModelConfig,
+    length_B: jax.Array | None = None,
+) -> jax.Array:
+    """Return the normalised hidden states `[B, S, D]` of whole rows over cached prefixes; see `fill`."""
+    return fill(params, tokens_BS, prefix, empty_suffix(config, *tokens_BS.shape), config, length_B)[0]
 
 
 def fill(
-    params: Params, tokens_BS: jax.Array, prefix: PrefixCache, suffix: SuffixCache, config: ModelConfig
+    params: Params,
+    tokens_BS: jax.Array,
+    prefix: PrefixCache,
+    suffix: SuffixCache,
+    config: ModelConfig,
+    length_B: jax.Array | None = None,
 ) -> tuple[jax.Array, SuffixCache]:
     """Read rows from their first slot on; see `extend`.
 
-    Rows of more than `READ_TOGETHER` tokens are read in pieces, as many as the longest of them needs: token 0 is
-    padding. The hidden states of what was not read are 0.
+    Rows of more than `READ_TOGETHER` slots are read in pieces, as many as the longest of them needs. The hidden states
+    of what was not read are 0.
+
+    Args:
+        params: As in `extend`.
+        tokens_BS: Rows, padded on the right with any token.
+        prefix: As in `extend`.
+        suffix: As in `extend`.
+        config: As in `extend`.
+        length_B: int32: slots set in each row; all of them by default.
     """
     B, S = tokens_BS.shape
     if S <= READ_TOGETHER:
         return extend(params, tokens_BS, jnp.zeros((B,), jnp.int32), prefix, suffix, config)
     padded_BS = jnp.pad(tokens_BS, ((0, 0), (0, -S % _PIECE)))
-    until = jnp.max(jnp.where(padded_BS != 0, jnp.arange(1, padded_BS.shape[1] + 1)[None], 0))
+    until = jnp.int32(S) if length_B is None else length_B.max()
 
     def unread(carry: tuple[jax.Array, SuffixCache, jax.Array]) -> jax.Array:
         return carry[0] < until

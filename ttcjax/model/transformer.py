@@ -1,4 +1,4 @@
-"""The forward pass over whole sequences, and the layer functions that the cached pass shares with it."""
+"""The forward pass over whole sequences, and what stands before and after the layers of every pass."""
 
 from __future__ import annotations
 
@@ -10,26 +10,13 @@ import numpy as np
 
 from ttcjax.config import ModelConfig
 from ttcjax.kernels.shared_prefix_attention.reference import masked_attention
+from ttcjax.model.layer import apply_layer, rms_norm
 from ttcjax.model.params import Params
-
-_ACTIVATIONS = {
-    "silu": jax.nn.silu,
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-}
 
 
 def compute_dtype(config: ModelConfig) -> Any:
     """Return the dtype of activations."""
     return jnp.dtype(config.dtype)
-
-
-def rms_norm(x: jax.Array, scale: jax.Array, config: ModelConfig) -> jax.Array:
-    """Normalise the last axis to unit root mean square in float32, then scale."""
-    x32 = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
-    scale = (scale + config.norm_offset).reshape((1,) * (x.ndim - 1) + scale.shape)
-    return (x32 * inverse * scale).astype(x.dtype)
 
 
 def _inverse_frequencies(config: ModelConfig, theta: float) -> np.ndarray:
@@ -68,64 +55,12 @@ def rotary(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Ar
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def _rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotate `x` `[..., heads, E]` by angles `[..., E/2]`; the halves of E form the pairs."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[..., None, :], sin[..., None, :]
-    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
-
-
-def _project(x: jax.Array, w: jax.Array, contracted: int = 1) -> jax.Array:
-    """Contract the last `contracted` axes of `x` with the first ones of `w`, as one matrix product."""
-    lead, inner = x.shape[: x.ndim - contracted], x.shape[x.ndim - contracted :]
-    flat = x.reshape((-1, int(np.prod(inner)))) @ w.astype(x.dtype).reshape((int(np.prod(inner)), -1))
-    return flat.reshape(lead + w.shape[contracted:])
-
-
-def _bias(x: jax.Array, params: Params, name: str) -> jax.Array:
-    if name not in params:
-        return x
-    b = params[name].astype(x.dtype)
-    return x + b.reshape((1,) * (x.ndim - b.ndim) + b.shape)
-
-
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:
     """Return embeddings `[..., D]` of `tokens` `[...]`."""
     x = params["embed"].astype(compute_dtype(config))[tokens]
     if config.embed_scale:
         x = x * jnp.asarray(config.d_model**0.5, x.dtype)
     return x
-
-
-def attention_inputs(
-    layer: Params, x: jax.Array, cos: jax.Array, sin: jax.Array, config: ModelConfig
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return queries `[..., H, E]`, keys and values `[..., K, E]` of the residual stream `x` `[..., D]`."""
-    attention = layer["attention"]
-    normed = rms_norm(x, attention["norm"], config)
-    q = _bias(_project(normed, attention["q"]), attention, "q_bias")
-    k = _bias(_project(normed, attention["k"]), attention, "k_bias")
-    v = _bias(_project(normed, attention["v"]), attention, "v_bias")
-    if config.qk_norm:
-        q = rms_norm(q, attention["q_norm"], config)
-        k = rms_norm(k, attention["k_norm"], config)
-    return _rotate(q, cos, sin), _rotate(k, cos, sin), v
-
-
-def attention_output(layer: Params, mixed: jax.Array, config: ModelConfig) -> jax.Array:
-    """Project attended values `[..., H, E]` back to `[..., D]`."""
-    attention = layer["attention"]
-    y = _bias(_project(mixed, attention["out"], contracted=2), attention, "out_bias")
-    return rms_norm(y, attention["post_norm"], config) if config.post_norms else y
-
-
-def mlp(layer: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
-    """Return the gated MLP's contribution to the residual stream `x` `[..., D]`."""
-    p = layer["mlp"]
-    normed = rms_norm(x, p["norm"], config)
-    gate = _ACTIVATIONS[config.activation](_bias(_project(normed, p["gate"]), p, "gate_bias"))
-    y = _bias(_project(gate * _bias(_project(normed, p["up"]), p, "up_bias"), p["down"]), p, "down_bias")
-    return rms_norm(y, p["post_norm"], config) if config.post_norms else y
 
 
 def final_norm(params: Params, x: jax.Array, config: ModelConfig) -> jax.Array:
@@ -155,13 +90,6 @@ def _attend(q_BTHE: jax.Array, k: jax.Array, v: jax.Array, allowed_BTT: jax.Arra
 
     blocks = jax.lax.map(one, jnp.arange(0, T, _QUERY_BLOCK))
     return jnp.moveaxis(blocks, 0, 1).reshape(q_BTHE.shape)
-
-
-def _dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
-    if key is None or rate == 0.0:
-        return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
 def forward(
@@ -213,12 +141,13 @@ def forward(
             allowed, c, s = (allowed_BTT, window_BTT)[kind], cos[kind], sin[kind]
         keys = (None, None)
         if dropout_key is not None:
-            keys = tuple(jax.random.split(jax.random.fold_in(dropout_key, number)))
-        q, k, v = attention_inputs(layer, x, c, s, config)
-        mixed = _attend(q, k, v, allowed, config)
-        x = x + _dropout(attention_output(layer, mixed, config), keys[0], config.dropout)
-        x = x + _dropout(mlp(layer, x, config), keys[1], config.dropout)
-        return x, (k, v) if return_kv else None
+            first, second = jax.random.split(jax.random.fold_in(dropout_key, number))
+            keys = (first, second)
+
+        def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
+            return _attend(q, k, v, allowed, config), (k, v) if return_kv else None
+
+        return apply_layer(layer, x, c, s, config, attend, keys)
 
     if config.remat:
         block = jax.checkpoint(block)

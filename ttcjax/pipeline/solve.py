@@ -27,7 +27,6 @@ from ttcjax.search.ops import run
 from ttcjax.search.revision_verifiers import Judges
 from ttcjax.search.session import Session, read
 from ttcjax.text.familiar import Familiar
-from ttcjax.text.steps import split_steps
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _selecting(config: ExperimentConfig, workdir: epath.Path) -> str:
 def _replies(chain: Sequence[Answer], task: Task) -> tuple[Reply, ...]:
     replies, current = [], []
     for answer in chain:
-        steps = split_steps(answer.text)
+        steps = task.steps.split(answer.text)
         same: set[int] = set()
         for block in difflib.SequenceMatcher(None, current, steps, autojunk=False).get_matching_blocks():
             same.update(range(block.b, block.b + block.size))
@@ -213,7 +212,7 @@ def solve(
     return Solved(
         question=question,
         answer=answer,
-        steps=list(zip(split_steps(shown.text), shown.step_scores, strict=False)),
+        steps=list(zip(task.steps.split(shown.text), shown.step_scores, strict=False)),
         votes=sorted(votes, key=lambda vote: (vote[0] != answer, -vote[1])),
         generations=outcome.generations,
         seconds=seconds,
@@ -230,10 +229,12 @@ def _session(
     # No more rows in a batch than one question has at a time.
     sampler = dataclasses.replace(sampler, rows=min(sampler.rows, strategy.at_once()))
     if not strategy.revises:
-        engine = load_engine(workdir, sampler)
+        engine = load_engine(workdir, sampler, steps=task.steps)
         return Session(engine, task, [engine.encode_prompt(question, task.prompt(question))], config.prm.aggregate)
     verifier = _selecting(config, workdir)
-    engine = load_engine(workdir, sampler, policy="revision", verifier=revision_verifiers.stage_of(verifier))
+    engine = load_engine(
+        workdir, sampler, policy="revision", verifier=revision_verifiers.stage_of(verifier), steps=task.steps
+    )
     prompts = [engine.encode_prompt(question, task.prompt(question))]
     return Session(
         engine, task, prompts, reviser=Judges.of(config).reviser(engine, prompts, config.revision.view, verifier)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from flax import struct
 from ttcjax.config import ModelConfig, SamplerConfig
 from ttcjax.engine import programs, queue
 from ttcjax.engine import rows as sampling
-from ttcjax.engine.engine import Engine, Prompt, Request
+from ttcjax.engine.engine import Engine, Prompt, Search
 from ttcjax.engine.rows import Rows
 from ttcjax.model import cache
 from ttcjax.model.params import Params
@@ -67,7 +66,7 @@ class EngineOps:
     seed: jax.Array
     plan: programs.Plan
     factors_2: jax.Array | None = None
-    """Of the temperature; see `methods.factors`."""
+    """Of the temperature; see `draw.factors`."""
 
     @property
     def n(self) -> int:
@@ -143,7 +142,7 @@ class EngineOps:
             jnp.repeat(round_Q, self.plan.n),
             self.plan.policy,
             sampler,
-            self.plan.stops,
+            self.plan.marks,
             max_new=sampler.max_step_tokens if one_step else self.plan.slots - 1,
             one_step=one_step,
             factors_2=self.factors_2,
@@ -215,7 +214,7 @@ def program(
 ) -> drive.Found:
     """Run a strategy for every prompt; what is traced into one compiled program.
 
-    The temperature is not the strategy's but what `factors_2` says (see `methods.factors`), by default the plan's.
+    The temperature is not the strategy's but what `factors_2` says (see `draw.factors`), by default the plan's.
     """
     policy_prefixes = programs.prefill(policy, prompts, plan)
     verifier_prefixes = programs.prefill(verifier, prompts, plan, verifier=True)
@@ -251,8 +250,6 @@ def search(
         UserError: The strategy is one of the host, the engine has no verifier, a prompt leaves no room for a solution,
             or a model's numbers are not finite.
     """
-    engine.require_verifier()
-    engine.check_lengths(prompts, engine.sampler.max_tokens)
     plain = strategy.plain()
     if not isinstance(plain, DeviceStrategy):
         raise UserError(f"{strategy.name} is run on the host: use ttcjax.search.ops.run, which takes a session")
@@ -260,36 +257,23 @@ def search(
     # The program is the same at every temperature.
     plain = dataclasses.replace(plain, temperature=None)  # type: ignore[type-var]
     traced = traced and not isinstance(plain, BestOfN)
-    n, slots = plain.n, engine.sampler.max_tokens + 1
+    chunk = engine.sampler.verifier_chunk
+    wanted = Search(
+        functools.partial(program, strategy=plain, traced=traced),
+        key=("search", plain, *["traced"] * traced),
+        results=lambda out: (out.rows.sampled, out.step_scores, out.rows.verified),
+        # Best-of-N is read whole at its end, other searches in chunks.
+        read_together=chunk if plain.max_rounds > 1 else min(engine.sampler.max_tokens + 1, cache.READ_TOGETHER),
+    )
     found: dict[int, Outcome] = {}
-    requests = [Request(prompt, 0, n) for prompt in prompts]
-    # Best-of-N is read whole at its end, other searches in chunks.
-    chunk = engine.sampler.verifier_chunk if plain.max_rounds > 1 else min(slots, cache.READ_TOGETHER)
-    plans, most = {}, {}
-    for length, count in collections.Counter(map(engine.bucket, prompts)).items():
-        fit = engine.fit(length, n, slots, forks=True, read_together=chunk)
-        plans[length], most[length] = engine.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
-    for members, batch in engine.batches(requests, most):
-        plan, factors = engine.at_temperature(plans[batch.prefix.shape[1]], temperature)
-        bound = functools.partial(program, plan=plan, strategy=plain, traced=traced)
-        key = ("search", plain, *["traced"] * traced, plan)
-        compiled = engine.program(key, bound, split=(False, False, True, False, False))
-        out = compiled(engine.policy, engine.verifier, batch, np.uint32(seed), factors)
-        scores, verified, ahead = (np.asarray(x) for x in (out.step_scores, out.rows.verified, out.rows.ahead))
-        places = {member: q for q, member in enumerate(members)}
-        for i, solutions in engine.solutions(out.rows.sampled, n, members, [prompt.id for prompt in prompts]):
-            rows = range(places[i] * n, (places[i] + 1) * n)
+    for out, held in engine.search(wanted, prompts, plain.n, seed, temperature=temperature):
+        ahead = np.asarray(out.rows.ahead)
+        for i, rows, solutions in held:
             candidates = [
-                dataclasses.replace(
-                    engine.with_scores(s, scores[row], int(verified[row]), prompts[i].id),
-                    tokens_lookahead=int(ahead[row]),
-                )
-                for row, s in zip(rows, solutions, strict=True)
+                dataclasses.replace(s, tokens_lookahead=int(ahead[row])) for row, s in zip(rows, solutions, strict=True)
             ]
-            found[i] = Outcome(
-                candidates, strategy.cost(), () if out.trace is None else _rounds(engine, out.trace, rows)
-            )
-        engine.on_batch(n * sum(i is not None for i in members))
+            rounds = () if out.trace is None else _rounds(engine, out.trace, rows)
+            found[i] = Outcome(candidates, strategy.cost(), rounds)
     return [found[i] for i in range(len(prompts))]
 
 

@@ -45,13 +45,22 @@ class Tokenizer(Protocol):
     """
 
     @property
-    def pad_id(self) -> int: ...
+    def pad_id(self) -> int | None:
+        """Id that is no text, where there is one; nothing is told to be padding by it."""
+        ...
 
     @property
     def bos_id(self) -> int: ...
 
     @property
-    def eos_id(self) -> int: ...
+    def eos_id(self) -> int:
+        """Id that training puts after a solution: the first of `stop_ids`."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end a solution where a model samples one."""
+        ...
 
     @property
     def unk_id(self) -> int: ...
@@ -65,8 +74,8 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def step_end_ids(self) -> tuple[int, ...]:
-        """Ids that end a solution step: those whose text ends in a newline, and `eos_id` last."""
+    def pieces(self) -> Sequence[bytes]:
+        """UTF-8 of each id, perhaps a part of a character; empty for marks. A text is what they are joined to."""
         ...
 
     def encode(self, text: str) -> list[int]: ...
@@ -88,8 +97,8 @@ class SentencePieceTokenizer:
         model: Bytes of a serialized SentencePiece model, as written by `train`.
 
     Raises:
-        UserError: The bytes are no SentencePiece model, or one without byte fallback, padding as id 0, or begin and
-            end marks, or one that changes text.
+        UserError: The bytes are no SentencePiece model, or one without byte fallback, or begin and end marks, or one
+            that changes text.
     """
 
     def __init__(self, model: bytes):
@@ -97,18 +106,15 @@ class SentencePieceTokenizer:
         self._processor = _processor(model)
         ids = range(self._processor.vocab_size())
         try:
-            self._bytes = [self._piece_bytes(i) for i in ids]
+            self._bytes = tuple(self._piece_bytes(i) for i in ids)
         except ValueError as error:
             raise UserError("the SentencePiece model is damaged, a piece is no text: copy the file again") from error
         byte_ids = {self._bytes[i]: i for i in ids if self._processor.is_byte(i)}
         if len(byte_ids) != _BYTE_PIECES:
             raise UserError("the SentencePiece model has no byte fallback; train it with ttcjax.text.tokenizer.train")
-        if self.pad_id != PAD_ID or min(self.bos_id, self.eos_id) < 0:
-            raise UserError(
-                "the SentencePiece model lacks pad=0, bos or eos; train it with ttcjax.text.tokenizer.train"
-            )
+        if min(self.bos_id, self.eos_id) < 0:
+            raise UserError("the SentencePiece model lacks bos or eos; train it with ttcjax.text.tokenizer.train")
         self._fingerprint = hashlib.sha256(model).hexdigest()[:16]
-        self._step_end_ids = (*(i for i in ids if self._bytes[i].endswith(b"\n")), self.eos_id)
         self._space_mark_ids = [byte_ids[bytes([b])] for b in _SPACE_MARK.encode()]
         self._space_byte_id = byte_ids[b" "]
         # Learned from text with hardly any blanks, a model has no piece for one.
@@ -131,8 +137,9 @@ class SentencePieceTokenizer:
         return piece.replace(_SPACE_MARK, " ").encode()
 
     @property
-    def pad_id(self) -> int:
-        return self._processor.pad_id()
+    def pad_id(self) -> int | None:
+        found = self._processor.pad_id()
+        return found if found >= 0 else None
 
     @property
     def bos_id(self) -> int:
@@ -141,6 +148,11 @@ class SentencePieceTokenizer:
     @property
     def eos_id(self) -> int:
         return self._processor.eos_id()
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The end mark alone."""
+        return (self.eos_id,)
 
     @property
     def unk_id(self) -> int:
@@ -156,9 +168,9 @@ class SentencePieceTokenizer:
         return self._fingerprint
 
     @property
-    def step_end_ids(self) -> tuple[int, ...]:
-        """Pieces ending in a newline (the byte piece too: a model may sample it), then `eos_id`."""
-        return self._step_end_ids
+    def pieces(self) -> tuple[bytes, ...]:
+        """UTF-8 of each id; a byte piece is one byte, a control mark none."""
+        return self._bytes
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, with no begin or end mark."""

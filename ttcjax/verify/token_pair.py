@@ -62,10 +62,10 @@ class TokenPair(base.Verifier):
     def check(self, model: ModelConfig, policy: ModelConfig) -> None:
         super().check(model, policy)
         for token in (self.good, self.bad, *(mark for mark in self.marks if mark != STEP_END)):
-            if not 0 < token < model.vocab_size:
+            if not 0 <= token < model.vocab_size:
                 raise UserError(
-                    f"token {token} of the verifier is not in its vocabulary of {model.vocab_size} (0 is padding): "
-                    "take the ids of its own tokenizer"
+                    f"token {token} of the verifier is not in its vocabulary of {model.vocab_size}: take the ids of "
+                    "its own tokenizer"
                 )
 
     def prompt(self, text: str) -> str:
@@ -115,7 +115,8 @@ class TokenPair(base.Verifier):
         return self._probability(params, reading.hidden, config)
 
     def score_tokens(self, params: Params, prefix: cache.PrefixCache, fed: base.Fed, config: ModelConfig) -> jax.Array:
-        return self._probability(params, cache.read(params, fed.tokens, prefix, config), config)
+        hidden_BFD = cache.read(params, fed.tokens, prefix, config, fed.length)
+        return self._probability(params, hidden_BFD, config)
 
     def _probability(self, params: Params, hidden: jax.Array, config: ModelConfig) -> jax.Array:
         """Return the probability `[...]` of `good` against `bad` after hidden states `[..., D]`; of the vocabulary's

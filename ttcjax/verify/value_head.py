@@ -104,7 +104,7 @@ class ValueHead(base.Verifier):
         return jax.nn.sigmoid(self.value(params, reading.hidden, reading.least))
 
     def score_tokens(self, params: Params, prefix: cache.PrefixCache, fed: base.Fed, config: ModelConfig) -> jax.Array:
-        hidden_BFD = cache.read(params, fed.tokens, prefix, config)
+        hidden_BFD = cache.read(params, fed.tokens, prefix, config, fed.length)
         least_BF = None
         if self.likelihood:
             logprob_BF = token_logprobs(params, hidden_BFD, fed.tokens, config)

@@ -30,13 +30,13 @@ class Fed:
     """What a verifier reads of B rows: slot 0 is the last token of its prompt, the row's own tokens follow."""
 
     tokens: jax.Array
-    """`[B, F]` int32, padded with 0."""
+    """`[B, F]` int32; what the slots from `length` on hold means nothing."""
     length: jax.Array
     """`[B]` int32: slots set."""
     begin: jax.Array
     """`[B]` int32: slot at which the solution begins; what stands before was given to the policy."""
     marks: jax.Array
-    """`[B, F]` bool: slots at which a step is judged, in the order of the steps."""
+    """`[B, F]` bool: slots below `length` at which a step is judged, in the order of the steps."""
 
 
 @struct.dataclass
@@ -101,10 +101,10 @@ class Verifier(abc.ABC):
         head of it.
 
         Args:
-            tokens_BS: Slot 0 is the last token of the verifier's prompt.
+            tokens_BS: Slot 0 is the last token of the verifier's prompt; slots from `length` on hold any token.
             length_B: Slots set.
             begin_B: Slots at which solutions begin.
-            ends_BS: Which slots end a step of the solution.
+            ends_BS: Which slots, all below `length`, end a step of the solution.
         """
 
     def start(self, config: ModelConfig, rows: int, slots: int) -> Reading:
@@ -151,7 +151,8 @@ class Verifier(abc.ABC):
 
     @abc.abstractmethod
     def score_tokens(self, params: Params, prefix: cache.PrefixCache, fed: Fed, config: ModelConfig) -> jax.Array:
-        """Return the score `[B, F]` of every slot of whole rows, probabilities; only those at marks are looked at."""
+        """Return the score `[B, F]` of every slot of whole rows, probabilities; only those at marks are looked at, and
+        no more need be read than `fed.length` says."""
 
     def score_steps(
         self, params: Params, prefix: cache.PrefixCache, fed: Fed, config: ModelConfig, max_steps: int

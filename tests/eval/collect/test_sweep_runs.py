@@ -41,6 +41,7 @@ from ttcjax.runtime.parquet import shard_path, write_shard
 from ttcjax.runtime.shards import WHOLE, Part
 from ttcjax.search.session import Outcome
 from ttcjax.testing import folders
+from ttcjax.text.steps import LINES
 from ttcjax.train.collect import labels
 
 QUESTIONS, LIMIT = 12, 192
@@ -145,7 +146,7 @@ def scripted_search(strategy, session, seed):
 def scripted(tiny, monkeypatch):
     """Put scripted engines in place of models."""
 
-    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm", steps=LINES):
         return ScriptedEngine(tiny.tokenizer, sampler, verifier)
 
     for module in (bank, rescore, searches, revision_chains, greedy, tune):
@@ -263,7 +264,7 @@ def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
     taken = dataclasses.replace(one.sweep, samples=3, budgets=(1, 2), samples_from=str(folder))
     other = models("other", sweep=taken)
 
-    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm", steps=LINES):
         engine = ScriptedEngine(one_engine.tokenizer, sampler, "another verifier")
         engine.sample = None  # type: ignore[assignment]
         return engine
