@@ -26,6 +26,7 @@ class ScriptedEngine(Engine):
 
     def __init__(self, tokenizer, samples, completions):
         self.tokenizer, self.samples, self.completions = tokenizer, samples, completions
+        self.sampler = CONFIG.sampler
         self.asked = []
 
     def encode_prompt(self, question_id, text):
