@@ -1,5 +1,6 @@
 """Settings and stages: what a stage sees decides its fingerprint, every field of it and nothing else."""
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -199,13 +200,17 @@ def by_setting(config: ExperimentConfig) -> dict[str, Leaf]:
 
 
 def moves(leaf: Leaf, before: dict[str, str]) -> bool | None:
-    """Return whether another value, the first that is allowed, changes a fingerprint; `None` where none is allowed."""
+    """Return whether some other value changes a fingerprint; `None` where none is allowed.
+
+    Not every one does: a strategy that the bank answers is not missed by any stage but the report.
+    """
+    moved = None
     for other in leaf.others:
-        try:
-            return any(before[name] != now for name, now in prints(other()))
-        except ConfigError:  # Of the settings, or of a strategy's name.
-            continue
-    return None
+        with contextlib.suppress(ConfigError):  # Of the settings, or of a strategy's name.
+            moved = any(before[name] != now for name, now in prints(other()))
+        if moved:
+            break
+    return moved
 
 
 def test_every_setting_decides_a_stage():
