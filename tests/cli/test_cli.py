@@ -462,9 +462,7 @@ def test_sigterm_ends_a_run_in_order(config_file, tmp_path):
     script = textwrap.dedent(f"""
         import sys, time
         from ttcjax import cli
-from ttcjax.pipeline import run as pipeline
-from ttcjax.pipeline import stages
-from ttcjax.pipeline import sweep as sweeping
+        from ttcjax.pipeline import run as pipeline
         def run(config, **_):
             try:
                 print("ready", flush=True)

@@ -135,7 +135,7 @@ from ttcjax import cli
 from ttcjax.runtime import progress as metrics
 from ttcjax.cli import program
 program._start_logging()  # Before libraries whose import starts it: as the command does.
-import ttcjax.solve
+import ttcjax.pipeline.solve
 from tests.cli.test_streams import HOSTILE, revised, solved
 ttcjax.pipeline.solve.solve = lambda q, w, strategy, *_: (revised if "revise" in strategy else solved)(HOSTILE)
 program._prepare_jax = lambda: None

@@ -28,6 +28,7 @@ class ScriptedEngine(Engine):
     def __init__(self, tokenizer, samples, completions):
         self.tokenizer, self.samples, self.completions = tokenizer, samples, completions
         self.step_marks = LINES.marks(tokenizer)
+        self.sampler = CONFIG.sampler
         self.asked = []
 
     def encode_prompt(self, question_id, text):
