@@ -142,7 +142,7 @@ def scripted_search(strategy, session, seed):
 def scripted(tiny, monkeypatch):
     """Put scripted engines in place of models."""
 
-    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm", steps=None):
         return ScriptedEngine(tiny.tokenizer, sampler, verifier)
 
     for module in (bank, rescore, searches, revision_chains, greedy, tune):
@@ -261,7 +261,7 @@ def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
     taken = dataclasses.replace(one.sweep, samples=3, budgets=(1, 2), samples_from=str(folder))
     other = models("other", sweep=taken)
 
-    def load_engine(workdir, sampler, *, policy="policy", verifier="prm"):
+    def load_engine(workdir, sampler, *, policy="policy", verifier="prm", steps=None):
         engine = ScriptedEngine(one_engine.tokenizer, sampler, "another verifier")
         engine.sample = None  # type: ignore[assignment]
         return engine
