@@ -202,7 +202,7 @@ def test_a_token_pair_of_token_0_reads_rows_that_end_with_it(models, errors):
 def test_any_stop_token_ends_a_row(models):
     """Samples are those of an engine without stop tokens, cut after the first one."""
     endless = engine_of(models, stop_ids=()).sample(PROMPTS, 12, SEED)
-    for stops in ((5,), (7,), (5, 7)):
+    for stops in ((7,), (0,), (3, 7)):
         found = engine_of(models, stop_ids=stops).sample(PROMPTS, 12, SEED)
         last = set()
         for s, long in zip(flat(found), flat(endless), strict=True):

@@ -80,7 +80,7 @@ class Reader(Engine):
     texts: ClassVar[dict[str, bool]] = {}
     shown: ClassVar[dict[str, set[int]]] = {}
 
-    def __init__(self, policy, tokenizer, sampler, verifier):
+    def __init__(self, policy, tokenizer, sampler, verifier, steps=None):
         self.policy_config, self.tokenizer, self.sampler, self.verifier = policy.config, tokenizer, sampler, verifier
 
     def encode_prompt(self, question, text):

@@ -7,6 +7,7 @@ import pytest
 
 from tests.searching import candidates
 from ttcjax.config import SamplerConfig
+from ttcjax.engine.compiled import Programs
 from ttcjax.engine.engine import Engine
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.progress import CompileClock
@@ -80,7 +81,7 @@ def test_rollouts_that_meet_bad_logits_are_told_of(engine, prompts, monkeypatch)
         return back, jnp.where(jnp.isnan(scores), 0.0, scores)
 
     monkeypatch.setattr(EngineOps, "lookahead", broken)
-    monkeypatch.setattr(engine, "_programs", {})
+    monkeypatch.setattr(engine.scheduler, "programs", Programs(engine.mesh))
     with pytest.raises(UserError, match="policy's logits are not finite"):
         candidates(engine, AHEAD, prompts, SEED)
 
