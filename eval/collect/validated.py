@@ -9,19 +9,15 @@ import dataclasses
 import functools
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from etils import epath
-from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.eval.records import measured as measured_lib
 from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import figures, tables
-from ttcjax.eval.sections import accuracy as summary
 from ttcjax.eval.stats.estimators import COLUMNS
-from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import registry
@@ -65,7 +61,7 @@ def accuracies(config: ExperimentConfig, found: pa.Table) -> dict[tuple[str, int
     sampled = np.array(found["strategy"].to_pylist(), object) == "sample"
     bank, search = found.filter(pa.array(sampled)), found.filter(pa.array(~sampled))
     trial = on_validation(config, len(set(found["question"].to_pylist())))
-    measured = summary.measure(trial, bank, search)
+    measured = measured_lib.measure(trial, bank, search)
     if measured.missing:
         raise UserError(
             f"{len(measured.missing)} results of the tune stage are missing: move its folder away and run again"
@@ -96,7 +92,7 @@ def chosen(config: ExperimentConfig, folder: epath.Path) -> dict[tuple[str, int]
     """
     if not config.sweep.validated:
         return {}
-    found = _accuracies(config, folder)
+    found = accuracies_of(config, folder)
     return {cell: best(values, config.sampler.temperature) for cell, values in found.items()}
 
 
@@ -112,7 +108,8 @@ def known(config: ExperimentConfig, folder: epath.Path | None) -> dict[tuple[str
         return None
 
 
-def _accuracies(config: ExperimentConfig, folder: epath.Path) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def accuracies_of(config: ExperimentConfig, folder: epath.Path) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+    """Return what `accuracies` does of the rows of a complete tune stage."""
     record = records.read_complete(folder)
     content = "" if record is None else config_hash(records.hashes(record))
     return _kept(config, os.fspath(folder), content)
@@ -123,53 +120,3 @@ def _kept(config: ExperimentConfig, folder: str, content: str) -> dict[tuple[str
     """Return the accuracies that a folder of that content tells: a sweep asks for them before every stage."""
     del content
     return accuracies(config, sample_rows.read_folder(folder, COLUMNS))
-
-
-def summarise(config: ExperimentConfig, folder: epath.Path) -> dict[str, Any]:
-    """Return what was seen on validation, and what was chosen.
-
-    Args:
-        config: The experiment, with strategies whose temperature is validated.
-        folder: Of the complete tune stage.
-
-    Returns:
-        `questions`; `accuracy[strategy][temperature][n]` with intervals over validation questions; and
-        `chosen[strategy][n]`.
-    """
-    found = _accuracies(config, folder)
-    won = chosen(config, folder)
-    questions = len(next(iter(next(iter(found.values())).values())))
-    bootstrap = Bootstrap(questions, config.sweep.bootstrap, config.sweep.bootstrap_seed)
-    return {
-        "questions": questions,
-        "accuracy": {
-            name: {
-                repr(t): {str(n): dataclasses.asdict(bootstrap(found[name, n][t])) for n in config.sweep.budgets}
-                for t in config.sweep.temperatures
-            }
-            for name in config.sweep.validated
-        },
-        "chosen": {name: {str(n): won[name, n] for n in config.sweep.budgets} for name in config.sweep.validated},
-    }
-
-
-def render(found: Mapping[str, Any], console: Console) -> None:
-    """Print accuracy on validation by temperature and budget, and the temperature that each budget is tested at."""
-    for name, by_temperature in found["accuracy"].items():
-        budgets = list(next(iter(by_temperature.values())))
-        title = f"{figures.label(name)}: accuracy in % on {found['questions']} validation questions"
-        table = tables.table(title, ["temperature", *budgets])
-        for temperature, cells in by_temperature.items():
-            table.add_row(temperature, *map(tables.cell, cells.values()))
-        table.add_row("chosen", *(f"{found['chosen'][name][n]:g}" for n in budgets), style="bold")
-        console.print(table)
-
-
-def csv_rows(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """Return (strategy, temperature, chosen, budget, mean, low, high) of the validation questions."""
-    return [
-        (name, t, str(float(t) == found["chosen"][name][n]).lower(), n, cell["mean"], cell["low"], cell["high"])
-        for name, by_temperature in found["accuracy"].items()
-        for t, cells in by_temperature.items()
-        for n, cell in cells.items()
-    ]

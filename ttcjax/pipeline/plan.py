@@ -18,7 +18,7 @@ from ttcjax.data.task import Splits
 from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches, tune, validated
 from ttcjax.eval.collect.shards import WHOLE, Part, Shard
 from ttcjax.eval.collect.temperatures import Chosen
-from ttcjax.eval.sections import costs as ledger
+from ttcjax.eval.records import trained as ledger
 from ttcjax.model import flops as compute
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError

@@ -294,7 +294,7 @@ STAGES = (
         ("data", "policy", "labels", "prm", "trajectories", "tune", "bank", "rescore", "search", "chains", "greedy"),
         tuple(f.name for f in dataclasses.fields(ExperimentConfig) if f.name not in config_lib.UNHASHED),
         ("../summary.json",),
-        version=7,
+        version=8,
     ),
 )
 
