@@ -10,20 +10,16 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from etils import epath
-from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, config_hash
 from ttcjax.eval.collect.temperatures import Chosen, Grid
+from ttcjax.eval.records import measured as measured_lib
 from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import figures, tables
-from ttcjax.eval.sections import accuracy
 from ttcjax.eval.stats.estimators import COLUMNS
-from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import registry
@@ -78,8 +74,8 @@ def accuracies(choice: Choice, found: pa.Table) -> dict[tuple[str, int], dict[fl
     """
     sampled = np.array(found["strategy"].to_pylist(), object) == "sample"
     bank, search = found.filter(pa.array(sampled)), found.filter(pa.array(~sampled))
-    rules = accuracy.Rules(choice.trial, choice.samples, choice.samples, choice.seeds, choice.aggregate)
-    measured = accuracy.measure(rules, bank, search)
+    rules = measured_lib.Rules(choice.trial, choice.samples, choice.samples, choice.seeds, choice.aggregate)
+    measured = measured_lib.measure(rules, bank, search)
     if measured.missing:
         raise UserError(
             f"{len(measured.missing)} results of the tune stage are missing: move its folder away and run again"
@@ -110,7 +106,7 @@ def chosen(choice: Choice | None, inputs: Mapping[str, epath.Path]) -> Chosen:
     """
     if choice is None:
         return {}
-    found = _accuracies(choice, inputs["tune"])
+    found = accuracies_of(choice, inputs["tune"])
     return {cell: best(values, choice.grid.temperature) for cell, values in found.items()}
 
 
@@ -126,7 +122,8 @@ def known(choice: Choice | None, inputs: Mapping[str, epath.Path]) -> Chosen | N
         return None
 
 
-def _accuracies(choice: Choice, folder: epath.Path) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def accuracies_of(choice: Choice, folder: epath.Path) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+    """Return what `accuracies` does of the rows of a complete tune stage."""
     record = records.read_complete(folder)
     content = "" if record is None else config_hash(records.hashes(record))
     return _kept(choice, os.fspath(folder), content)
@@ -137,55 +134,3 @@ def _kept(choice: Choice, folder: str, content: str) -> dict[tuple[str, int], di
     """Return the accuracies that a folder of that content tells: a sweep asks for them before every stage."""
     del content
     return accuracies(choice, sample_rows.read_folder(folder, COLUMNS))
-
-
-def summarise(choice: Choice, folder: epath.Path, bootstrap: tuple[int, int]) -> dict[str, Any]:
-    """Return what was seen on validation, and what was chosen.
-
-    Args:
-        choice: What is chosen among.
-        folder: Of the complete tune stage.
-        bootstrap: Resamples behind an interval, and their seed.
-
-    Returns:
-        `questions`; `accuracy[strategy][temperature][n]` with intervals over validation questions; and
-        `chosen[strategy][n]`.
-    """
-    found = _accuracies(choice, folder)
-    won = chosen(choice, {"tune": folder})
-    questions = len(next(iter(next(iter(found.values())).values())))
-    interval = Bootstrap(questions, *bootstrap)
-    grid = choice.grid
-    return {
-        "questions": questions,
-        "accuracy": {
-            name: {
-                repr(t): {str(n): dataclasses.asdict(interval(found[name, n][t])) for n in grid.budgets}
-                for t in grid.candidates
-            }
-            for name in grid.strategies
-        },
-        "chosen": {name: {str(n): won[name, n] for n in grid.budgets} for name in grid.strategies},
-    }
-
-
-def render(found: Mapping[str, Any], console: Console) -> None:
-    """Print accuracy on validation by temperature and budget, and the temperature that each budget is tested at."""
-    for name, by_temperature in found["accuracy"].items():
-        budgets = list(next(iter(by_temperature.values())))
-        title = f"{figures.label(name)}: accuracy in % on {found['questions']} validation questions"
-        table = tables.table(title, ["temperature", *budgets])
-        for temperature, cells in by_temperature.items():
-            table.add_row(temperature, *map(tables.cell, cells.values()))
-        table.add_row("chosen", *(f"{found['chosen'][name][n]:g}" for n in budgets), style="bold")
-        console.print(table)
-
-
-def csv_rows(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """Return (strategy, temperature, chosen, budget, mean, low, high) of the validation questions."""
-    return [
-        (name, t, str(float(t) == found["chosen"][name][n]).lower(), n, cell["mean"], cell["low"], cell["high"])
-        for name, by_temperature in found["accuracy"].items()
-        for t, cells in by_temperature.items()
-        for n, cell in cells.items()
-    ]

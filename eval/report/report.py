@@ -10,42 +10,26 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from etils import epath
 from rich.console import Console
 from rich.text import Text
 
-from ttcjax.config import ExperimentConfig, to_dict
-from ttcjax.data import loader
-from ttcjax.eval.collect import greedy, rescore, revision_chains, temperatures, validated
-from ttcjax.eval.collect import searches as sweep
+from ttcjax.config import ExperimentConfig
+from ttcjax.eval.collect import greedy, temperatures
+from ttcjax.eval.records import measured as measured_lib
 from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import claims, figures, page, report_files, revision_report, tables
-from ttcjax.eval.sections import (
-    baseline,
-    budget,
-    families,
-    larger_model,
-    optimal,
-    outcome,
-    overoptimisation,
-    revision_optimal,
-    revisions,
-    weak,
-)
-from ttcjax.eval.sections import costs as ledger
-from ttcjax.eval.sections.accuracy import Measured, Rules, first_error_threshold, measure, plain, summarise, unreadable
-from ttcjax.eval.sections.larger_model import Source
-from ttcjax.eval.stats import draws, verdicts
+from ttcjax.eval.records.bundle import Records, ReportSettings, right_answers, settings_of
+from ttcjax.eval.report import catalogue, figures, page, report_files, summary_file, tables, verdicts
+from ttcjax.eval.report.section import Summary
+from ttcjax.eval.sections import baseline
+from ttcjax.eval.stats import draws
 from ttcjax.eval.stats.estimators import COLUMNS
 from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime import records
 from ttcjax.runtime.files import write_bytes
 from ttcjax.runtime.progress import peak_rss_bytes
 from ttcjax.runtime.stage import Inputs, Sink, Stage
-from ttcjax.search import registry, revision_verifiers
-from ttcjax.search.revision_verifiers import Judges
-from ttcjax.text.terminal import Shown
+from ttcjax.search import registry
 
 TIMING_KEYS = ("seconds", "compile_seconds", "peak_rss_bytes")
 """The keys of the summary that differ between two runs of the same config."""
@@ -58,19 +42,19 @@ class Results:
     """Everything that a report says, before it is written.
 
     Attributes:
-        summary: The content of `summary.json` but for what the stages took.
+        summary: But for what the stages took.
         drawn: The resamples behind its estimates, see `draws.take`.
         missing: The results that are not there and count as wrong: strategy, budget, question, seed and sample.
         unreadable: The samples without an answer: the same and the reason.
     """
 
-    summary: dict[str, Any]
+    summary: Summary
     drawn: Mapping[str, draws.Draws]
     missing: Sequence[Sequence[Any]]
     unreadable: Sequence[Sequence[Any]]
 
 
-def run(config: ExperimentConfig, inputs: Inputs, sink: Sink) -> dict[str, Any]:
+def run(settings: ReportSettings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Write the report of an experiment.
 
     Writes tables (CSV), figures (PNG and SVG), the page with all of them (`index.html`) and `draws.npz`, and
@@ -84,9 +68,9 @@ def run(config: ExperimentConfig, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """
     began = time.perf_counter()
     workdir, out = sink.folder.parent, sink.folder
-    found = results(config, workdir)
+    found = of_records(Records(settings, workdir))
     summary, files = found.summary, report_files.Files(out)
-    draws.write(out / draws.FILE, found.drawn, summary["questions"])
+    summary_file.write_draws(out / summary_file.DRAWS, found.drawn, summary.questions)
     if found.missing:
         count = len(found.missing)
         logger.warning("%d results are missing and count as wrong: see missing.csv of the report", count)
@@ -94,19 +78,16 @@ def run(config: ExperimentConfig, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     files.table("unreadable", "strategy budget question seed sample why", found.unreadable)
     report_files.write_tables(summary, files)
     report_files.draw(summary, files)
-    summary |= _timing(workdir, began)
-    text = page.html(summary, files.figures, files.tables, to_dict(config))
+    summary = dataclasses.replace(summary, **_timing(workdir, began))
+    text = page.html(summary, files.figures, files.tables, json.loads(settings.shown))
     write_bytes(out / "index.html", text.encode())
-    write_bytes(workdir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
-    sink.lists(*files.names, draws.FILE, "index.html", "../summary.json")
-    return summary
+    summary_file.write(workdir / summary_file.SUMMARY, summary)
+    sink.lists(*files.names, summary_file.DRAWS, "index.html", f"../{summary_file.SUMMARY}")
+    return summary_file.encode(summary)
 
 
 def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
     """Return what the rows of an experiment say, with the paper's claims.
-
-    Reads `bank/`, `search/`, `greedy/` and, if it is there, `prm/validation_scores.parquet` under `workdir`, and what
-    the config turns on: `rescore/`, `trajectories/`, `chains/`.
 
     Args:
         config: The experiment.
@@ -115,103 +96,25 @@ def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
     Raises:
         UserError: Results are missing, corrupt, or of another config.
     """
-    columns = tuple(dict.fromkeys((*COLUMNS, *ledger.COLUMNS, "gold", "finished", "subject")))
-    bank = overoptimisation.with_lines(sample_rows.read_folder(workdir / "bank", columns), workdir / "bank")
-    searches = sweep.search_cells(temperatures.Grid.of(config), config.sweep.max_rounds)
-    search = bank.slice(0, 0)
-    if searches:
-        search = overoptimisation.with_lines(sample_rows.read_folder(workdir / "search", columns), workdir / "search")
-    threshold, source = first_error_threshold(workdir / "prm" / "validation_scores.parquet")
-    choice = validated.Choice.of(config) if config.sweep.validated else None
-    chosen = validated.chosen(choice, {"tune": workdir / "tune"})
-    base = temperatures.rows_at(bank, config.sampler.temperature)
-    measured = measure(Rules.of(config), bank, search, chosen=chosen)
-    summary = summarise(config, base, measured, threshold=threshold, threshold_source=source)
-    ease = measured.ease(config.prm.aggregate)
-    trained, prompts, references = ledger.models(workdir), {}, None
-    if trained is not None:
-        prompts = ledger.prompt_tokens(config.questions, workdir / "data")
-        references = {example.id: example.solution for example in loader.load(config.data, workdir / "data")[1].test}
-        summary["compute"] = plain(ledger.summarise(config, bank, search, prompts, trained, chosen))
-    answered = greedy.read(workdir / "greedy")
-    right = baseline.right_answers(answered)
-    questions = measured.samples.questions
-    lost = [*measured.missing, *baseline.missing(right, questions)]
-    summary["missing"] = len(lost)
-    if trained is not None:
-        summary["compute"]["greedy"] = plain(ledger.greedy(answered, prompts, trained))
-    once = baseline.summarise(config.sweep, right, questions, measured.levels, measured.accuracy, ease)
-    for level, points in plain(once.pop("per_level")).items():
-        summary["per_level"][level]["greedy"] = points
-    summary["greedy"] = plain(once)
-    subjects = dict(zip(*(bank[name].to_pylist() for name in ("question", "subject")), strict=True))
-    summary["luck"] = plain(families.luck(config, base))
-    by_question = [subjects.get(question, "") for question in questions]
-    ended_right = np.array([right["policy"].get(question, False) for question in questions])
-    summary["by_subject"] = plain(families.searches(config, by_question, ended_right, measured.accuracy))
-    exploited = overoptimisation.summarise(config, bank, search, references, chosen)
-    table, folder = (search, workdir / "search") if searches else (bank, workdir / "bank")
-    exploited["examples"] = overoptimisation.examples(exploited, table, folder)
-    summary["over_optimisation"] = plain(exploited)
-    if config.orm.base:
-        rescored = rescore.with_scores(base, workdir / "rescore")
-        incomparable = outcome.comparable(records.of_stages(workdir))
-        summary["orm"] = plain(outcome.summarise(config, base, rescored, incomparable))
-    if choice is not None:
-        resamples = config.sweep.bootstrap, config.sweep.bootstrap_seed
-        summary["temperatures"]["validation"] = plain(validated.summarise(choice, workdir / "tune", resamples))
-    splits = None
-    if config.revision.enabled:
-        answers = revision_chains.read(workdir / "chains")
-        verifier, made = Judges.of(config).chosen(config.chains.verifier, workdir / "orm"), records.of_stages(workdir)
-        splits = revisions.splits(config, answers, ease["oracle"], verifier)
-        task = loader.load(config.data, workdir / "data")[0]
-        found, accuracy = revisions.summarise(config, splits, ease["oracle"], ease["predicted"])
-        found |= {"rest_em": config.revision.rest_em.chains > 0}
-        found |= {"examples": revision_report.examples(answers, found["verifier"])}
-        found |= {"compute_optimal": revision_optimal.summarise(config.sweep, splits, ease)}
-        found |= {"families": families.summarise(config, splits, answers, subjects, task.attempts_inform)}
-        by_selector = {rule: splits.by_ratio(rule) for rule in revisions.SELECTORS}
-        once = baseline.of_chains(config.sweep, right["policy"], splits.chains.questions, by_selector, ease)
-        summary["greedy"]["chains"] = plain(once)
-        found |= {"selection": made["orm"]["result"][revision_verifiers.SELECTION] if "orm" in made else None}
-        summary["revision"] = plain(found | {"trajectories": made["trajectories"]["result"]})
-        summary["accuracy"] |= plain(accuracy)
-        if trained is not None:
-            summary["compute"]["revisions"] = plain(ledger.revisions(config, answers, prompts, trained, verifier))
-    if config.larger.enabled and trained is not None:
-        found = _exchange(config, answered, summary["compute"], measured, splits, ease["oracle"], prompts, trained)
-        summary["exchange"] = plain(found)
-    drawn = draws.take(summary)
-    summary["claims"] = claims.summarise(summary)
-    return Results(summary, drawn, lost, list(unreadable(bank, search)))
+    return of_records(Records(settings_of(config), workdir))
 
 
-def _exchange(
-    config: ExperimentConfig,
-    answered: Mapping[str, pa.Table],
-    costs: dict[str, Any],
-    measured: Measured,
-    splits: revisions.Splits | None,
-    ease: Mapping[str, float],
-    prompts: Mapping[str, int],
-    trained: Mapping[str, ledger.Trained],
-) -> dict[str, Any]:
-    """Compare what searches, revisions and both together make of the policy with a larger model that answers once."""
-    flops = {
-        n: {name: cells[str(n)]["flops"] for name, cells in costs["per_question"].items()} for n in config.sweep.budgets
-    }
-    candidates = optimal.by_budget(optimal.verified(measured.accuracy))
-    sources = {"search": Source(measured.samples.questions, candidates, flops, ("policy", "prm"))}
-    if splits is not None:
-        ratios = splits.by_ratio("hierarchical")
-        flops = {n: {name: costs["revisions"][name]["flops"] for name in names} for n, names in ratios.items()}
-        models = ("policy", "revision", revision_verifiers.stage_of(splits.verifier))
-        sources["revisions"] = Source(splits.chains.questions, ratios, flops, models)
-        sources["both"] = larger_model.joined(sources["search"], sources["revisions"])
-    tokens = np.mean([prompts[q] for q in ease]) + np.mean(answered["larger"]["tokens"].to_numpy())
-    right = baseline.right_answers(answered)
-    return larger_model.summarise(config.sweep, sources, ease, right, trained, float(tokens))
+def of_records(found: Records) -> Results:
+    """Return what records say: every section that is wanted, and claims on what they found."""
+    sections = {section.name: found.of(section) for section in catalogue.SECTIONS if section.wanted(found)}
+    settings = found.settings
+    summary = Summary(settings.name, settings.config_hash, len(found.questions), len(found.missing), sections)
+    encoded = summary_file.encode(summary)
+    drawn = draws.take(encoded)
+    # What is shown is what is written: numbers to so many decimals.
+    summary = judged(summary_file.decode(encoded))
+    return Results(summary, drawn, found.missing, list(measured_lib.unreadable(found.bank, found.search)))
+
+
+def judged(summary: Summary) -> Summary:
+    """Return a summary with the claims that its sections make."""
+    claims = (claim for section, found in catalogue.found(summary) for claim in section.claims(found, summary))
+    return dataclasses.replace(summary, claims=verdicts.in_order(claims))
 
 
 def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console) -> None:
@@ -228,12 +131,14 @@ def render_first(config: ExperimentConfig, workdir: epath.Path, console: Console
     alone = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, strategies=tuple(names)))
     columns = tuple(dict.fromkeys((*COLUMNS, "gold", "finished")))
     bank = sample_rows.read_folder(workdir / "bank", columns)
-    measured = measure(Rules.of(alone), temperatures.rows_at(bank, config.sampler.temperature), bank.slice(0, 0))
+    measured = measured_lib.measure(
+        measured_lib.Rules.of(alone), temperatures.rows_at(bank, config.sampler.temperature), bank.slice(0, 0)
+    )
     bootstrap = Bootstrap(len(measured.levels), config.sweep.bootstrap, config.sweep.bootstrap_seed)
     title = f"first accuracies in %, {len(measured.levels)} questions, 95% intervals; the report has all"
     table = tables.table(title, ["N =", *map(str, config.sweep.budgets)])
     for name, by_budget in measured.accuracy.items():
-        points = (dataclasses.asdict(bootstrap(values)) for values in by_budget.values())
+        points = (bootstrap(values) for values in by_budget.values())
         table.add_row(figures.label(name), *map(tables.cell, points))
     console.print(table)
 
@@ -246,97 +151,22 @@ def render_greedy(config: ExperimentConfig, workdir: epath.Path, console: Consol
         workdir: Its folder, with the greedy stage complete.
         console: Where to.
     """
-    for model, right in baseline.right_answers(greedy.read(workdir / "greedy")).items():
+    for model, right in right_answers(greedy.read(workdir / "greedy")).items():
         bootstrap = Bootstrap(len(right), config.sweep.bootstrap, config.sweep.bootstrap_seed)
         cell = bootstrap(np.array(list(right.values()), np.float64))
         shown = f"{100 * cell.mean:.1f}% ({100 * cell.low:.0f} to {100 * cell.high:.0f})"
         console.print(f"{baseline.NAMES[model]}: right in {shown} of {len(right)} test questions", soft_wrap=True)
 
 
-def render(summary: dict[str, Any], console: Console) -> None:
-    """Print a summary as tables: strategies by budget, differences, levels, and a line on the verifier."""
-    by_budget = figures.by_budget(summary["accuracy"])
-    once = summary.get("greedy", {"accuracy": {}, "minus": {}})  # Summaries made before there was one have none.
-    strategies, budgets = list(by_budget), list(next(iter(by_budget.values())))
-    table = tables.table(
-        f"accuracy in % by budget N, {summary['questions']} questions, 95% intervals", ["N =", *budgets]
-    )
-    for strategy in strategies:
-        table.add_row(figures.label(strategy), *map(tables.cell, summary["accuracy"][strategy].values()))
-    for alone, points in figures.with_baselines(summary).items():
-        if alone not in strategies:
-            table.add_row(figures.label(alone), *map(tables.cell, points.values()))
-    table.add_row("any right (pass@N)", *map(tables.cell, summary["pass_at_k"].values()), style="dim")
-    for model, point in once["accuracy"].items():
-        table.add_row(baseline.NAMES[model], tables.cell(point))
-    console.print(table)
-
-    table = tables.table("paired differences in points, 95% intervals", ["N =", *budgets])
-    for a, b in dict.fromkeys((c["a"], c["b"]) for c in summary["comparisons"]):
-        cells = [c for c in summary["comparisons"] if (c["a"], c["b"]) == (a, b)]
-        table.add_row(
-            f"{figures.label(a)}\n- {figures.label(b)}",
-            *(tables.difference_cell({**cell, "mean": cell["difference"]}) for cell in cells),
-        )
-    for strategy, cells in once["minus"].items():
-        table.add_row(f"{figures.label(strategy)}\n- greedy", *map(tables.difference_cell, cells.values()))
-    if table.row_count:
-        console.print(table)
-
-    levels = summary["per_level"]
-    table = tables.table(f"accuracy in % by level at N = {budgets[-1]}", ["level", *levels])
-    table.add_row("questions", *(str(level["count"]) for level in levels.values()), style="dim")
-    table.add_row("pass@1", *(tables.cell(level["pass_at_1"]) for level in levels.values()))
-    for strategy in strategies:
-        table.add_row(figures.label(strategy), *(tables.cell(level["accuracy"][strategy]) for level in levels.values()))
-    for model in once["accuracy"]:
-        points = (level["greedy"][model] for level in levels.values())
-        table.add_row(baseline.NAMES[model], *map(tables.cell, points))
-    console.print(table)
-
-    prm = summary["prm"]
-    lines: list[Text | Shown] = [
-        Text(""),
-        Shown(
-            f"policy: pass@1 {summary['pass_at_1']:.3f}, {100 * summary['unparsable']:.1f}% of its answers unparsable"
-        ),
-        Shown(
-            f"verifier: step AUROC {_number(prm['step_auroc'])}, ECE of {prm['ece_steps']} steps "
-            f"{_number(prm['ece'])}, first-error F1 {_number(prm['first_error_f1'])} (threshold "
-            f"{prm['first_error_threshold']:.2f}, {prm['first_error_threshold_source']})"
-        ),
-    ]
-    if summary.get("luck"):
-        share = summary["luck"]["all"]
-        text = f"right by luck: {100 * share['mean']:.1f}% [{100 * share['low']:.1f}, {100 * share['high']:.1f}]"
-        lines.append(Shown(f"{text} of right samples hold a false step"))
-    if summary["missing"]:
-        missing = (f"{summary['missing']} results are missing and count as wrong", "bold red")
-        lines.append(Text.assemble(missing, ": report/missing.csv"))
-    for line in lines:
-        console.print(line, soft_wrap=True)
-    if "validation" in summary.get("temperatures", {}):
-        validated.render(summary["temperatures"]["validation"], console)
-    if "compute_optimal" in summary:
-        optimal.render(summary, console)
-        budget.render(summary["budget"], console)
-    if len(summary.get("by_subject", ())) > 1:
-        families.render_searches(summary["by_subject"], console)
-    weak.render(summary["weak_verifiers"], console)
-    if "over_optimisation" in summary:
-        overoptimisation.render(summary["over_optimisation"], console)
-    if "orm" in summary:
-        outcome.render(summary["orm"], console)
-    if "revision" in summary:
-        revision_report.render(summary["revision"], summary["accuracy"], console)
-        revision_optimal.render(summary["revision"]["compute_optimal"], console)
-        families.render(summary["revision"]["families"], console)
-        if "chains" in once:
-            baseline.render_chains(once["chains"], console)
-    if "exchange" in summary:
-        larger_model.render(summary["exchange"], console)
-    if summary.get("claims"):
-        verdicts.render(summary["claims"], console)
+def render(summary: Summary, console: Console) -> None:
+    """Print a summary: what each section says, and the claims."""
+    for section, found in catalogue.found(summary):
+        section.text(found, summary, console)
+    if summary.missing:
+        missing = (f"{summary.missing} results are missing and count as wrong", "bold red")
+        console.print(Text.assemble(missing, ": report/missing.csv"), soft_wrap=True)
+    if summary.claims:
+        verdicts.render(summary.claims, console)
 
 
 def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:
@@ -351,20 +181,12 @@ def _timing(workdir: epath.Path, began: float) -> dict[str, Any]:
     return {"seconds": seconds, "compile_seconds": compile_seconds, "peak_rss_bytes": peak}
 
 
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
-def _settings(config: ExperimentConfig) -> ExperimentConfig:
-    return dataclasses.replace(config, workdir="", changed_inputs="refuse")
-
-
 STAGE = Stage(
-    _settings,
+    settings_of,
     run,
     needs=(
         *("data", "policy", "labels", "prm", "trajectories", "tune", "bank", "rescore", "search", "chains", "greedy"),
     ),
     writes=("../summary.json",),
-    version=7,
+    version=8,
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from ttcjax.eval.stats.intervals import Estimate
+from ttcjax.eval.stats.savings import Saved
 from ttcjax.text.terminal import SafeTable, Shown
 
 
@@ -30,20 +31,20 @@ def two_lines(first: str, second: str, style: str = "") -> Text:
     return Text.assemble((first, style), "\n", (second, f"{style} dim"))
 
 
-def cell(point: dict[str, float]) -> Text:
+def cell(point: Estimate) -> Text:
     """Return an estimate in % with its interval below it."""
-    return two_lines(f"{100 * point['mean']:.1f}", f"{100 * point['low']:.0f}-{100 * point['high']:.0f}")
+    return two_lines(f"{100 * point.mean:.1f}", f"{100 * point.low:.0f}-{100 * point.high:.0f}")
 
 
-def difference_cell(point: dict[str, Any]) -> Text:
+def difference_cell(point: Estimate) -> Text:
     """Return a difference in points with its interval below it, bold where that holds no zero."""
-    interval = f"{100 * point['low']:.0f}..{100 * point['high']:.0f}"
-    clear = point["low"] > 0 or point["high"] < 0
-    return two_lines(f"{100 * point['mean']:+.1f}", interval, "bold" if clear else "")
+    interval = f"{100 * point.low:.0f}..{100 * point.high:.0f}"
+    clear = point.low > 0 or point.high < 0
+    return two_lines(f"{100 * point.mean:+.1f}", interval, "bold" if clear else "")
 
 
-def saved_cell(point: dict[str, Any]) -> Text:
-    """Return how many times the compute another needs, with its interval below it; see `optimal.compute_saved`."""
-    sign = "" if point["reached"] else "> "
-    more = "" if point["high_reached"] else "+"
-    return two_lines(f"{sign}{point['times']:.1f}", f"{point['low']:.1f}-{point['high']:.1f}{more}")
+def saved_cell(point: Saved) -> Text:
+    """Return how many times the compute another needs, with its interval below it; see `savings.compute_saved`."""
+    sign = "" if point.reached else "> "
+    more = "" if point.high_reached else "+"
+    return two_lines(f"{sign}{point.times:.1f}", f"{point.low:.1f}-{point.high:.1f}{more}")

@@ -1,1 +1,1 @@
-"""What a report says, one subject a file: numbers computed from rows."""
+"""The subjects of a report, one file each."""

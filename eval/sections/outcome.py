@@ -5,8 +5,8 @@ Snell et al. 2024, Fig. 14, and in the version of 2025 Figs. 13 and 15.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -15,10 +15,16 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import SweepConfig
+from ttcjax.eval.records.bundle import Records
 from ttcjax.eval.report import figures, tables
+from ttcjax.eval.report.coding import key
+from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
+from ttcjax.eval.report.verdicts import Claim, above, higher, judged, lower, unless
+from ttcjax.eval.sections import accuracy, baseline
+from ttcjax.eval.sections.paired import BySelector
 from ttcjax.eval.stats.estimators import Samples, step_scores
-from ttcjax.eval.stats.intervals import Bootstrap
+from ttcjax.eval.stats.intervals import Bootstrap, Estimate
 from ttcjax.text.terminal import Shown
 from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.quality import auroc
@@ -27,6 +33,10 @@ RULES = ("weighted", "best")
 """How a verifier selects: by votes that its scores weigh, or the sample with the highest score."""
 _NAMES = {"prm": "PRM", "orm": "ORM"}
 _RULE_NAMES = {"weighted": "best-of-N weighted", "best": "best-of-N"}
+_KEPT = -0.01
+"""A loss in accuracy that is none: one point."""
+_MANY = 256
+"""Generations from which on the paper sees plain selection turn down; fewer cannot show that it does not."""
 
 
 def comparable(records: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -39,8 +49,8 @@ def comparable(records: Mapping[str, Mapping[str, Any]]) -> str | None:
         records: Those of the stages of a run, by name; of `prm` and `base_orm` the results are read.
     """
     results = [records.get(stage, {}).get("result") or {} for stage in ("prm", "base_orm")]
-    for what, key in (("steps", "steps"), ("tokens", "tokens_seen")):
-        prm, orm = (result.get(key) for result in results)
+    for what, entry in (("steps", "steps"), ("tokens", "tokens_seen")):
+        prm, orm = (result.get(entry) for result in results)
         if prm is None or orm is None:
             return f"it is not known on how many {what} each was trained"
         if prm != orm:
@@ -51,80 +61,96 @@ def comparable(records: Mapping[str, Mapping[str, Any]]) -> str | None:
     return None if prm == orm else "they were trained on different solutions"
 
 
-def summarise(config: ExperimentConfig, prm: pa.Table, orm: pa.Table, incomparable: str | None) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Since(Estimate):
+    """Gain at the largest budget.
+
+    Attributes:
+        start: Over how many generations.
+    """
+
+    start: int = field(metadata=key("from"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Both verifiers as selectors of the same samples.
+
+    Attributes:
+        incomparable: Why nothing follows from how they compare, see `comparable`.
+        accuracy: By verifier, rule and budget.
+        prm_minus_orm: By rule and budget, paired.
+        weighted_minus_best: By verifier and budget, paired.
+        solution_auroc: How well the score of a whole sample tells right from wrong, by verifier.
+        gap_growth: PRM less ORM, both weighted, at the largest budget, less the same at a smaller one.
+        late_gain: Accuracy at the largest budget less that at a quarter of it, by verifier and rule.
+    """
+
+    incomparable: str | None
+    accuracy: dict[str, dict[str, dict[int, Estimate]]]
+    prm_minus_orm: list[BySelector]
+    weighted_minus_best: dict[str, dict[int, Estimate]]
+    solution_auroc: dict[str, float]
+    gap_growth: Since | None = None
+    late_gain: dict[str, dict[str, Since]] = field(default_factory=dict)
+
+
+def compare(settings: SweepConfig, how: str, prm: pa.Table, orm: pa.Table, incomparable: str | None) -> Outcome:
     """Compare both verifiers as selectors of the same samples.
 
     Args:
-        config: The experiment; the PRM's step scores become one by `prm.aggregate`, the ORM's score is its last.
+        settings: `samples`, `judged`, `budgets` and `bootstrap` are used.
+        how: Step aggregation behind the PRM's score; the ORM's is its last.
         prm: Rows of the bank.
         orm: The same rows with the scores of the outcome-reward model.
         incomparable: What `comparable` returns of their training.
-
-    Returns:
-        `incomparable`; `accuracy[verifier][rule][n]` with intervals; paired over questions: `prm_minus_orm` (by rule
-        and n), `weighted_minus_best[verifier][n]`, and, with budgets enough, what the largest budget brings:
-        `gap_growth`, the weighted PRM - ORM there less that at `from` generations, and `late_gain[verifier][rule]`,
-        accuracy there less that at `from`, a quarter of it; and `solution_auroc[verifier]`: how well the score of a
-        whole sample tells right from wrong.
     """
     questions = sorted(set(prm["question"].to_pylist()))
-    bootstrap = Bootstrap(len(questions), config.sweep.bootstrap, config.sweep.bootstrap_seed)
-    tables_of = {"prm": (prm, config.prm.aggregate), "orm": (orm, "last")}
-    accuracy: dict[str, dict[str, dict[int, np.ndarray]]] = {}
+    bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.bootstrap_seed)
+    by_rule: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     told_apart: dict[str, float] = {}
-    for name, (table, how) in tables_of.items():
-        samples = Samples.from_table(table, questions, config.sweep.samples).part(0, config.sweep.judged)
-        accuracy[name] = {rule: {n: samples.accuracy(rule, how, n) for n in config.sweep.budgets} for rule in RULES}
-        told_apart[name] = auroc(aggregate(step_scores(table), how), table["correct"].to_numpy())
-    return {
-        "incomparable": incomparable,
-        "accuracy": {
-            name: {
-                rule: {str(n): dataclasses.asdict(bootstrap(values)) for n, values in by_budget.items()}
-                for rule, by_budget in rules.items()
-            }
-            for name, rules in accuracy.items()
+    for name, (table, aggregation) in {"prm": (prm, how), "orm": (orm, "last")}.items():
+        samples = Samples.from_table(table, questions, settings.samples).part(0, settings.judged)
+        by_rule[name] = {rule: {n: samples.accuracy(rule, aggregation, n) for n in settings.budgets} for rule in RULES}
+        told_apart[name] = float(auroc(aggregate(step_scores(table), aggregation), table["correct"].to_numpy()))
+    return Outcome(
+        incomparable=incomparable,
+        accuracy={
+            name: {rule: {n: bootstrap(values) for n, values in by_budget.items()} for rule, by_budget in rules.items()}
+            for name, rules in by_rule.items()
         },
-        "prm_minus_orm": [
-            {
-                "n": n,
-                "selector": rule,
-                **dataclasses.asdict(bootstrap.paired(accuracy["prm"][rule][n], accuracy["orm"][rule][n])),
-            }
+        prm_minus_orm=[
+            bootstrap.paired(by_rule["prm"][rule][n], by_rule["orm"][rule][n]).as_a(BySelector, n=n, selector=rule)
             for rule in RULES
-            for n in config.sweep.budgets
+            for n in settings.budgets
         ],
-        "weighted_minus_best": {
-            name: {
-                str(n): dataclasses.asdict(bootstrap.paired(rules["weighted"][n], rules["best"][n]))
-                for n in config.sweep.budgets
-            }
-            for name, rules in accuracy.items()
+        weighted_minus_best={
+            name: {n: bootstrap.paired(rules["weighted"][n], rules["best"][n]) for n in settings.budgets}
+            for name, rules in by_rule.items()
         },
-        **_growth(config.sweep.budgets, accuracy, bootstrap),
-        "solution_auroc": told_apart,
-    }
+        solution_auroc=told_apart,
+        **_growth(settings.budgets, by_rule, bootstrap),
+    )
 
 
 def _growth(
     budgets: Sequence[int], accuracy: dict[str, dict[str, dict[int, np.ndarray]]], bootstrap: Bootstrap
 ) -> dict[str, Any]:
     """Return `gap_growth` and `late_gain` where there is a smaller budget to compare the largest with."""
-    largest, found = max(budgets), {}
+    largest = max(budgets)
+    found: dict[str, Any] = {}
     # The paper's comparison begins at 8.
     small = min(
         (n for n in budgets if 8 <= n < largest), default=min((n for n in budgets if 1 < n < largest), default=None)
     )
     if small is not None:
         gap = {n: accuracy["prm"]["weighted"][n] - accuracy["orm"]["weighted"][n] for n in (small, largest)}
-        found["gap_growth"] = {"from": small, **dataclasses.asdict(bootstrap.paired(gap[largest], gap[small]))}
-    if largest % 4 == 0 and largest // 4 in budgets:
+        found["gap_growth"] = bootstrap.paired(gap[largest], gap[small]).as_a(Since, start=small)
+    quarter = largest // 4
+    if largest % 4 == 0 and quarter in budgets:
         found["late_gain"] = {
             name: {
-                rule: {
-                    "from": largest // 4,
-                    **dataclasses.asdict(bootstrap.paired(by_budget[largest], by_budget[largest // 4])),
-                }
+                rule: bootstrap.paired(by_budget[largest], by_budget[quarter]).as_a(Since, start=quarter)
                 for rule, by_budget in rules.items()
             }
             for name, rules in accuracy.items()
@@ -132,21 +158,21 @@ def _growth(
     return found
 
 
-def figure(summary: dict[str, Any], majority: dict[str, Any] | None = None) -> Figure:
+def figure(found: Outcome, majority: Mapping[int, Estimate] | None = None) -> Figure:
     """Draw accuracy against the budget, by verifier and by how it selects.
 
     Args:
-        summary: What `summarise` returns, with JSON's own types.
+        found: What `compare` returns.
         majority: Accuracy of the majority vote by budget, for comparison.
     """
     with mpl.rc_context(figures.STYLE):
         drawn = figures.new_figure(10.0, 3.9)
         for i, (where, rule) in enumerate(zip(drawn.subplots(1, 2, sharey=True), RULES, strict=True)):
-            for j, (name, rules) in enumerate(summary["accuracy"].items()):
-                figures.band(where, [int(n) for n in rules[rule]], list(rules[rule].values()), j, _NAMES[name])
+            for j, (name, rules) in enumerate(found.accuracy.items()):
+                figures.band(where, list(rules[rule]), rules[rule].values(), j, _NAMES[name])
             if majority is not None:
-                figures.band(where, [int(n) for n in majority], majority.values(), len(_NAMES), "majority")
-            figures.powers_of_two(where, [int(n) for n in summary["accuracy"]["prm"][rule]])
+                figures.band(where, list(majority), majority.values(), len(_NAMES), "majority")
+            figures.powers_of_two(where, list(found.accuracy["prm"][rule]))
             where.set(xlabel="generation budget N", title=_RULE_NAMES[rule])
             if not i:
                 where.set_ylabel("accuracy (%)")
@@ -154,27 +180,91 @@ def figure(summary: dict[str, Any], majority: dict[str, Any] | None = None) -> F
         return drawn
 
 
-def render(summary: dict[str, Any], console: Console) -> None:
+def render(found: Outcome, console: Console) -> None:
     """Print both verifiers' accuracies by budget, and their paired differences."""
-    budgets = list(summary["accuracy"]["prm"][RULES[0]])
+    budgets = map(str, found.accuracy["prm"][RULES[0]])
     table = tables.table("verifiers of base samples: accuracy in % by budget", ["N =", *budgets])
     for rule in RULES:
-        for name, rules in summary["accuracy"].items():
+        for name, rules in found.accuracy.items():
             table.add_row(f"{_RULE_NAMES[rule]}, {_NAMES[name]}", *map(tables.cell, rules[rule].values()))
-        rows = [row for row in summary["prm_minus_orm"] if row["selector"] == rule]
-        if summary["incomparable"] is None:
+        rows = [row for row in found.prm_minus_orm if row.selector == rule]
+        if found.incomparable is None:
             table.add_row("PRM - ORM", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
-    if summary["incomparable"] is not None:
-        text = f"which of the two verifiers is better cannot be told: {summary['incomparable']}"
+    if found.incomparable is not None:
+        text = f"which of the two verifiers is better cannot be told: {found.incomparable}"
         console.print(Shown(text), soft_wrap=True)
 
 
-def csv_rows(summary: dict[str, Any]) -> Sequence[tuple[Any, ...]]:
+def csv_rows(found: Outcome) -> list[tuple[Any, ...]]:
     """Return (verifier, selector, budget, mean, low, high)."""
     return [
-        (name, rule, n, cell["mean"], cell["low"], cell["high"])
-        for name, rules in summary["accuracy"].items()
+        (name, rule, n, *cell.ends)
+        for name, rules in found.accuracy.items()
         for rule, cells in rules.items()
         for n, cell in cells.items()
     ]
+
+
+class OutcomeVerifier(Section[Outcome]):
+    """The outcome-reward model of base samples, where there is one."""
+
+    name = "orm"
+    result = Outcome
+    drawings = (
+        Drawing[Outcome](
+            Entry(
+                "verifiers",
+                "Process-reward and outcome-reward model of base samples",
+                "The process-reward model beats the outcome-reward model, the more the larger the budget, and both "
+                "beat majority. Weighted votes beat the single best sample; by the outcome-reward model the latter "
+                "turns down at large budgets.",
+                "orm.base True",
+                paper="14",
+                iclr="13 and 15",
+                tables=("verifiers",),
+            ),
+            draw=lambda found, summary: figure(found, summary.of(accuracy.SECTION).strategies.get("majority")),
+            greedy=baseline.once(0, 1),
+        ),
+    )
+    tables = (Table[Outcome]("verifiers", "verifier selector budget mean low high", lambda found, _: csv_rows(found)),)
+
+    def wanted(self, records: Records) -> bool:
+        return records.settings.base_orm
+
+    def compute(self, records: Records) -> Outcome:
+        settings = records.settings
+        incomparable = comparable(records.stages)
+        return compare(settings.sweep, settings.aggregate, records.base, records.rescored, incomparable)
+
+    def text(self, found: Outcome, summary: Summary, console: Console) -> None:
+        render(found, console)
+
+    def claims(self, found: Outcome, summary: Summary) -> Iterator[Claim]:
+        cells = {row.n: row for row in found.prm_minus_orm if row.selector == "weighted"}
+        n, reason = max(cells), found.incomparable
+        text = f"The PRM beats the ORM in best-of-N weighted (N = {n})"
+        paper = "40% against 35% at 2048 generations"
+        yield unless(reason, higher(text, "Fig. 14", paper, cells[n], "orm.prm_minus_orm"))
+        if found.gap_growth is not None:
+            text = f"The PRM's lead over the ORM grows with the budget (N = {found.gap_growth.start} to {n})"
+            paper = "from 2 points at 8 generations to 5 at 2048"
+            yield unless(reason, higher(text, "Fig. 14", paper, found.gap_growth, "orm.gap_growth"))
+        for name in ("orm", "prm"):
+            text = f"By the {name.upper()}, best-of-N weighted beats plain best-of-N (N = {n})"
+            cell, paper = found.weighted_minus_best[name][n], "votes are better with either verifier"
+            yield higher(text, "ICLR Fig. 13", paper, cell, "orm.weighted_minus_best")
+        if not found.late_gain:
+            return
+        plain, weighted = found.late_gain["orm"]["best"], found.late_gain["orm"]["weighted"]
+        paper = "plain selection by the ORM falls at high budgets, votes do not"
+        text = f"Plain best-of-N by the ORM turns down at high budgets (N = {plain.start} to {n})"
+        claim = lower(text, "ICLR Fig. 13", paper, plain, "orm.late_gain.orm.best")
+        yield replace(claim, held="not measured") if claim.held == "no" and n < _MANY else claim
+        text = f"Best-of-N weighted by the ORM does not turn down, or by a point at most (N = {weighted.start} to {n})"
+        held = above(weighted.low, weighted.high, _KEPT)
+        yield judged(text, "ICLR Fig. 13", paper, weighted, held, "orm.late_gain.orm.weighted")
+
+
+SECTION = OutcomeVerifier()

@@ -10,13 +10,20 @@ from scipy.special import betaincinv
 
 from ttcjax.runtime.errors import UserError
 
+BINS = 5
+"""Bins of difficulty, of equally many questions (Snell et al. 2024, section 3.2)."""
 EDGES = (0.5, 0.1)
 """Where easy ends and hard begins, in pass@1 (Liu et al. 2025)."""
 _CONCENTRATION = (0.1, 1000.0)
 """Least and most of a + b that a prior is fitted with."""
 
 
-def quantile_bins(ease_Q: np.ndarray, bins: int = 5) -> np.ndarray:
+def enough(questions: int, folds: int) -> bool:
+    """Tell whether every bin of so many questions can be cut into folds."""
+    return questions >= BINS * folds
+
+
+def quantile_bins(ease_Q: np.ndarray, bins: int = BINS) -> np.ndarray:
     """Return the bin of each question, from 1 (easiest) to `bins`, all of a size or one apart.
 
     Snell et al. 2024, section 3.2. Questions of equal ease go by their order.
@@ -75,7 +82,7 @@ def merge_small(bins_Q: np.ndarray, least: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """What is known of each question's pass@1 after a few samples.
+    """Knowledge of each question's pass@1 after a few samples.
 
     Attributes:
         mean: `[Q]`.

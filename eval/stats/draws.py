@@ -1,4 +1,4 @@
-"""What resamples of the questions say of every estimate of a summary: kept beside it, for what is computed of several.
+"""Resamples of the questions behind every estimate of a summary, kept beside it for what is computed of several.
 
 An interval alone does not tell how two estimates go together. Two runs that were asked the same questions and draw the
 same resamples can be compared resample by resample.
@@ -6,21 +6,13 @@ same resamples can be compared resample by resample.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from etils import epath
 
-from ttcjax.runtime import records
-from ttcjax.runtime.files import write_bytes
-
-FILE = "draws.npz"
 SEPARATOR = "\t"
 """Between the keys of a path."""
-KEPT = 500
-"""Resamples of an estimate that are kept, the first ones: a standard error by so many is off by 3%."""
 
 
 class Draws(NamedTuple):
@@ -80,35 +72,3 @@ def cells(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[st
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield from cells(inner, (*path, str(place)))
-
-
-def write(path: epath.PathLike, draws: Mapping[str, Draws], questions: int) -> None:
-    """Write draws, of every estimate the first `KEPT`.
-
-    Args:
-        path: The file.
-        draws: By the path of their cell.
-        questions: How many were resampled.
-    """
-    kept = [drawn.values[:KEPT].astype(np.float32) for drawn in draws.values()]
-    sink = io.BytesIO()
-    np.savez(
-        sink,
-        paths=np.array(list(draws), np.str_),
-        values=np.stack(kept) if kept else np.zeros((0, 0), np.float32),
-        share=np.array([drawn.share for drawn in draws.values()], bool),
-        questions=np.int64(questions),
-    )
-    write_bytes(path, sink.getvalue())
-
-
-def read(path: epath.PathLike) -> tuple[dict[str, Draws], int]:
-    """Return the draws that were written into the report of a complete run, and how many questions were resampled.
-
-    Raises:
-        DamagedError: The file has other bytes than were written.
-    """
-    with np.load(io.BytesIO(records.read_own(path)), allow_pickle=False) as file:
-        values, share = file["values"].astype(np.float64), file["share"]
-        found = {str(name): Draws(values[i], bool(share[i])) for i, name in enumerate(file["paths"])}
-        return found, int(file["questions"])

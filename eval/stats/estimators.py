@@ -29,7 +29,7 @@ SHUFFLES = (4, 256)
 LOOKED_AT = 1 << 20
 """Samples that all permutations together look at between the two: 39 permutations of 420 questions by 64."""
 _KEPT_BYTES = 1 << 29
-"""Of places of samples in subsets, kept to be used again; what belongs to them takes as much again."""
+"""Bytes of places of samples in subsets, kept to be used again; what belongs to them takes as much again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Samples:
     likelihoods: np.ndarray
     shuffle: int = 0
     _kept: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict, init=False, repr=False)
-    """What was computed before, by what it is."""
+    """Results of before, by what they are."""
     _subsets: dict[int, tuple[Votes, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,32 +21,50 @@ _NO_SPREAD = 1e-9
 """A standard error below it comes from rounding."""
 
 
+_E = TypeVar("_E", bound="Estimate")
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its interval.
+    """A mean with its interval; all of them NaN where there is nothing to estimate from.
 
     Attributes:
         mean: Of the questions; with its draws where it comes from resamples, see `draws.Drawn`.
         low: Lower end of the interval.
         high: Upper end.
         se: Standard error: the standard deviation of the mean over resamples of the questions.
+        se_seeds: Of a mean over seeds, the part of `se` that comes from training.
+        per_seed: Of a mean over seeds, the estimate of each; `None` of a seed that has none.
     """
 
     mean: float
     low: float
     high: float
-    se: float
+    se: float = math.nan
+    se_seeds: float | None = None
+    per_seed: tuple[float | None, ...] = ()
 
     @property
     def spread(self) -> bool:
         """Whether resamples differ at all, but for rounding."""
         return self.se > _NO_SPREAD
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to estimate from."""
+        return math.isfinite(self.mean)
 
-def as_table(estimate: Estimate | None) -> dict[str, float | None]:
-    """Return the fields of an estimate, all `None` where there is none."""
-    names = [field.name for field in dataclasses.fields(Estimate)]
-    return dict.fromkeys(names) if estimate is None else dataclasses.asdict(estimate)
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """The mean and both ends of its interval."""
+        return self.mean, self.low, self.high
+
+    def as_a(self, kind: type[_E], **more: Any) -> _E:
+        """Return the same numbers as another kind of estimate, which says more of what they are."""
+        return kind(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Estimate)}, **more)
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 
 
 class Bootstrap:
@@ -159,28 +179,28 @@ class Bootstrap:
         low, high = np.nanquantile(found_R[1:], self._quantiles, method="nearest")
         return float(low), float(high)
 
-    def rate(self, events_Q: np.ndarray, cases_Q: np.ndarray) -> Estimate | None:
-        """Return the share of events among cases, which several questions each have some of; `None` without a case.
+    def rate(self, events_Q: np.ndarray, cases_Q: np.ndarray) -> Estimate:
+        """Return the share of events among cases, which several questions each have some of; unknown without a case.
 
         Args:
             events_Q: Of each question, at most its cases.
             cases_Q: Not negative.
         """
         if not cases_Q.sum():
-            return None
+            return UNKNOWN
         found_R = self.ratios(events_Q, cases_Q)
         mean, se = _split(found_R)
         any_Q = cases_Q > 0
         low, high = self._wilson(mean, se, events_Q[any_Q] / cases_Q[any_Q])
         return Estimate(Drawn(mean, found_R[1:], True), low, high, se)
 
-    def ratio(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> Estimate | None:
-        """Return the ratio of two sums over questions and its interval; `None` where the second is 0.
+    def ratio(self, numerator_Q: np.ndarray, denominator_Q: np.ndarray) -> Estimate:
+        """Return the ratio of two sums over questions and its interval; unknown where the second is 0.
 
         Resamples without anything to divide by say nothing and are left out.
         """
         if not denominator_Q.sum():
-            return None
+            return UNKNOWN
         return self.of(self.ratios(numerator_Q, denominator_Q))
 
     def of(self, found_R: np.ndarray) -> Estimate:

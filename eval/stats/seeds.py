@@ -1,4 +1,4 @@
-"""What several seeds of one experiment say together: each number over seeds, with an interval that has training in it.
+"""Several seeds of one experiment together: each number over seeds, with an interval that has training in it.
 
 A run's own intervals are of its questions, as if its models were the only ones that training gives. Here seeds and
 questions are both random: training again gives other models, and another test set other questions. All seeds answer the
@@ -24,8 +24,8 @@ from scipy import stats
 from ttcjax.eval.stats import draws as draws_lib
 from ttcjax.eval.stats.draws import Draws
 
-VALUES = ("mean", "difference", "times")
-"""What the estimate of a cell of a summary is called; `times` is a ratio, and combined by its logarithm."""
+VALUES = ("mean", "times")
+"""Names of the estimate of a cell of a summary; `times` is a ratio, and combined by its logarithm."""
 CHOSEN = (("s", "p"), ("wins", "r"))
 """Keys of what is chosen together, a split and an R up to which one side wins: halfway between two is no choice."""
 PER_SEED = "per_seed"

@@ -11,18 +11,17 @@ import textwrap
 import types
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from etils import epath
 
+from tests.eval.report import test_report as reports
 from ttcjax import cli
 from ttcjax import config as config_lib
 from ttcjax.cli import show
 from ttcjax.config import ExperimentConfig
 from ttcjax.config.load import override
-from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import catalogue
-from ttcjax.eval.sections.accuracy import Rules, measure, summarise
-from ttcjax.eval.stats import estimators
+from ttcjax.eval.report import catalogue, report, summary_file
+from ttcjax.eval.sections import accuracy
 from ttcjax.pipeline import plan, stages, sweep
 from ttcjax.pipeline import run as pipeline
 from ttcjax.runtime.errors import UserError
@@ -321,20 +320,6 @@ def test_list_shows_every_stage(capsys, tmp_path):
     assert capsys.readouterr().out.startswith("data         damaged: tokenizer.model has 5 bytes of 6")
 
 
-def made_up_summary(config: ExperimentConfig) -> dict[str, Any]:
-    row = {"level": 1, "strategy": "sample", "n": 0, "seed": 2, "answer": "7", "step_truth": [True, False]}
-    row |= {"temperature": 1.0}
-    bank = [
-        row | {"question": q, "sample": i, "correct": i % 2 == 0, "step_scores": [0.9, 0.2], "tokens": 9, "logprob": -1}
-        for q in ("a", "b")
-        for i in range(4)
-    ]
-    table = pa.Table.from_pylist(
-        bank, schema=pa.schema([sample_rows.SCHEMA.field(name) for name in estimators.COLUMNS])
-    )
-    return summarise(config, table, measure(Rules.of(config), table, table.slice(0, 0)))
-
-
 @pytest.mark.parametrize("command", ["run", "report"])
 def test_a_run_ends_with_its_tables_and_the_place_of_its_figures(capsys, monkeypatch, tmp_path, command):
     path = tmp_path / "t.py"
@@ -343,12 +328,15 @@ def test_a_run_ends_with_its_tables_and_the_place_of_its_figures(capsys, monkeyp
     (workdir / "report").mkdir(parents=True)
     for name in ("b.png", "a.png", "a.svg", "verifiers.png", "index.html"):
         (workdir / "report" / name).touch()
-    monkeypatch.setattr(pipeline, "run", lambda config, **_: {"report": {"result": made_up_summary(config)}})
+    reports.write(epath.Path(tmp_path / "made_up"), *reports.make_rows())
+    summary = report.results(reports.CONFIG, epath.Path(tmp_path / "made_up")).summary
+    result = summary_file.encode(summary)
+    monkeypatch.setattr(pipeline, "run", lambda config, **_: {"report": {"result": result}})
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli.main([command, str(path), f"--workdir=~/{workdir.relative_to(tmp_path)}"]) == 0
     out = capsys.readouterr().out
     assert "accuracy in % by budget N" in out
-    assert "50.0" in out, "half of the samples are right"
+    assert f"{100 * summary.of(accuracy.SECTION).strategies['majority'][8].mean:.1f}" in out
     assert catalogue.line("verifiers").startswith("Fig. 14 (ICLR 13 and 15): ")
     assert [line for line in out.splitlines() if str(workdir) in line] == [
         f"{catalogue.line('verifiers')}: {workdir}/report/verifiers.png",

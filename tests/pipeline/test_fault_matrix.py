@@ -188,8 +188,8 @@ def test_a_damaged_model(workdir, env, whole, name, damage):
         assert f"{path} has " in done.stderr
         assert "prm is made again: it is kept as" in done.stderr
         assert (
-            json.loads((workdir / "summary.json").read_text())["accuracy"]
-            == (json.loads((whole / "summary.json").read_text())["accuracy"])
+            json.loads((workdir / "summary.json").read_text())["sections"]["accuracy"]
+            == (json.loads((whole / "summary.json").read_text())["sections"]["accuracy"])
         )
     else:
         line = assert_one_line(done, 2, "is damaged (")

@@ -16,9 +16,9 @@ import pytest
 from etils import epath
 
 from tests.machine import compiled_once
-from ttcjax.eval.report import study_report
+from ttcjax.eval.report import summary_file
 from ttcjax.eval.report.report import TIMING_KEYS
-from ttcjax.eval.stats import seeds
+from ttcjax.eval.stats import draws, seeds
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = """
@@ -89,16 +89,16 @@ def whole(shared, env):
 def test_a_study_reports_over_seeds_and_of_each(whole, shared):
     summary = json.loads((whole / "study.json").read_text())
     own = [json.loads((whole / f"seed-{k}" / "summary.json").read_text()) for k in range(2)]
-    cell = summary["pass_at_1_interval"]
-    assert cell["per_seed"] == [one["pass_at_1"] for one in own]
+    cell = summary["sections"]["policy"]["pass_at_1_interval"]
+    assert cell["per_seed"] == [one["sections"]["policy"]["pass_at_1"] for one in own]
     assert cell["high"] > 0
     assert cell["mean"] == pytest.approx(np.mean(cell["per_seed"]), abs=1e-6)
     policies = [(whole / f"seed-{k}" / "policy" / "metrics.jsonl").read_text() for k in range(2)]
     assert policies[0] != policies[1], "both seeds trained the same model"
     # Every estimate has its draws, or it would not be known how much of it seeds share.
-    drawn = [study_report.read(epath.Path(whole / f"seed-{k}"))[1] for k in range(2)]
+    drawn = [summary_file.read_run(epath.Path(whole / f"seed-{k}"))[1] for k in range(2)]
     for one, found in zip(own, drawn, strict=True):
-        cells = study_report.draws.cells(one)
+        cells = draws.cells(one)
         paths = [path for path, cell in cells if any(cell.get(name) is not None for name in seeds.VALUES)]
         assert len(paths) > 100
         assert not [path for path in paths if path not in found]
@@ -107,7 +107,7 @@ def test_a_study_reports_over_seeds_and_of_each(whole, shared):
     assert '<section id="seeds">' in page
     lines = (whole / "report" / "seeds.csv").read_text().splitlines()
     assert lines[0] == "number,mean,low,high,se,se_seeds,seed_0,seed_1"
-    assert any(line.startswith("accuracy.majority.4,") for line in lines)
+    assert any(line.startswith("accuracy.strategies.majority.4,") for line in lines)
     out = (shared / "whole-study.txt").read_text()
     assert "accuracy in % by seed at N = 4" in out
     assert f"every number: {whole}/study.json" in out

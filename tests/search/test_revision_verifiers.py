@@ -25,7 +25,7 @@ from ttcjax.config import (
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Prompt, Solution
 from ttcjax.eval.collect import revision_chains
-from ttcjax.eval.sections.revisions import AnswerChains
+from ttcjax.eval.records.answer_chains import AnswerChains
 from ttcjax.pipeline import solve
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import revision_verifiers

@@ -34,9 +34,9 @@ from ttcjax.data import loader, prepare
 from ttcjax.engine.engine import Solution
 from ttcjax.engine.loading import load_engine
 from ttcjax.eval.collect import greedy, revision_chains
+from ttcjax.eval.records.answer_chains import AnswerChains
 from ttcjax.eval.records.sample_rows import SCHEMA
 from ttcjax.eval.sections import outcome
-from ttcjax.eval.sections.revisions import AnswerChains
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.runtime.checkpoint import load_params, save_params

@@ -24,12 +24,12 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_report(summary: dict[str, Any], workdir: str) -> None:
     from etils import epath
 
-    from ttcjax.eval.report import catalogue
+    from ttcjax.eval.report import catalogue, summary_file
     from ttcjax.eval.report.report import render
     from ttcjax.text import terminal
 
     console = terminal.console()
-    render(summary, console)
+    render(summary_file.decode(summary), console)
     folder = epath.Path(workdir)
     report = folder / "report"
     figures = catalogue.in_order(path.stem for path in report.iterdir() if path.suffix == ".png")
@@ -53,11 +53,11 @@ def print_first(config: ExperimentConfig, stage: Stage, workdir: epath.Path) -> 
 def print_study(summary: dict[str, Any], workdir: str) -> None:
     from etils import epath
 
-    from ttcjax.eval.report import study_report
+    from ttcjax.eval.report import study_report, summary_file
     from ttcjax.text import terminal
 
     console = terminal.console()
-    study_report.render(summary, console)
+    study_report.render(summary_file.decode(summary, study_report.SUMMARY), console)
     for text in ("", *study_report.lines(epath.Path(workdir))):
         console.print(terminal.Shown(text, lines=False), soft_wrap=True)
 

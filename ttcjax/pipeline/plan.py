@@ -16,7 +16,7 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
 from ttcjax.eval.collect import amounts, validated
 from ttcjax.eval.collect.amounts import Seen, Units
-from ttcjax.eval.sections import costs as ledger
+from ttcjax.eval.records import trained as ledger
 from ttcjax.model import flops as compute
 from ttcjax.pipeline.stages import Stage
 from ttcjax.runtime import records

@@ -15,7 +15,8 @@ from ttcjax.data import loader
 from ttcjax.data.task import Example
 from ttcjax.eval.collect import searches
 from ttcjax.eval.collect.bank import result_rows
-from ttcjax.eval.sections import accuracy, costs
+from ttcjax.eval.records import measured
+from ttcjax.eval.sections.spending import costs
 
 
 @pytest.mark.parametrize("select", ["majority", "weighted"])
@@ -76,7 +77,7 @@ def test_the_report_counts_what_was_drawn(tiny, tmp_path):
     bank = pa.Table.from_pylist(
         result_rows(task, asked, samples, strategy="sample", n=8, seed=0, temperature=1.0, seconds=0.0), searches.SCHEMA
     )
-    found = accuracy.measure(accuracy.Rules.of(config), bank, search)
+    found = measured.measure(measured.Rules.of(config), bank, search)
     assert not found.missing, "a sample that was never due is called missing"
     rows = search.to_pylist()
     seeds = sorted({row["seed"] for row in rows})
@@ -88,11 +89,11 @@ def test_the_report_counts_what_was_drawn(tiny, tmp_path):
     got = dict(zip(found.samples.questions, found.accuracy[strategy][8], strict=True))
     assert got == pytest.approx(expected)
     assert 0 < sum(expected.values()) < len(asked)
-    assert len(list(accuracy.unreadable(search))) == sum(row["answer"] is None for row in rows)
+    assert len(list(measured.unreadable(search))) == sum(row["answer"] is None for row in rows)
 
     lengths = {prompt.id: len(prompt.tokens) for prompt in prompts}
     trained: dict[str, Any] = {name: {"params": 1000, "tokens_seen": 1} for name in ("policy", "prm")}
-    cost = costs.summarise(config, bank, search, lengths, trained, {})["per_question"][strategy]["8"]
-    assert cost["generations"] == len(rows) / (2 * len(asked)) < 8
-    assert cost["policy_tokens"] == pytest.approx(sum(row["tokens"] for row in rows) / (2 * len(asked)))
-    assert cost["verifier_tokens"] == 0, "a vote asks no verifier"
+    cost = costs.of_strategies(config.sweep, bank, search, lengths, trained, found.temperatures)[strategy][8]
+    assert cost.generations == len(rows) / (2 * len(asked)) < 8
+    assert cost.policy_tokens == pytest.approx(sum(row["tokens"] for row in rows) / (2 * len(asked)))
+    assert cost.verifier_tokens == 0, "a vote asks no verifier"

@@ -20,7 +20,7 @@ ANALYSE = """
 import json, sys, time
 began = time.perf_counter()
 from ttcjax.config import SweepConfig
-from ttcjax.eval.sections import budget
+from ttcjax.eval.sections.spending import budget
 from ttcjax.eval.records import sample_rows as rows
 from ttcjax.eval.sections import weak
 from ttcjax.eval.stats.difficulty import quantile_bins, threshold_bins
@@ -58,10 +58,10 @@ for how in AGGREGATIONS:
 lap("aggregations")
 found = {name: [interval(values).mean for values in cells.values()] for name, cells in accuracy.items()}
 lap("intervals")
-weak.summarise(settings, samples, "last")
+weak.compare(settings, samples, "last")
 lap("weak verifiers")
 strategies = {"majority": accuracy["majority"], "best_of_n": accuracy["weighted"]}
-budget.summarise(settings, samples, samples, "last", strategies)
+budget.spend(settings, samples, samples, "last", strategies)
 lap("difficulty, allocation")
 print(json.dumps({"laps": laps, "found": found, "error": max(errors), "missing": len(samples.missing)}))
 """

@@ -29,8 +29,8 @@ from ttcjax.config import (
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Solution
 from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches, tune
-from ttcjax.eval.records import sample_rows
-from ttcjax.eval.sections import costs
+from ttcjax.eval.records import sample_rows, trained
+from ttcjax.eval.sections.spending import costs
 from ttcjax.model import flops as compute
 from ttcjax.pipeline import inputs, plan, stages, sweep
 from ttcjax.pipeline import run as pipeline
@@ -492,7 +492,7 @@ def test_labels_say_how_long_solutions_are_before_the_bank_is_there(models, tiny
     long = 1 + sum(map(len, tiny.tokenizer.encode_batch(solutions))) / 2
     [cell] = [cell for cell in found.cells if cell.stage == "bank"]
     assert cell.tokens_from == "labels"
-    prompts = costs.prompt_tokens(config.questions, epath.Path(config.workdir) / "data")
+    prompts = trained.prompt_tokens(config.questions, epath.Path(config.workdir) / "data")
     assert cell.whole.policy_tokens == pytest.approx(sum(prompts.values()) + 4 * QUESTIONS * long)
 
 
@@ -504,19 +504,21 @@ def test_a_finished_sweep_plans_what_it_took(models, whole):
     assert found.left == plan.Amount()
     assert plan.lines(found, "")[-1] == "nothing is left to compute"
     tables = {name: sample_rows.read_folder(workdir / name) for name in ("bank", "search")}
-    prompts = costs.prompt_tokens(config.questions, workdir / "data")
-    models_ = {name: costs.Trained(params=size, tokens_seen=1) for name, size in PARAMS.items()}
-    counted = costs.summarise(config, tables["bank"], tables["search"], prompts, models_)["per_question"]
+    prompts = trained.prompt_tokens(config.questions, workdir / "data")
+    models_ = {name: trained.Trained(params=size, tokens_seen=1) for name, size in PARAMS.items()}
+    temperature: float = config.sampler.temperature
+    at = {name: dict.fromkeys(config.sweep.budgets, temperature) for name in config.sweep.strategies}
+    counted = costs.of_strategies(config.sweep, tables["bank"], tables["search"], prompts, models_, at)
     for cell in found.cells:
         if cell.stage == "search":
             for name, n in cell.answers:
-                expected = counted[name][str(n)]
+                expected = counted[name][n]
                 one = 1 / (QUESTIONS * cell.seeds)
-                assert cell.whole.generations * one == expected["generations"] == n
-                tokens = expected["policy_tokens"] + expected["prompt_tokens"]
+                assert cell.whole.generations * one == expected.generations == n
+                tokens = expected.policy_tokens + expected.prompt_tokens
                 assert cell.whole.policy_tokens * one == pytest.approx(tokens)
                 flops = (cell.whole.policy_flops + cell.whole.verifier_flops) * one
-                assert flops == pytest.approx(expected["flops"])
+                assert flops == pytest.approx(expected.flops)
     [cell] = [cell for cell in found.cells if cell.stage == "bank"]
     shares = [part["seconds"].to_numpy() for part in (tables["bank"].slice(k, 20) for k in (0, 20, 40))]
     # Four rows a question; of three shards the middle one, as the first one may have compiled.
@@ -538,7 +540,7 @@ def test_chains_are_planned_with_what_is_in_view(models, whole):
     [cell] = [cell for cell in sweep.plan(config).cells if cell.stage == "chains"]
     table = revision_chains.read(workdir / "chains").to_pylist()
     assert cell.whole.generations == len(table)
-    prompts = costs.prompt_tokens(config.questions, workdir / "data")
+    prompts = trained.prompt_tokens(config.questions, workdir / "data")
     asked = [row["question"] for row in table]
     tokens = sum(row["tokens"] for row in table)
     view = sum(row["shown"] for row in table) * tokens / len(table)

@@ -18,7 +18,16 @@ from tests.eval.collect.test_sweep_runs import (
     parts,
     scripted,
 )
-from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, greedy_rows, make_row, naive_accuracy, write
+from tests.eval.report.test_report import (
+    BUDGETS,
+    CONFIG,
+    QUESTIONS,
+    greedy_rows,
+    make_row,
+    naive_accuracy,
+    summarise,
+    write,
+)
 from tests.eval.report.test_report import run as report_of
 from ttcjax.config import ConfigError, ExperimentConfig, ORMConfig, SweepConfig
 from ttcjax.data import loader
@@ -27,8 +36,9 @@ from ttcjax.eval.collect import bank, temperatures, tune, validated
 from ttcjax.eval.collect.searches import search_cells
 from ttcjax.eval.collect.temperatures import Grid
 from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import report
-from ttcjax.eval.sections import costs as ledger
+from ttcjax.eval.records.measured import Rules, measure
+from ttcjax.eval.records.trained import Trained
+from ttcjax.eval.sections.spending import costs as ledger
 from ttcjax.pipeline import inputs, stages, sweep
 from ttcjax.runtime import parquet
 from ttcjax.runtime.errors import UserError
@@ -273,12 +283,12 @@ def test_the_choice_is_made_on_validation_alone(tuned):
         (BEAM, 4): 2.0,
         (BEAM, 8): 1.0,
     }
-    summary = report.results(TUNED, workdir).summary
+    summary = summarise(workdir, TUNED)
     told = summary["temperatures"]
     assert told["validation"]["chosen"] == {name: {str(n): found[name, n] for n in BUDGETS} for name in (VOTE, BEAM)}
     assert told["strategies"][VOTE] == {str(n): 0.5 for n in BUDGETS}
     assert told["strategies"]["majority"] == {str(n): 1.0 for n in BUDGETS}
-    accuracy = summary["accuracy"]
+    accuracy = summary["accuracy"]["strategies"]
     for n in map(str, BUDGETS):
         assert accuracy["majority"][n]["mean"] == 1, "the sampler's own rows are all right"
         assert accuracy[VOTE][n]["mean"] == accuracy[COLD][n]["mean"] == 0, "test rows had a part in the choice"
@@ -300,14 +310,15 @@ def test_a_named_temperature_is_treated_as_any_other_name(tuned):
     won = chosen(TUNED, workdir)
     right = summary["over_optimisation"]["chosen"]
     assert (right["majority"]["4"]["right"]["mean"], right[COLD]["4"]["right"]["mean"]) == (1, 0)
-    assert summary["monte_carlo_error"][COLD]["8"] == 0
+    assert summary["accuracy"]["monte_carlo_error"][COLD]["8"] == 0
     prompts = {f"test-{q:03d}": 5 for q in range(QUESTIONS)}
-    trained: dict[str, ledger.Trained] = {name: {"params": 10, "tokens_seen": 1} for name in ("policy", "prm")}
+    trained: dict[str, Trained] = {name: {"params": 10, "tokens_seen": 1} for name in ("policy", "prm")}
     sampled, search = (sample_rows.read_folder(workdir / name) for name in ("bank", "search"))
-    costs = ledger.summarise(TUNED, sampled, search, prompts, trained, won)["per_question"]
-    assert costs["majority"]["4"]["policy_tokens"] == 4 * 10
-    assert costs[COLD]["4"]["policy_tokens"] == costs[VOTE]["4"]["policy_tokens"] == 4 * 30
-    assert costs[BEAM]["2"]["policy_tokens"] == 2 * 30
+    at = measure(Rules.of(TUNED), sampled, search, chosen=won).temperatures
+    costs = ledger.of_strategies(TUNED.sweep, sampled, search, prompts, trained, at)
+    assert costs["majority"][4].policy_tokens == 4 * 10
+    assert costs[COLD][4].policy_tokens == costs[VOTE][4].policy_tokens == 4 * 30
+    assert costs[BEAM][2].policy_tokens == 2 * 30
     table = (workdir / "report.partial" / "temperatures.csv").read_text().splitlines()
     assert len(table) == 1 + 2 * 3 * len(BUDGETS)
     assert f"{VOTE},0.5,true,4,{5 / 6:.6f}" in [line.rsplit(",", 2)[0] for line in table]

@@ -20,7 +20,9 @@ from rich.console import Console
 
 from tests.eval.report.test_page import Page
 from tests.eval.report.test_report import CONFIG, make_rows, run, write
-from ttcjax.eval.report import figures, page, report, report_files
+from ttcjax.eval.report import figures, page, report, report_files, summary_file
+from ttcjax.eval.sections import accuracy, baseline, overoptimisation, verifier_quality
+from ttcjax.eval.stats.intervals import Estimate
 from ttcjax.text.shown import shown
 
 HOSTILE = "=1 [bold]π[/] $x_1$ \x1b[41m\x9b31m\x7f\r\u202eabc\u200b \u2028<b>&amp; 日本 😀 \\x1b"
@@ -52,8 +54,8 @@ def reported(tmp_path_factory):
         row["question"] = f"{row['question']}{HOSTILE}"
         row["text"] = f"1+1=2 {HOSTILE}\n{HOSTILE}"
     write(workdir, bank[:-1], search)
-    summary = run(workdir, dataclasses.replace(CONFIG, name=f"{HOSTILE}\n\udc9b"))
-    return summary, pathlib.Path(workdir) / "report.partial"
+    run(workdir, dataclasses.replace(CONFIG, name=f"{HOSTILE}\n\udc9b"))
+    return summary_file.read(workdir / "summary.json"), pathlib.Path(workdir) / "report.partial"
 
 
 def test_the_page_shows_all_of_it_and_nothing_acts(reported):
@@ -62,9 +64,9 @@ def test_the_page_shows_all_of_it_and_nothing_acts(reported):
     assert not controls(text)
     found = Page(text)
     assert f"{shown(HOSTILE)}\\x0a\\udc9b: test-time compute" in found.text
-    (example, *_) = summary["over_optimisation"]["examples"]
+    (example, *_) = summary.of(overoptimisation.SECTION).examples
     assert shown(HOSTILE) in found.text, "a step is not shown as the one function shows it"
-    assert any(shown(example["question"]) in part for part in found.text)
+    assert any(shown(example.question) in part for part in found.text)
     assert not any(tag == "b" and not attributes and "&" in text for tag, attributes in found.tags if tag == "x")
     cells = " ".join(found.text)
     assert "\\x5cx1b" in cells, "text that looks like an escape"
@@ -72,17 +74,26 @@ def test_the_page_shows_all_of_it_and_nothing_acts(reported):
     assert "\\x5cx5c" not in cells, "a table was escaped twice"
 
 
+def with_names(summary, level, of_level, strategy):
+    """The summary with a level, a strategy in it, a strategy in all, and a threshold's source so called."""
+    told, prm = summary.of(accuracy.SECTION), summary.of(verifier_quality.SECTION)
+    once = summary.of(baseline.SECTION)
+    (first,) = itertools.islice(told.per_level.values(), 1)
+    (of_once,) = itertools.islice(once.per_level.values(), 1)
+    at = dataclasses.replace(first, accuracy={of_level: first.pass_at_1, **first.accuracy})
+    strategies = {strategy: told.strategies["majority"], **told.strategies}
+    changed = {
+        "accuracy": dataclasses.replace(told, per_level={level: at}, strategies=strategies),
+        "greedy": dataclasses.replace(once, per_level={level: of_once}),
+        "prm": dataclasses.replace(prm, first_error_threshold_source=level),
+    }
+    return dataclasses.replace(summary, sections={**summary.sections, **changed})
+
+
 @pytest.mark.parametrize("level", ["<script>", "\x1b[2J", "\u202e4", "a & b"])
 def test_names_of_levels_and_strategies_are_text_too(reported, level):
     summary, folder = reported
-    (cells,) = itertools.islice(summary["per_level"].values(), 1)
-    majority = summary["accuracy"]["majority"]
-    changed = {
-        **summary,
-        "per_level": {level: {**cells, "accuracy": {f"beam:k={level}": cells["pass_at_1"]}}},
-        "accuracy": {level: majority, **summary["accuracy"]},
-        "prm": {**summary["prm"], "first_error_threshold_source": level},
-    }
+    changed = with_names(summary, level, f"beam:k={level}", level)
     text = page.html(changed, {"quality": (folder / "quality.svg").read_bytes()}, {}, {"data": {"name": level}})
     assert not controls(text)
     assert "<script" not in text
@@ -93,13 +104,9 @@ def test_names_of_levels_and_strategies_are_text_too(reported, level):
 @pytest.mark.parametrize("name", ["[bold]b[/]", "[red", "[/]", "π\x1b[31m", "\u202eb"])
 def test_tables_on_a_terminal_show_names_as_text(reported, encoding, name):
     summary, _ = reported
-    (cells,) = itertools.islice(summary["per_level"].values(), 1)
-    accuracy = {name: summary["accuracy"]["majority"], **summary["accuracy"]}
-    level = {**cells, "accuracy": {name: cells["pass_at_1"], **cells["accuracy"]}}
-    prm = {**summary["prm"], "first_error_threshold_source": name}
+    changed = with_names(summary, name, name, name)
     sink = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    changed = {**summary, "accuracy": accuracy, "per_level": {name: level}, "prm": prm, "missing": 1}
-    report.render(changed, Console(file=sink, width=250))
+    report.render(dataclasses.replace(changed, missing=1), Console(file=sink, width=250))
     sink.seek(0)
     out = sink.read()
     assert not controls(out)
@@ -161,7 +168,7 @@ def test_figures_draw_names_as_they_are(text):
     """No mathematics between dollars, and no warning for want of a glyph; warnings are errors here."""
     drawn = Figure()
     axes = drawn.add_subplot()
-    point = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    point = Estimate(0.5, 0.4, 0.6)
     figures.band(axes, [1, 2], [point, point], 0, text)
     axes.set_title(figures.words(text))
     figures.legend_below(drawn)

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import html.parser
 import json
+import math
 import pathlib
 import re
 import shutil
@@ -16,11 +17,14 @@ from etils import epath
 from matplotlib.image import imread
 
 from tests.eval.report.test_report import BUDGETS, CONFIG, STRATEGIES, make_rows, run, write
-from ttcjax.eval.report import catalogue, page
+from tests.eval.told import filled
+from ttcjax.eval.report import catalogue, page, summary_file
+from ttcjax.eval.sections import accuracy, overoptimisation
+from ttcjax.eval.sections.revising import revisions
+from ttcjax.eval.sections.revising.revision_numbers import Answer, AtStep, Chain
 
 HOSTILE = '</td><script>document.title="bad"</script><img src="http://example.com/x.png" onerror="x">&amp;'
 """A step of every solution, as a model might write it."""
-PASS_AT_1 = {"mean": 0.5, "low": 0.4, "high": 0.6}
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
@@ -65,7 +69,8 @@ def reported(tmp_path_factory):
     )
     write(workdir, bank, search)
     config = dataclasses.replace(CONFIG, name="a <b>name</b>")
-    summary = run(workdir, config)
+    run(workdir, config)
+    summary = summary_file.read(workdir / "summary.json")
     folder = pathlib.Path(workdir) / "report.partial"
     return summary, folder, (folder / "index.html").read_text()
 
@@ -111,7 +116,7 @@ def test_every_figure_is_in_it_with_words_for_it(reported):
         assert entry is not None, f"{name} is not in the catalogue"
         assert entry.claim in words
         assert entry.title in words
-    for entry in catalogue.FIGURES:
+    for entry in catalogue.figures():
         if entry.name not in made:
             assert f"{entry.title} {entry.switch}" in words, f"{entry.name} is neither shown nor said to be missing"
 
@@ -120,8 +125,9 @@ def test_model_text_is_shown_as_text(reported):
     summary, _, text = reported
     assert "<script" not in text
     assert "example.com" in " ".join(Page(text).text)
-    assert summary["over_optimisation"]["examples"], "the test shows nothing without an example"
-    assert HOSTILE in [step for example in summary["over_optimisation"]["examples"] for step, _ in example["steps"]]
+    examples = summary.of(overoptimisation.SECTION).examples
+    assert examples, "the test shows nothing without an example"
+    assert HOSTILE in [step for example in examples for step, _ in example.steps]
     assert any(HOSTILE in part for part in Page(text).text)
     assert "a <b>name</b>: test-time compute" in Page(text).text
 
@@ -129,13 +135,13 @@ def test_model_text_is_shown_as_text(reported):
 def test_claims_and_numbers_are_those_of_the_summary(reported):
     summary, folder, text = reported
     words = Page(text).text
-    assert summary["claims"]
-    for claim in summary["claims"]:
-        assert claim["claim"] in words
-    assert len((folder / "claims.csv").read_text().splitlines()) == 1 + len(summary["claims"])
+    assert summary.claims
+    for claim in summary.claims:
+        assert claim.claim in words
+    assert len((folder / "claims.csv").read_text().splitlines()) == 1 + len(summary.claims)
     for strategy in STRATEGIES:
         for n in BUDGETS:
-            assert f"{100 * summary['accuracy'][strategy][str(n)]['mean']:.1f}" in words
+            assert f"{100 * summary.of(accuracy.SECTION).strategies[strategy][n].mean:.1f}" in words
 
 
 def test_a_figure_that_is_not_in_the_catalogue_is_shown_too(reported):
@@ -167,9 +173,11 @@ def test_budgets_stand_side_by_side():
 
 def test_revisions_are_shown_as_text(reported):
     summary, _, _ = reported
-    answers = [{"text": HOSTILE, "correct": False, "score": None}, {"text": "2", "correct": True, "score": 0.5}]
-    example = {"question": "q<1>", "gold": "2", "answers": answers}
-    text = page.html(summary | {"revision": {"examples": [example], "pass_at_1_by_step": [PASS_AT_1]}}, {}, {}, {})
+    chain = Chain("q<1>", "2", [Answer(HOSTILE, False, math.nan), Answer("2", True, 0.5)])
+    step = AtStep(mean=0.5, low=0.4, high=0.6, step=1, chains=1)
+    revision = dataclasses.replace(filled(revisions.SECTION), examples=[chain], pass_at_1_by_step=[step])
+    summary = dataclasses.replace(summary, sections={**summary.sections, revisions.SECTION.name: revision})
+    text = page.html(summary, {}, {}, {})
     assert "<script" not in text
     found = Page(text)
     assert {HOSTILE, "question q<1>", "wrong", "right", "n/a", "0.500"} <= set(found.text)
@@ -183,11 +191,11 @@ def test_claims_lead_to_their_figures(reported):
     assert catalogue.of_source("ICLR Fig. 13", ["aggregation", "verifiers"]) == "verifiers"
     assert catalogue.of_source("Fig. 13", ["aggregation", "verifiers"]) == "aggregation"
     assert catalogue.of_source("Fig. 1", ["aggregation", "verifiers", "exchange"]) is None
-    assert catalogue.of_source("Section 6.1", [entry.name for entry in catalogue.FIGURES]) is None
-    (claim, *_) = (claim for claim in summary["claims"] if claim["source"] == "Fig. 3 left")
-    row = text[text.index(f"<td>{claim['claim']}</td>") :].partition("</tr>")[0]
+    assert catalogue.of_source("Section 6.1", [entry.name for entry in catalogue.figures()]) is None
+    (claim, *_) = (claim for claim in summary.claims if claim.source == "Fig. 3 left")
+    row = text[text.index(f"<td>{claim.claim}</td>") :].partition("</tr>")[0]
     assert '<a href="#figure-accuracy_vs_budget">Fig. 3 left</a>' in row
-    assert f">{claim['held']}<" in row
+    assert f">{claim.held}<" in row
 
 
 def test_a_long_table_is_cut_and_says_so(reported):

@@ -19,13 +19,16 @@ from rich.console import Console
 from ttcjax.config import DataConfig, ExperimentConfig, LabelConfig, SweepConfig, config_hash
 from ttcjax.data import loader
 from ttcjax.data.task import Example
-from ttcjax.eval.collect import greedy
 from ttcjax.eval.collect.searches import cell_name
-from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import catalogue, figures, report, tables
-from ttcjax.eval.sections import accuracy as summary_lib
-from ttcjax.eval.sections import costs as ledger
-from ttcjax.eval.sections import overoptimisation, weak
+from ttcjax.eval.records import bundle, sample_rows
+from ttcjax.eval.records import measured as measured_lib
+from ttcjax.eval.records import trained as trained_lib
+from ttcjax.eval.records.trained import Trained
+from ttcjax.eval.report import catalogue, figures, report, summary_file, tables
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.sections import accuracy, outcome, paired, verifier_quality
+from ttcjax.eval.sections.spending import costs as ledger
+from ttcjax.eval.sections.spending import larger_model
 from ttcjax.model import flops
 from ttcjax.runtime import parquet
 from ttcjax.runtime.errors import UserError
@@ -118,12 +121,18 @@ def run(workdir, config=CONFIG):
     out = workdir / "report.partial"
     found = folders.run_stage(report.STAGE, config, workdir, out)
     assert sorted(found.pop("files")) == sorted(["../summary.json", *(path.name for path in out.iterdir())])
-    return found
+    assert found == json.loads((workdir / "summary.json").read_text())
+    return told(found)
+
+
+def told(encoded):
+    """What a summary's file holds, its sections beside what stands at its head."""
+    return {**encoded, **encoded["sections"]}
 
 
 def summarise(workdir, config=CONFIG):
     """Return the summary without a file written: drawing is most of a report's work."""
-    return report.results(config, workdir).summary
+    return told(summary_file.encode(report.results(config, workdir).summary))
 
 
 def test_first_accuracies_are_those_of_the_report(workdir):
@@ -137,7 +146,9 @@ def test_first_accuracies_are_those_of_the_report(workdir):
     for strategy in (name for name in STRATEGIES if not registry.named(name).searches):
         [line] = [line for line in first.splitlines() if line.strip().startswith(figures.label(strategy))]
         shown = [float(word) for word in line.replace(figures.label(strategy), "").split()]
-        assert shown == pytest.approx([100 * found["accuracy"][strategy][str(n)]["mean"] for n in BUDGETS], abs=0.051)
+        assert shown == pytest.approx(
+            [100 * found["accuracy"]["strategies"][strategy][str(n)]["mean"] for n in BUDGETS], abs=0.051
+        )
     assert "beam" not in first
 
 
@@ -182,37 +193,39 @@ def naive_accuracy(found, n, rule):
 def test_the_summary_holds_what_the_rows_say(workdir):
     summary = run(workdir)
     bank, search = make_rows()
-    assert summary == json.loads((workdir / "summary.json").read_text())
     assert summary["questions"] == QUESTIONS
     assert summary["config_hash"] == config_hash(CONFIG)
-    assert summary["pass_at_1"] == pytest.approx(np.mean([row["correct"] for row in bank]), abs=1e-6)
-    assert sum(summary["pass_at_1_histogram"]) == QUESTIONS
-    assert list(summary["accuracy"]) == list(STRATEGIES)
+    assert summary["policy"]["pass_at_1"] == pytest.approx(np.mean([row["correct"] for row in bank]), abs=1e-6)
+    assert sum(summary["policy"]["pass_at_1_histogram"]) == QUESTIONS
+    strategies, levels_told = summary["accuracy"]["strategies"], summary["accuracy"]["per_level"]
+    assert list(strategies) == list(STRATEGIES)
     for strategy in STRATEGIES:
         for n in BUDGETS:
             # Narrower than its width, a beam is best-of-N, and the bank says how that does.
             found = search.get((strategy, n), bank)
             expected = naive_accuracy(found, n, "majority" if strategy == "majority" else "weighted")
-            point = summary["accuracy"][strategy][str(n)]
+            point = strategies[strategy][str(n)]
             # Of the bank's samples random sets stand for all; five times the error that they have here.
             by_chance = 0.012 if found is bank and 1 < n < SAMPLES else 1e-6
             assert point["mean"] == pytest.approx(expected, abs=by_chance), (strategy, n)
             assert point["low"] <= point["mean"] <= point["high"]
-    assert summary["aggregation"]["last"] == summary["accuracy"]["best_of_n:select=weighted"]
-    assert set(summary["aggregation"]) == {"last", "min", "product", "mean"}
-    for pair in summary["comparisons"]:
-        a, b = (figures.with_baselines(summary)[pair[k]][str(pair["n"])]["mean"] for k in "ab")
-        assert pair["difference"] == pytest.approx(a - b, abs=2e-6)
-        assert pair["low"] <= pair["difference"] <= pair["high"]
-    assert {(pair["a"], pair["b"]) for pair in summary["comparisons"]} >= {
+    assert summary["aggregation"]["accuracy"]["last"] == strategies["best_of_n:select=weighted"]
+    assert set(summary["aggregation"]["accuracy"]) == {"last", "min", "product", "mean"}
+    comparisons = summary["paired"]["comparisons"]
+    alone = summary["weak_verifiers"]["accuracy"]["likelihood"]
+    for pair in comparisons:
+        a, b = ({**strategies, paired.ALONE: alone}[pair[k]][str(pair["n"])]["mean"] for k in "ab")
+        assert pair["mean"] == pytest.approx(a - b, abs=2e-6)
+        assert pair["low"] <= pair["mean"] <= pair["high"]
+    assert {(pair["a"], pair["b"]) for pair in comparisons} >= {
         ("best_of_n:select=weighted", "majority"),
-        ("best_of_n:select=weighted", figures.ALONE),
+        ("best_of_n:select=weighted", paired.ALONE),
         ("beam:width=4", "best_of_n:select=weighted"),
     }
-    assert [level["count"] for level in summary["per_level"].values()] == [4] * 5
+    assert [level["count"] for level in levels_told.values()] == [4] * 5
     for strategy in STRATEGIES:
-        levels = [level["accuracy"][strategy]["mean"] for level in summary["per_level"].values()]
-        assert np.mean(levels) == pytest.approx(summary["accuracy"][strategy]["8"]["mean"], abs=1e-6)
+        levels = [level["accuracy"][strategy]["mean"] for level in levels_told.values()]
+        assert np.mean(levels) == pytest.approx(strategies[strategy]["8"]["mean"], abs=1e-6)
     prm = summary["prm"]
     assert 0.8 < prm["step_auroc"] <= 1
     assert 0 < prm["first_error_f1"] <= 1
@@ -234,9 +247,9 @@ def calibrated(temperature):
             | {"sample": i, "answer": ("7" if right else "8") if finished else None, "correct": right}
             | {"finished": finished, "step_scores": [1.0, float(right) if finished else 1.0], "step_truth": None}
         )
-    config = dataclasses.replace(CONFIG, labels=LabelConfig(temperature=temperature))
+    settings = bundle.settings_of(dataclasses.replace(CONFIG, labels=LabelConfig(temperature=temperature)))
     bank = pa.Table.from_pylist(found, schema=sample_rows.SCHEMA)
-    return summary_lib.plain(summary_lib._verifier_quality(config, bank, 0.5))
+    return encode(verifier_quality.judge(bank, settings.aggregate, settings.temperature, settings.labels_temperature))
 
 
 def test_what_is_chosen_is_compared_with_the_references_of_the_same_questions(workdir, monkeypatch):
@@ -247,9 +260,9 @@ def test_what_is_chosen_is_compared_with_the_references_of_the_same_questions(wo
         for q in range(QUESTIONS)
     ]
     trained = {name: {"params": 10, "tokens_seen": 1000} for name in ("policy", "prm")}
-    monkeypatch.setattr(ledger, "models", lambda workdir: trained)
-    monkeypatch.setattr(ledger, "prompt_tokens", lambda config, workdir: {example.id: 5 for example in test})
-    monkeypatch.setattr(report.loader, "load", lambda data, folder: (None, loader.Splits([], [], test)))
+    monkeypatch.setattr(trained_lib, "models", lambda workdir: trained)
+    monkeypatch.setattr(trained_lib, "prompt_tokens", lambda config, workdir: {example.id: 5 for example in test})
+    monkeypatch.setattr(bundle.loader, "load", lambda data, folder: (None, loader.Splits([], [], test)))
     summary = summarise(workdir)
     found = summary["over_optimisation"]
     assert found["references"]["repeated"]["mean"] == 0.25
@@ -282,7 +295,7 @@ def test_a_sample_that_was_cut_off_is_no_sign_of_an_easy_question():
             row |= {"answer": None, "correct": False, "finished": False, "step_scores": [1.0], "step_truth": [True]}
     searched = [row for cell in search.values() for row in cell]
     tables_ = (pa.Table.from_pylist(found, schema=sample_rows.SCHEMA) for found in (bank, searched))
-    measured = summary_lib.measure(summary_lib.Rules.of(CONFIG), *tables_)
+    measured = measured_lib.measure(measured_lib.Rules.of(CONFIG), *tables_)
     predicted = measured.ease("last")["predicted"]
     assert predicted["test-019"] == 0 == min(predicted.values())
     others = [row for row in bank if row["question"] == "test-004" and row["answer"] is not None]
@@ -293,10 +306,12 @@ def test_a_sample_that_was_cut_off_is_no_sign_of_an_easy_question():
 
 def test_differences_behind_claims_are_those_of_the_means(workdir):
     summary = summarise(workdir)
-    accuracy, found = summary["accuracy"], summary["paired"]
+    strategies, found = summary["accuracy"]["strategies"], summary["paired"]
     for row in found["aggregation"]:
         means = (
-            (accuracy["majority"] if name == "majority" else summary["aggregation"][name])[str(row["n"])]["mean"]
+            (strategies["majority"] if name == "majority" else summary["aggregation"]["accuracy"][name])[str(row["n"])][
+                "mean"
+            ]
             for name in (row["a"], row["b"])
         )
         assert row["mean"] == pytest.approx(np.subtract(*means), abs=2e-6)
@@ -304,7 +319,7 @@ def test_differences_behind_claims_are_those_of_the_means(workdir):
     assert len(found["aggregation"]) == 4 * len(BUDGETS)
     assert {(row["a"], row["b"]) for row in found["strategies"]} == {("beam:width=4", "beam:width=sqrt")}
     for row in found["strategies"]:
-        a, b = (accuracy[row[key]][str(row["n"])]["mean"] for key in "ab")
+        a, b = (strategies[row[key]][str(row["n"])]["mean"] for key in "ab")
         assert row["mean"] == pytest.approx(a - b, abs=2e-6)
     per_bin = summary["compute_optimal"]["per_bin"]["oracle"]
     for strategy in STRATEGIES:
@@ -316,20 +331,22 @@ def test_differences_behind_claims_are_those_of_the_means(workdir):
             assert cell["low"] <= cell["mean"] <= cell["high"]
 
 
-def test_the_exchange_is_fed_with_what_was_measured(workdir):
+def test_the_exchange_is_fed_with_what_was_measured(workdir, monkeypatch):
     """A larger model that is right where its number is even, and answers in 10 tokens after prompts of 5."""
     larger = [row | {"correct": i % 2 == 0} for i, row in enumerate(greedy_rows(make_rows()[0], "larger"))]
     parquet.write_shard(parquet.shard_path(workdir / "greedy", 1), larger, sample_rows.SCHEMA)
     folders.complete(workdir / "greedy")
     bank, search = (sample_rows.read_folder(workdir / name) for name in ("bank", "search"))
-    measured = summary_lib.measure(summary_lib.Rules.of(CONFIG), bank, search)
-    ease = measured.ease("last")["oracle"]
-    prompts = dict.fromkeys(ease, 5)
-    trained: dict[str, ledger.Trained] = {
+    ease = measured_lib.measure(measured_lib.Rules.of(CONFIG), bank, search).ease("last")["oracle"]
+    trained: dict[str, Trained] = {
         name: {"params": size, "tokens_seen": 1000} for name, size in (("policy", 10), ("prm", 10), ("larger", 140))
     }
-    costs = ledger.summarise(CONFIG, bank, search, prompts, trained)
-    found = report._exchange(CONFIG, greedy.read(workdir / "greedy"), costs, measured, None, ease, prompts, trained)
+    monkeypatch.setattr(trained_lib, "models", lambda workdir: trained)
+    monkeypatch.setattr(trained_lib, "prompt_tokens", lambda config, workdir: dict.fromkeys(ease, 5))
+    records = bundle.Records(bundle.settings_of(CONFIG), workdir)
+    costs = records.of(ledger.SECTION)
+    exchanged = records.of(larger_model.SECTION)
+    found = encode(exchanged, places=15)
     assert list(found["sources"]) == ["search"], "without revisions there is nothing to join"
     assert found["size_ratio"] == 14
     assert found["greedy"]["larger"]["mean"] == 0.5
@@ -340,7 +357,7 @@ def test_the_exchange_is_fed_with_what_was_measured(workdir):
         inside = [sorted(ease).index(q) for q in order[4 * number : 4 * number + 4]]
         assert judged["larger"][str(number + 1)]["mean"] == np.mean([i % 2 == 0 for i in inside])
     assert judged["true_flops"]["inference"]["larger"] == flops.inference(140, 15)
-    dearest = max(cells["8"]["flops"] for cells in costs["per_question"].values())
+    dearest = max(cells[8].flops for cells in costs.per_question.values())
     assert judged["true_flops"]["inference"]["smaller"]["8"] == dearest
 
 
@@ -369,9 +386,9 @@ def test_files_can_be_opened(workdir):
     for name in ("accuracy_vs_budget.svg", "quality.svg"):
         assert xml.etree.ElementTree.fromstring((out / name).read_bytes()).tag.endswith("svg")
     lines = list(csv.DictReader(io.StringIO((out / "accuracy.csv").read_text())))
-    assert [line["strategy"] for line in lines[: -1 : len(BUDGETS)]] == [*STRATEGIES, figures.ALONE]
+    assert [line["strategy"] for line in lines[: -1 : len(BUDGETS)]] == [*STRATEGIES, paired.ALONE]
     assert len(lines) == (len(STRATEGIES) + 1) * len(BUDGETS) + 1
-    assert float(lines[0]["mean"]) == summary["accuracy"]["majority"]["1"]["mean"]
+    assert float(lines[0]["mean"]) == summary["accuracy"]["strategies"]["majority"]["1"]["mean"]
     levels = list(csv.DictReader(io.StringIO((out / "per_level.csv").read_text())))
     assert len(levels) == 5 * (2 + len(STRATEGIES))
     assert (out / "missing.csv").read_text() == "strategy,budget,question,seed,sample\n"
@@ -385,9 +402,9 @@ def test_missing_samples_count_as_wrong_and_are_listed(tmp_path):
     search["beam:width=4", 4] = [row for row in search["beam:width=4", 4] if row["question"] != "test-000"]
     write(workdir, [row for row in bank if row not in gone], search)
     found = report.results(CONFIG, workdir)
-    summary = found.summary
+    summary = told(summary_file.encode(found.summary))
     right = sum(row["correct"] for row in bank) - sum(row["correct"] for row in gone)
-    assert summary["pass_at_1"] == pytest.approx(right / len(bank), abs=1e-6)
+    assert summary["policy"]["pass_at_1"] == pytest.approx(right / len(bank), abs=1e-6)
     listed = [tuple(row) for row in found.missing]
     assert len(listed) == summary["missing"] == 3 + 2 * 4
     assert listed[0] == ("sample", 0, "test-019", 2, 0)
@@ -395,7 +412,7 @@ def test_missing_samples_count_as_wrong_and_are_listed(tmp_path):
 
 
 def test_the_error_of_random_subsets_is_stated(workdir):
-    found = summarise(workdir)["monte_carlo_error"]
+    found = summarise(workdir)["accuracy"]["monte_carlo_error"]
     assert set(found) == {"majority", "best_of_n:select=weighted"}
     for by_budget in found.values():
         assert by_budget["1"] == by_budget[str(SAMPLES)] == 0, "exact where every sample or all of them are taken"
@@ -459,14 +476,15 @@ def test_a_data_set_without_step_truth_or_searches_is_reported_too(tmp_path):
         sweep=dataclasses.replace(CONFIG.sweep, strategies=STRATEGIES[:2]),
     )
     summary = run(workdir, config)
-    assert summary["pass_at_1"] == 0
-    assert summary["unparsable"] == 1
+    assert summary["policy"]["pass_at_1"] == 0
+    assert summary["policy"]["unparsable"] == 1
     assert summary["prm"]["step_auroc"] is None
     assert summary["prm"]["first_error_f1"] is None
-    bottom, top = figures.accuracy_vs_budget(summary).axes[0].get_ylim()
+    found = summary_file.read(workdir / "summary.json")
+    bottom, top = accuracy.figure(found).axes[0].get_ylim()
     assert -1 < bottom < 0 < 1 <= top, "an axis of accuracies far below zero misleads"
     console = Console(file=io.StringIO(), width=80)
-    report.render(summary, console)
+    report.render(found, console)
     assert "step AUROC n/a" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -486,14 +504,14 @@ def test_incomplete_results_are_refused_with_the_fix(tmp_path):
 
 
 def test_the_terminal_table_fits_80_columns(workdir):
-    summary = summarise(workdir)
+    summary = report.results(CONFIG, workdir).summary
     console = Console(file=io.StringIO(), width=80)
     report.render(summary, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     for strategy in STRATEGIES:
         assert figures.label(strategy) in text
-    assert f"{100 * summary['accuracy']['majority']['8']['mean']:.1f}" in text
+    assert f"{100 * summary.of(accuracy.SECTION).strategies['majority'][8].mean:.1f}" in text
     assert "missing" not in text
 
 
@@ -506,21 +524,25 @@ def test_titles_of_tables_stand_on_one_line():
 
 
 def test_legends_cover_no_lines(workdir):
-    summary = summarise(workdir)
-    orm = {"orm": {"accuracy": {"orm": {"weighted": summary["accuracy"]["majority"]}}}}
+    summary = report.results(CONFIG, workdir).summary
+    majority = summary.of(accuracy.SECTION).strategies["majority"]
+    orm = outcome.Outcome(None, {"orm": {"weighted": majority}}, [], {}, {})
+    summary = dataclasses.replace(summary, sections={**summary.sections, "orm": orm})
     drawn = {
-        "aggregation": figures.aggregation(summary | orm),
-        "quality": figures.quality(summary),
-        "weak_verifiers": weak.figure(summary["weak_verifiers"]),
-        "over_optimisation": overoptimisation.figure(summary["over_optimisation"]),
+        drawing.entry.name: drawing.draw(found, summary)
+        for section, found in catalogue.found(summary)
+        for drawing in section.drawings
+        if drawing.entry.name in ("aggregation", "quality", "weak_verifiers", "over_optimisation")
     }
     for name, figure in drawn.items():
+        assert figure is not None
         figure.canvas.draw()
         assert not any(axes.get_legend() for axes in figure.axes), name
         (legend,) = figure.legends
         box = legend.get_window_extent()
         assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes), name
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"the legend of {name} is cut off"
+    assert drawn["aggregation"] is not None
     (legend,) = drawn["aggregation"].legends
     assert [text.get_text() for text in legend.get_texts()] == [
         *(f"PRM, {how}" for how in ("last", "min", "product", "mean")),
@@ -532,18 +554,18 @@ def test_legends_cover_no_lines(workdir):
 def test_the_docs_list_the_figures_of_the_catalogue():
     text = (pathlib.Path(__file__).parents[3] / "docs" / "report.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|$", text, flags=re.MULTILINE)
-    assert listed == [(e.name, e.number or "our own", e.title) for e in catalogue.FIGURES]
+    assert listed == [(e.name, e.number or "our own", e.title) for e in catalogue.figures()]
 
 
 def test_figures_are_ordered_and_called_by_the_numbers_of_the_paper():
-    assert len({e.name for e in catalogue.FIGURES}) == len(catalogue.FIGURES)
+    assert len({e.name for e in catalogue.figures()}) == len(catalogue.figures())
     assert catalogue.in_order(["zz", "aa", "verifiers", "accuracy_vs_budget"]) == [
         "accuracy_vs_budget",
         "verifiers",
         "aa",
         "zz",
     ]
-    numbers = [int(re.match(r"\d+", e.paper)[0]) for e in catalogue.FIGURES if e.paper]  # type: ignore[index]
+    numbers = [int(re.match(r"\d+", e.paper)[0]) for e in catalogue.figures() if e.paper]  # type: ignore[index]
     assert numbers == sorted(numbers)
     assert catalogue.line("accuracy_vs_budget") == "Fig. 3 left: Accuracy by strategy and generation budget"
     assert catalogue.line("weak_verifiers").startswith("ICLR Fig. 17: ")
@@ -559,6 +581,6 @@ def test_labels_are_words():
         "beam, width √N",
     ]
     assert figures.label("best_of_n:select=best,aggregate=min") == "best-of-N, aggregate min"
-    assert figures.label(figures.ALONE) == "best-of-N weighted, by likelihood"
+    assert figures.label(paired.ALONE) == "best-of-N weighted, by likelihood"
     assert figures.label("best_of_n:select=softmax,vote_temperature=0.5") == "best-of-N softmax, vote temperature 0.5"
     assert figures.label("beam:width=4,temperature=0.6") == "beam, width 4, temperature 0.6"

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import json
 import math
 
 import numpy as np
@@ -14,7 +13,8 @@ from rich.console import Console
 from tests.eval.report.test_report import BUDGETS, CONFIG
 from tests.eval.sections.test_weak import samples as of_the_report
 from ttcjax.config import SweepConfig
-from ttcjax.eval.sections import budget
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.sections.spending import budget
 from ttcjax.eval.stats import allocate
 from ttcjax.eval.stats.estimators import Samples
 from ttcjax.eval.stats.intervals import Bootstrap
@@ -40,7 +40,7 @@ def summarised(samples, beams=None):
     accuracy = {WEIGHTED: {n: samples.accuracy("weighted", "last", n) for n in SETTINGS.budgets}}
     if beams is not None:
         accuracy[BEAM] = beams
-    return budget.summarise(SETTINGS, samples, samples, "last", accuracy)
+    return encode(budget.spend(SETTINGS, samples, samples, "last", accuracy), places=15)
 
 
 def test_the_grid_has_two_budgets_an_octave_and_both_ends():
@@ -196,31 +196,30 @@ def test_it_is_printed_drawn_and_written():
     accuracy = {
         name: {n: found.accuracy("weighted", "last", n) for n in BUDGETS} for name in ("majority", WEIGHTED, BEAM)
     }
-    summary = json.loads(json.dumps(budget.summarise(CONFIG.sweep, found, found, "last", accuracy)))
-    budget.figure(summary).canvas.draw()
+    spent = budget.spend(CONFIG.sweep, found, found, "last", accuracy)
+    budget.figure(spent).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
-    budget.render(summary, console)
+    budget.render(spent, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert "more to hard (T 0.25), predicted" in text
-    rows = budget.csv_rows(summary)
+    rows = budget.csv_rows(spent)
     assert {len(row) for row in rows} == {9}
     assert {row[0] for row in rows} == {"estimated", "thresholds", "agreement", "allocation"}
-    shared = [row for row in rows if row[:5] == ("allocation", "predicted:greedy", "", "minus_uniform", "4")]
-    estimate = summary["allocation"]["4"]["policies"]["predicted:greedy"]["minus_uniform"]
-    assert shared[0][6:] == (estimate["mean"], estimate["low"], estimate["high"])
+    shared = [row for row in rows if row[:5] == ("allocation", "predicted:greedy", "", "minus_uniform", 4)]
+    assert shared[0][6:] == spent.allocation[4].policies["predicted:greedy"].minus_uniform.ends
 
 
 def test_a_bank_of_one_sample_has_nothing_to_share_out():
     rng = np.random.default_rng(4)
     found = drawn(rng.random(20), 1, rng)
     alone = SweepConfig(bootstrap=50, samples=1, budgets=(1,))
-    summary = budget.summarise(alone, found, found, "last", {"majority": {1: found.pass_at_1()}})
-    assert summary["allocation"] == {}
-    assert summary["estimated"] == {"oracle": {}, "predicted": {}}
-    budget.figure(summary).canvas.draw()
-    budget.render(summary, Console(file=io.StringIO(), width=80))
-    assert budget.csv_rows(summary)
+    spent = budget.spend(alone, found, found, "last", {"majority": {1: found.pass_at_1()}})
+    assert spent.allocation == {}
+    assert spent.estimated == {"oracle": {}, "predicted": {}}
+    budget.figure(spent).canvas.draw()
+    budget.render(spent, Console(file=io.StringIO(), width=80))
+    assert budget.csv_rows(spent)
     assert Bootstrap(20, 50, alone.seed)(found.pass_at_1()).mean == pytest.approx(
-        summary["thresholds"]["oracle"]["accuracy"]["1"]["mean"]
+        spent.thresholds.oracle.accuracy[1].mean
     )

@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from ttcjax.config import SweepConfig
-from ttcjax.eval.sections import larger_model
-from ttcjax.eval.sections.costs import Trained
-from ttcjax.eval.sections.larger_model import Source
+from ttcjax.eval.records.trained import Trained
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.sections.spending import larger_model
+from ttcjax.eval.sections.spending.larger_model import Source
 from ttcjax.eval.stats import exchange
 
 SETTINGS = SweepConfig(samples=64, budgets=(1, 16, 64), bootstrap=200)
@@ -33,9 +34,13 @@ def source(easy=(0.7, 0.9, 0.95), hard=(0.1, 0.2, 0.25)):
     return Source(QUESTIONS, candidates)
 
 
-def summary(larger, **sources):
+def compared(larger, **sources):
     greedy = {"policy": dict.fromkeys(QUESTIONS, True), "larger": dict(zip(QUESTIONS, larger, strict=True))}
-    return larger_model.summarise(SETTINGS, sources or {"search": source()}, EASE, greedy, TRAINED, 20.0)
+    return larger_model.compare(SETTINGS, sources or {"search": source()}, EASE, greedy, TRAINED, 20.0)
+
+
+def summary(larger, **sources):
+    return encode(compared(larger, **sources), places=15)
 
 
 def test_a_smaller_model_wins_where_questions_are_easy_and_not_where_they_are_hard():
@@ -90,8 +95,8 @@ def test_a_budget_may_be_spent_in_part():
 
 
 def test_a_model_that_is_never_right_cannot_be_divided_by():
-    found = summary([False] * 100)
-    assert found["sources"]["search"]["bars"]["easy"][0]["relative"] is None
+    found = compared([False] * 100)
+    assert not found.sources["search"].bars["easy"][0].relative.known
     larger_model.render(found, Console(file=io.StringIO()))
     larger_model.figure(found).canvas.draw()
     assert {len(row) for row in larger_model.csv_rows(found)} == {9}
@@ -112,18 +117,20 @@ def test_both_sides_take_the_same_true_flops_at_the_stated_number_of_questions()
     flops = {1: {"majority": 100.0, "beam:width=4": 90.0}, 64: {"majority": 64_000.0}}
     one = Source(QUESTIONS, source().candidates, flops, ("policy", "prm"))
     found = larger_model.in_true_flops(one, TRAINED, 20.0)
-    assert found["inference"]["smaller"] == {"1": 100.0, "64": 64_000.0}
-    assert found["questions"]["1"] is None, "with one generation the smaller model takes less on any number"
-    n = found["questions"]["64"]
+    assert found.inference.smaller == {1: 100.0, 64: 64_000.0}
+    assert found.questions[1] is None, "with one generation the smaller model takes less on any number"
+    n = found.questions[64]
+    assert n is not None
     assert 6 * 10 * 1500 + n * 64_000 == pytest.approx(6 * 140 * 1000 + n * 2 * 140 * 20)
     labelled = {**TRAINED, "prm": {**TRAINED["prm"], "data_flops": 50_000.0}}
     found = larger_model.in_true_flops(one, labelled, 20.0)
-    n = found["questions"]["64"]
+    n = found.questions[64]
+    assert n is not None
     assert 6 * 10 * 1500 + 50_000 + n * 64_000 == pytest.approx(6 * 140 * 1000 + n * 2 * 140 * 20)
 
 
 def test_the_report_is_drawn_printed_and_written():
-    found = summary([i % 5 != 0 for i in range(100)], search=source(), revisions=source((0.7, 0.95, 0.99)))
+    found = compared([i % 5 != 0 for i in range(100)], search=source(), revisions=source((0.7, 0.95, 0.99)))
     assert len(larger_model.figure(found).axes) == 4
     console = Console(file=io.StringIO(), width=110)
     larger_model.render(found, console)

@@ -9,7 +9,11 @@ import pytest
 
 from ttcjax.config import ChainsConfig, ExperimentConfig, RevisionConfig, SweepConfig
 from ttcjax.eval.collect import revision_chains as chains
-from ttcjax.eval.sections import families, revisions
+from ttcjax.eval.records import answer_chains
+from ttcjax.eval.records.bundle import settings_of
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.sections import luck, subjects
+from ttcjax.eval.sections.revising import families
 
 SUBJECTS = ("informs", "flat")
 LENGTH, SWAP = 6, 4
@@ -48,11 +52,11 @@ def subject_of(questions):
 
 def splits_of(table, made=MADE):
     """The chains of a table; what splits of budgets are right in, these tests do not look at."""
-    chains = revisions.AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), made.lengths)
-    every = [pair for n in made.budgets for pair in revisions.pairs(n)]
+    chains = answer_chains.AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), made.lengths)
+    every = [pair for n in made.budgets for pair in answer_chains.pairs(n)]
     nothing = np.zeros(len(chains.questions))
-    return revisions.Splits(
-        chains, None, {(s, p, rule): nothing for s, p in every for rule in revisions.SELECTORS}, "prm"
+    return answer_chains.Splits(
+        chains, None, {(s, p, rule): nothing for s, p in every for rule in answer_chains.SELECTORS}, "prm"
     )
 
 
@@ -60,7 +64,8 @@ def summary(right, swap):
     made = config(len(right))
     table = rows(right, MADE.lengths, swap)
     informs = {"informs": True, "flat": False}.get
-    return families.summarise(made, splits_of(table), table, subject_of(len(right)), informs)
+    found = families.compare(settings_of(made), splits_of(table), table, subject_of(len(right)), informs)
+    return encode(found.subjects, places=15)
 
 
 def test_numbers_are_those_of_counting():
@@ -125,13 +130,14 @@ def test_without_the_control_and_with_one_chain_there_is_less_to_say():
     right = np.random.default_rng(2).random((10, 1, LENGTH)) < 0.5
     table = rows(right, alone.lengths, np.zeros((10, 0)))
     made = dataclasses.replace(config(10), chains=dataclasses.replace(alone, questions=10))
-    found = families.summarise(made, splits_of(table, alone), table, subject_of(10), lambda subject: None)
+    compared = families.compare(settings_of(made), splits_of(table, alone), table, subject_of(10), lambda subject: None)
+    found = encode(compared.subjects)
     for subject in SUBJECTS:
         assert not {"swap_by_step", "swap_gain", "beyond_swap"} & set(found[subject])
         assert found[subject]["after"]["right"]["other"]["mean"] is None, "there is no other chain to compare with"
         assert found[subject]["attempts_inform"] is None
-    assert not [row for row in families.csv_rows(found) if row[1].startswith("swap")]
-    [_, lines] = [axes.get_lines() for axes in families.figure(found, 4).axes]
+    assert not [row for row in families.csv_rows(compared) if row[1].startswith("swap")]
+    [_, lines] = [axes.get_lines() for axes in families.figure(compared).axes]
     assert len(lines) == 2, "its own answers, and where training ends"
 
 
@@ -148,10 +154,8 @@ def test_luck_is_the_share_of_right_samples_with_a_false_step(known):
             ),
         }
     )
-    found = families.luck(config(10), table)
-    assert (found is not None) == known
-    if found is not None:
-        assert {name: cell["mean"] for name, cell in found.items()} == {"all": 0.25, "x": 0.5, "y": 0}
+    found = luck.false_steps(config(10).sweep, table)
+    assert {name: cell.mean for name, cell in found.items()} == ({"all": 0.25, "x": 0.5, "y": 0} if known else {})
 
 
 def test_searches_by_subject_are_means_over_their_questions():
@@ -161,7 +165,8 @@ def test_searches_by_subject_are_means_over_their_questions():
     budgets = made.sweep.budgets
     accuracy = {name: {n: rng.random(40) for n in budgets} for name in names}
     greedy = rng.random(40) < 0.5
-    found = families.searches(made, list(subject_of(40).values()), greedy, accuracy)
+    compared = subjects.compare(made.sweep, list(subject_of(40).values()), greedy, accuracy)
+    found = encode(compared.subjects, places=15)
     for place, subject in enumerate(SUBJECTS):
         cells = found[subject]
         assert cells["greedy"]["mean"] == pytest.approx(greedy[place::2].mean())
@@ -172,5 +177,5 @@ def test_searches_by_subject_are_means_over_their_questions():
         for n in budgets[1:]:
             less = (accuracy["beam:width=4"][n] - accuracy[names[1]][n])[place::2].mean()
             assert cells["beyond_weighted"]["beam:width=4"][str(n)]["mean"] == pytest.approx(less)
-    rows = families.search_rows(found)
+    rows = subjects.csv_rows(compared)
     assert len(rows) == 2 * (1 + len(budgets) * 3 + len(budgets) - 1)

@@ -12,8 +12,14 @@ from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, STRATEGIES
 from tests.eval.sections.test_revisions import markov_chains
 from ttcjax.config import ChainsConfig, ExperimentConfig, ModelConfig, RevisionConfig, to_dict
 from ttcjax.eval.collect import revision_chains
+from ttcjax.eval.records import trained as trained_lib
 from ttcjax.eval.records.sample_rows import SCHEMA
-from ttcjax.eval.sections import costs
+from ttcjax.eval.records.trained import Trained
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.report.section import Summary
+from ttcjax.eval.sections import accuracy
+from ttcjax.eval.sections.spending import costs
+from ttcjax.eval.stats.intervals import Estimate
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import DamagedError
 from ttcjax.testing import folders
@@ -44,12 +50,18 @@ def made_up(true_lengths=False):
     return bank, search
 
 
-def counted(trained=TRAINED, made=None):
+def costs_of(trained=TRAINED, made=None):
     bank, search = made or made_up()
     every = [row for cell in search.values() for row in cell]
     sampled, searched = (pa.Table.from_pylist(rows, schema=SCHEMA) for rows in (bank, every))
     sweep = dataclasses.replace(CONFIG.sweep, strategies=(ASKING, LIKELIHOOD, *STRATEGIES))
-    return costs.summarise(dataclasses.replace(CONFIG, sweep=sweep), sampled, searched, PROMPTS, trained)
+    at = {name: dict.fromkeys(BUDGETS, CONFIG.sampler.temperature) for name in sweep.strategies}
+    per_question = costs.of_strategies(sweep, sampled, searched, PROMPTS, trained, at)
+    return costs.Costs(per_question, costs.of_training(trained))
+
+
+def counted(trained=TRAINED, made=None):
+    return encode(costs_of(trained, made), places=15)
 
 
 def test_costs_are_counted_by_question():
@@ -177,7 +189,7 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     for name, result in (made | {"larger.old-0123": model}).items():
         folders.complete(workdir / name, result=result)
     folders.complete(workdir / "revision", result=model, complete=False)
-    found = costs.models(workdir)
+    found = trained_lib.models(workdir)
     assert found is not None
     assert set(found) == {"policy", "prm", "orm/history", "orm/no_history"}
     assert found["orm/history"] == {"params": 3, "tokens_seen": 4}
@@ -186,7 +198,7 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     folders.complete(workdir / "revision", result=larger | {"offline": larger, "sampled_tokens": 100})
     for stage, tokens in (("labels", 10), ("trajectories", 20), ("attempts", 7)):
         folders.complete(workdir / stage, result={"sampled_tokens": tokens})
-    found = costs.models(workdir)
+    found = trained_lib.models(workdir)
     assert found is not None
     # Labels and trajectories are sampled from the policy, attempts and ReST^EM chains from the revision model.
     assert {name: model["data_flops"] for name, model in found.items() if "data_flops" in model} == {
@@ -202,27 +214,22 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     for name, about in (("prm", {"kind": "prm"}), ("orm/history", described)):
         (workdir / name / "best").mkdir(parents=True)
         (workdir / name / "best" / "metadata.json").write_text(json.dumps({"model": to_dict(SHAPE)} | about))
-    found = costs.models(workdir)
+    found = trained_lib.models(workdir)
     assert found is not None
     assert [name for name, record in found.items() if record.get("model") == SHAPE] == ["orm/history", "prm"]
-    judges = {name: record["judge"] for name, record in found.items() if "judge" in record}
-    assert judges == {"prm": ValueHead(), "orm/history": ValueHead(likelihood=True)}
     (workdir / "prm" / "best" / "metadata.json").write_text("[]")
     with pytest.raises(DamagedError, match=r"prm/best/metadata.json is damaged"):
-        costs.models(workdir)
+        trained_lib.models(workdir)
     records.path_of(workdir / "prm").unlink()
-    assert costs.models(workdir) is None
+    assert trained_lib.models(workdir) is None
 
 
 def test_it_is_drawn_and_written():
-    point = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    summary = {
-        "name": "made up",
-        "compute": counted(SHAPED),
-        "accuracy": {strategy: {str(n): point for n in BUDGETS} for strategy in (ASKING, LIKELIHOOD, *STRATEGIES)},
-    }
-    costs.figure(summary).canvas.draw()
-    assert len(costs.csv_rows(summary)) == (2 + len(STRATEGIES)) * len(BUDGETS) * 8
+    found, point = costs_of(SHAPED), Estimate(0.5, 0.4, 0.6)
+    strategies = {strategy: dict.fromkeys(BUDGETS, point) for strategy in (ASKING, LIKELIHOOD, *STRATEGIES)}
+    summary = Summary("made up", "", QUESTIONS, 0, {"accuracy": accuracy.Accuracies(strategies, {}, {})})
+    costs.figure(found, summary).canvas.draw()
+    assert len(list(costs.csv_rows(found))) == (2 + len(STRATEGIES)) * len(BUDGETS) * 8
 
 
 @pytest.mark.parametrize(
@@ -240,13 +247,12 @@ def test_revisions_pay_for_what_is_in_view(variant, restate):
         row |= {"tokens": int(rng.integers(1, 20)), "shown": min(row["place"], int(rng.integers(1, 4)))}
     rng.shuffle(rows)
     prompts = {f"q{q:03d}": 5 + q for q in range(4)}
-    trained: dict[str, costs.Trained] = {
+    trained: dict[str, Trained] = {
         "revision": {"params": 100, "tokens_seen": 1},
         variant if variant == "prm" else f"orm/{variant}": {"params": 7, "tokens_seen": 1},
     }
-    found = costs.revisions(
-        config, pa.Table.from_pylist(rows, schema=revision_chains.SCHEMA), prompts, trained, variant
-    )
+    table = pa.Table.from_pylist(rows, schema=revision_chains.SCHEMA)
+    found = encode(costs.revisions(config.chains, restate, table, prompts, trained, variant), places=15)
     at = {(row["question"], row["chain"], row["place"]): row for row in rows}
     lengths = config.chains.lengths
     for s, p in ((1, 1), (2, 1), (1, 8), (2, 4), (8, 1)):

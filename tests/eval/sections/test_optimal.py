@@ -10,9 +10,10 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval.report import figures
-from ttcjax.eval.sections import optimal
-from ttcjax.eval.stats import allocate
-from ttcjax.eval.stats.intervals import Bootstrap
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.sections.spending import optimal
+from ttcjax.eval.stats import allocate, savings
+from ttcjax.eval.stats.intervals import Bootstrap, Estimate
 
 SETTINGS = SweepConfig(bootstrap=300)
 BUDGETS = [1, 2, 4, 8, 16]
@@ -31,7 +32,7 @@ def naive_budget(budgets, curve, target):
 @settings(deadline=None, max_examples=60)
 @given(st.lists(EIGHTHS, min_size=5, max_size=5), EIGHTHS)
 def test_the_least_budget_that_reaches_a_target(curve, target):
-    [found] = optimal.budget_for(BUDGETS, np.array(curve)[:, None], np.array([target]))
+    [found] = savings.budget_for(BUDGETS, np.array(curve)[:, None], np.array([target]))
     assert found == pytest.approx(naive_budget(BUDGETS, curve, target), rel=2e-3)
 
 
@@ -39,11 +40,11 @@ def test_compute_saved_is_a_ratio_of_budgets():
     bootstrap = Bootstrap(400, 500, 0)
     shares = dict(zip(BUDGETS, (0.2, 0.3, 0.4, 0.5, 0.6), strict=True))
     right = {n: (np.arange(400) < share * 400).astype(float) for n, share in shares.items()}
-    found = optimal.compute_saved(right, 2, bootstrap.means(right[8]), bootstrap)
-    assert (found["times"], found["low"], found["high"]) == pytest.approx((4, 4, 4))
-    assert found["reached"]
-    found = optimal.compute_saved(right, 4, bootstrap.means(np.ones(400)), bootstrap)
-    at_least = {"times": 4.0, "low": 4.0, "high": 4.0, "reached": False, "high_reached": False}
+    found = savings.compute_saved(right, 2, bootstrap.means(right[8]), bootstrap)
+    assert (found.times, found.low, found.high) == pytest.approx((4, 4, 4))
+    assert found.reached
+    found = savings.compute_saved(right, 4, bootstrap.means(np.ones(400)), bootstrap)
+    at_least = savings.Saved(4.0, 4.0, 4.0, reached=False, high_reached=False)
     assert found == at_least, "16 at least, and nobody knows more"
 
 
@@ -55,8 +56,8 @@ def test_nothing_is_saved_in_any_resample_by_a_choice_among_equals(n):
     curve = {budget: 1 - (1 - easy) ** budget for budget in (1, 2, 4, 8)}
     bootstrap = Bootstrap(200, 300, 2)
     chosen = allocate.choose(SweepConfig(), np.stack([curve[n], curve[n]]), np.arange(200) % 5 + 1, bootstrap)
-    saved = optimal.compute_saved(curve, n, chosen.means(), bootstrap)
-    assert [round(float(saved[name]), 9) for name in ("times", "low", "high")] == [1, 1, 1]
+    saved = savings.compute_saved(curve, n, chosen.means(), bootstrap)
+    assert [round(float(end), 9) for end in (saved.times, saved.low, saved.high)] == [1, 1, 1]
 
 
 def test_chosen_is_among_strategies_that_a_verifier_selects_in():
@@ -79,7 +80,8 @@ def by_design(rng):
 
 def test_choosing_pays_where_difficulty_decides_and_not_where_it_is_unknown():
     accuracy, ease, shuffled = by_design(np.random.default_rng(0))
-    found = optimal.summarise(SETTINGS, accuracy, {"oracle": ease, "predicted": shuffled}, BASELINE)
+    chosen = optimal.choose_by_difficulty(SETTINGS, accuracy, {"oracle": ease, "predicted": shuffled}, BASELINE)
+    found = encode(chosen, places=15)
     # Bin 3 of 5 lies across the border; the others get what is right for them.
     assert found["oracle"]["accuracy"]["4"]["mean"] > 0.75
     assert found["oracle"]["minus_best"]["4"]["low"] > 0.15
@@ -105,8 +107,8 @@ def test_difficulty_by_the_samples_that_judge_would_be_seen_to_flatter():
         bank, own, others = (rng.binomial(16, chance) / 16 for _ in range(3))
         accuracy = {BASELINE: {1: bank, 16: bank}, "beam:width=4": {1: own, 16: own}}
         for name, ease in (("the same", bank), ("others", others)):
-            found = optimal.summarise(settings, accuracy, {"oracle": ease}, BASELINE)
-            gains[name].append(found["oracle"]["minus_best"]["16"]["mean"])
+            found = optimal.choose_by_difficulty(settings, accuracy, {"oracle": ease}, BASELINE)
+            gains[name].append(found.notions["oracle"].minus_best[16].mean)
     error = np.std(gains["others"]) / np.sqrt(len(gains["others"]))
     assert np.mean(gains["others"]) < 3.9 * error, "nothing can be gained where no strategy is better"
     assert np.mean(gains["the same"]) > np.mean(gains["others"]) + 10 * error, "the test could not see the leak"
@@ -114,21 +116,20 @@ def test_difficulty_by_the_samples_that_judge_would_be_seen_to_flatter():
 
 def test_it_is_drawn_printed_and_written():
     accuracy, ease, shuffled = by_design(np.random.default_rng(0))
-    found = optimal.summarise(SETTINGS, accuracy, {"oracle": ease, "predicted": shuffled}, BASELINE)
+    found = optimal.choose_by_difficulty(SETTINGS, accuracy, {"oracle": ease, "predicted": shuffled}, BASELINE)
     shown = {
-        strategy: {str(n): dict.fromkeys(("mean", "low", "high"), v.mean()) for n, v in cells.items()}
+        strategy: {n: Estimate(v.mean(), v.mean(), v.mean()) for n, v in cells.items()}
         for strategy, cells in accuracy.items()
     }
-    summary = {"compute_optimal": found, "accuracy": shown}
-    optimal.figure(summary).canvas.draw()
+    optimal.figure(found, shown).canvas.draw()
     for notion in ("oracle", "predicted"):
-        optimal.figure_of_bins(summary, notion).canvas.draw()
+        optimal.figure_of_bins(found, notion).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
-    optimal.render(summary, console)
+    optimal.render(found, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert "> 16.0" in text
-    rows = optimal.csv_rows(summary)
+    rows = optimal.csv_rows(found)
     assert {len(row) for row in rows} == {8}
     assert sum(row[1] == "share" for row in rows) == 2 * 2 * 5 * 5
     assert figures.label(BASELINE) == "best-of-N weighted"

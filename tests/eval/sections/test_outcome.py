@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows, run, summarise, write
 from ttcjax.config import ORMConfig
 from ttcjax.eval.collect import rescore
+from ttcjax.eval.report import report, summary_file
 from ttcjax.eval.sections import outcome
 from ttcjax.eval.stats.estimators import pass_at_k
 from ttcjax.runtime import parquet
@@ -68,7 +69,10 @@ def test_a_verifier_that_knows_finds_every_right_answer(judged):
         # Here random sets of n stand for all; five times the error that they have.
         by_chance = 0.012 if 1 < n < SAMPLES else 1e-6
         assert found["accuracy"]["orm"]["weighted"][str(n)]["mean"] == pytest.approx(any_right, abs=by_chance)
-        assert found["accuracy"]["prm"]["weighted"][str(n)] == summary["accuracy"]["best_of_n:select=weighted"][str(n)]
+        assert (
+            found["accuracy"]["prm"]["weighted"][str(n)]
+            == summary["accuracy"]["strategies"]["best_of_n:select=weighted"][str(n)]
+        )
     assert found["solution_auroc"]["orm"] == 1
     for row in found["prm_minus_orm"]:
         prm, orm = (found["accuracy"][name][row["selector"]][str(row["n"])]["mean"] for name in ("prm", "orm"))
@@ -108,7 +112,7 @@ def test_the_report_compares_verifiers_of_equal_training_alone(judged):
         assert alone
         assert all(claim["held"] != "not applicable" for claim in alone), "what is of one verifier stays"
         console = Console(file=io.StringIO(), width=80)
-        outcome.render(summary["orm"], console)
+        outcome.render(report.results(WITH_ORM, workdir).summary.of(outcome.SECTION), console)
         text = console.file.getvalue()  # type: ignore[attr-defined]
         assert ("PRM - ORM" in text) is not bool(changes)
         assert ("cannot be told: the PRM was trained on 240 steps, the ORM on 64" in text) is bool(changes)
@@ -144,7 +148,7 @@ def test_the_comparison_is_written_and_printed(judged):
     assert {"verifiers.png", "verifiers.svg", "verifiers.csv"} <= {path.name for path in out.iterdir()}
     assert len((out / "verifiers.csv").read_text().splitlines()) == 1 + 2 * 2 * len(BUDGETS)
     console = Console(file=io.StringIO(), width=80)
-    outcome.render(summary["orm"], console)
+    outcome.render(summary_file.read(workdir / "summary.json").of(outcome.SECTION), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert f"{100 * summary['orm']['accuracy']['orm']['best']['8']['mean']:.1f}" in text

@@ -9,7 +9,9 @@ from etils import epath
 from rich.console import Console
 
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, STRATEGIES, make_rows, write
-from ttcjax.eval.records import sample_rows
+from ttcjax.eval.records import sample_rows, solution_lines
+from ttcjax.eval.records.bundle import settings_of
+from ttcjax.eval.report.coding import encode
 from ttcjax.eval.sections import overoptimisation as over
 from ttcjax.eval.stats.estimators import Samples
 from ttcjax.runtime.errors import UserError
@@ -33,24 +35,38 @@ def tables(tmp_path):
     bank, search = make_rows()
     bank, search = with_texts(bank), {key: with_texts(found, i) for i, (key, found) in enumerate(search.items())}
     write(workdir, bank, search)
-    read = [over.with_lines(sample_rows.read_folder(workdir / name), workdir / name) for name in ("bank", "search")]
+    read = [
+        solution_lines.with_lines(sample_rows.read_folder(workdir / name), workdir / name)
+        for name in ("bank", "search")
+    ]
     return workdir, bank, search, *read
 
 
 def with_counts(made):
     """Rows as a table, with what `with_lines` adds."""
     table = pa.Table.from_pylist(made, schema=sample_rows.SCHEMA)
-    counted = zip(*(over.lines_of(row["text"]) for row in made), strict=True)
+    counted = zip(*(solution_lines.lines_of(row["text"]) for row in made), strict=True)
     for name, values in zip(("lines", "repeated"), counted, strict=True):
         table = table.append_column(name, pa.array(values))
     return table
 
 
+def measured(bank, search, references=None):
+    at = {name: dict.fromkeys(BUDGETS, CONFIG.sampler.temperature) for name in STRATEGIES}
+    return over.measure(settings_of(CONFIG), bank, search, {CONFIG.sampler.temperature: SAMPLES}, at, references)
+
+
+def told(*args):
+    return encode(measured(*args), places=15)
+
+
 def test_steps_are_counted_by_hand():
-    assert over.lines_of("a\nb\nc") == (3, False)
-    assert over.lines_of("a\n\n a \nb\n") == (3, True), "blanks around a step do not make it another, blank lines none"
-    assert over.lines_of("") == (0, False)
-    assert over.lines_of("a\n\n\n") == (1, False), "blank lines repeat nothing"
+    assert solution_lines.lines_of("a\nb\nc") == (3, False)
+    assert solution_lines.lines_of("a\n\n a \nb\n") == (3, True), (
+        "blanks around a step do not make it another, blank lines none"
+    )
+    assert solution_lines.lines_of("") == (0, False)
+    assert solution_lines.lines_of("a\n\n\n") == (1, False), "blank lines repeat nothing"
 
 
 def test_lines_stand_beside_their_rows(tables):
@@ -58,13 +74,13 @@ def test_lines_stand_beside_their_rows(tables):
     for table, name in ((bank, "bank"), (search, "search")):
         texts = sample_rows.read_folder(workdir / name, ("text",))["text"].to_pylist()
         assert list(zip(table["lines"].to_pylist(), table["repeated"].to_pylist(), strict=True)) == [
-            over.lines_of(text) for text in texts
+            solution_lines.lines_of(text) for text in texts
         ]
         places = [table.num_rows - 1, 0, table.num_rows // 2, 0]
-        assert over.texts_at(workdir / name, places) == [texts[i] for i in places]
+        assert solution_lines.texts_at(workdir / name, places) == [texts[i] for i in places]
     shard_path(workdir / "bank", 0).unlink()
     with pytest.raises(UserError, match="does not exist"):
-        over.with_lines(bank, workdir / "bank")
+        solution_lines.with_lines(bank, workdir / "bank")
 
 
 def naive(found, n, rule, median):
@@ -80,7 +96,7 @@ def naive(found, n, rule, median):
         values = np.zeros(7)
         if place is not None:
             row = block[place]
-            lines, repeated = over.lines_of(row["text"])
+            lines, repeated = solution_lines.lines_of(row["text"])
             score, right = row["step_scores"][-1], row["correct"]
             values[:] = (repeated, lines <= 2, lines / median[question], score, right, score - right, 1)
         sums.setdefault(question, []).append(values)
@@ -90,11 +106,11 @@ def naive(found, n, rule, median):
 
 def test_measures_agree_with_loops(tables):
     _, bank_rows, search_rows, bank, search = tables
-    found = over.summarise(CONFIG, bank, search)
+    found = told(bank, search)
     median = {}
     for q in range(QUESTIONS):
         name = f"test-{q:03d}"
-        median[name] = np.median([over.lines_of(r["text"])[0] for r in bank_rows if r["question"] == name])
+        median[name] = np.median([solution_lines.lines_of(r["text"])[0] for r in bank_rows if r["question"] == name])
     assert list(found["chosen"]) == list(STRATEGIES)
     for strategy in STRATEGIES:
         for n in BUDGETS:
@@ -119,7 +135,7 @@ REFERENCES = {f"test-{q:03d}": TEXTS[1] if q % 4 == 0 else "Answer: 7" if q % 4 
 def test_growth_is_beyond_that_of_baselines_and_repeats_beyond_those_of_references(tables):
     """By the means; and what grows in a baseline just as much is nothing beyond it, with no width at all."""
     _, bank_rows, _, bank, search = tables
-    found = over.summarise(CONFIG, bank, search, REFERENCES)
+    found = told(bank, search, REFERENCES)
     weighted, majority = over.BASELINES
     assert {name: set(beyond) for name, beyond in found["growth_beyond"].items()} == {
         majority: {weighted},
@@ -135,7 +151,7 @@ def test_growth_is_beyond_that_of_baselines_and_repeats_beyond_those_of_referenc
     assert found["references"]["repeated"]["mean"] == found["references"]["short"]["mean"] == 0.25
     # A policy that writes the references repeats as many steps as they do.
     chosen = [row | {"text": REFERENCES[row["question"]]} for row in bank_rows]
-    cells = over.summarise(CONFIG, with_counts(chosen), search, REFERENCES)["chosen"][weighted]
+    cells = told(with_counts(chosen), search, REFERENCES)["chosen"][weighted]
     for cell in cells.values():
         assert cell["repeated"]["mean"] == pytest.approx(0.25, abs=0.1)
         for measure in over.BEYOND:
@@ -152,7 +168,7 @@ def test_what_best_of_n_does_too_is_nothing_that_a_search_adds(tables):
         for seed in (2, 3)
         for row in bank_rows
     ]
-    found = over.summarise(CONFIG, bank, with_counts(alike))
+    found = told(bank, with_counts(alike))
     for beam in STRATEGIES[2:]:
         assert found["growth"][beam]["gap"]["mean"] > 0.01
         beyond = found["growth_beyond"][beam]["best_of_n:select=weighted"]
@@ -172,7 +188,7 @@ def test_an_exploited_verifier_shows(tables):
     ]
     good = [row for (_, n), found in search_rows.items() for row in found if n < max(BUDGETS)]
     search = with_counts(good + bad)
-    found = over.summarise(CONFIG, bank, search)
+    found = told(bank, search)
     cell = found["chosen"]["beam:width=4"]["8"]
     assert (cell["repeated"]["mean"], cell["gap"]["mean"], cell["right"]["mean"]) == (1.0, 1.0, 0.0)
     assert found["growth"]["beam:width=4"]["repeated"]["low"] > 0
@@ -186,8 +202,8 @@ def test_an_exploited_verifier_shows(tables):
 
 def test_examples_are_the_texts_of_their_rows(tables):
     workdir, _, _, bank, search = tables
-    found = over.summarise(CONFIG, bank, search)
-    shown = over.examples(found, search, workdir / "search")
+    found = told(bank, search)
+    shown = encode(over.examples(measured(bank, search).exploited, search, workdir / "search"), places=17)
     assert shown
     scores = []
     for item, example in zip(found["exploited"], shown, strict=True):
@@ -203,7 +219,7 @@ def test_examples_are_the_texts_of_their_rows(tables):
 
 def test_the_auroc_is_that_of_each_bin(tables):
     _, bank_rows, _, bank, search = tables
-    found = over.summarise(CONFIG, bank, search)["auroc"]
+    found = told(bank, search)["auroc"]
     assert list(found) == ["1", "2", "3", "4", "5"]
     ease = {q: np.mean([r["correct"] for r in bank_rows if r["question"] == q]) for q in bank["question"].to_pylist()}
     order = sorted(sorted(ease), key=lambda q: -ease[q])
@@ -229,10 +245,10 @@ def test_nothing_readable_is_no_number(tables):
     bank = bank.set_column(bank.schema.get_field_index("answer"), "answer", nothing)
     samples = Samples.from_table(bank, [f"test-{q:03d}" for q in range(QUESTIONS)], SAMPLES)
     assert (over.chosen_rows(samples, "weighted", "last", 2) == -1).all()
-    found = over.summarise(CONFIG, bank, bank.slice(0, 0))
-    assert found["chosen"]["majority"]["8"]["gap"] == dict.fromkeys(("mean", "low", "high", "se"))
-    assert found["growth"]["majority"]["gap"]["mean"] is None
-    assert found["exploited"] == []
+    found = measured(bank, bank.slice(0, 0))
+    assert not found.chosen["majority"][8]["gap"].known
+    assert not found.growth["majority"]["gap"].known
+    assert found.exploited == []
     over.figure(found).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
     over.render(found, console)
@@ -241,7 +257,7 @@ def test_nothing_readable_is_no_number(tables):
 
 def test_it_is_printed_drawn_and_written(tables):
     *_, bank, search = tables
-    found = over.summarise(CONFIG, bank, search, REFERENCES)
+    found = measured(bank, search, REFERENCES)
     assert len(over.csv_rows(found)) == len(STRATEGIES) * len(BUDGETS) * (len(over.MEASURES) + len(over.BEYOND))
     assert len(over.auroc_rows(found)) == 5
     over.figure(found).canvas.draw()

@@ -19,9 +19,12 @@ from ttcjax.config import (
     TrajectoryConfig,
 )
 from ttcjax.eval.collect import revision_chains
-from ttcjax.eval.report import revision_figures, revision_report
-from ttcjax.eval.sections import revisions
-from ttcjax.eval.sections.revisions import AnswerChains, pairs
+from ttcjax.eval.records import answer_chains
+from ttcjax.eval.records.answer_chains import SELECTORS, AnswerChains, pairs
+from ttcjax.eval.records.bundle import settings_of
+from ttcjax.eval.report.coding import encode
+from ttcjax.eval.report.section import Summary
+from ttcjax.eval.sections.revising import revision_figures, revision_numbers, revision_tables, revisions
 from ttcjax.eval.stats.difficulty import quantile_bins
 from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime.errors import UserError
@@ -194,8 +197,10 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
     tries = [row(f"q{q:03d}", 0, t, "gold", True, 0.5, "refine", t == 0) for q in range(20) for t in range(3)]
     table = pa.concat_tables([table, pa.Table.from_pylist(tries, schema=revision_chains.SCHEMA)])
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
-    splits = revisions.splits(config, table, ease, "history")
-    revision, accuracy = revisions.summarise(config, splits, ease)
+    splits = answer_chains.splits(config.chains, table, ease, "history")
+    compared = revision_numbers.compare(settings_of(config), splits, ease)
+    revision = encode(compared, places=15)
+    accuracy = revision["accuracy"]
     by_ratio = splits.by_ratio("majority")
     assert [list(cells) for cells in by_ratio.values()] == [
         [f"revise:s={s},p={p}" for s, p in pairs(n)] for n in (1, 2, 4, 8)
@@ -215,9 +220,12 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
         one, other = (accuracy[f"revise:s={s},p={n // s}"][rule]["mean"] for s in (n, 1))
         assert difference["mean"] == pytest.approx(one - other)
         assert difference["low"] <= difference["mean"] <= difference["high"]
-    made = {"distance": {"0": 1, "1": 2, "3": 4}, "context": [1, 2, 3], "trajectories": 7, "questions": 5}
-    for name, draw in revision_figures.ALL.items():
-        figure = draw(revision | {"trajectories": made}, accuracy)
+    made = {"distance": {"0": 1, "1": 2, "3": 4}, "context": [1, 2, 3], "trajectories": 7, "questions": 5, "kept": 1}
+    compared = dataclasses.replace(compared, trajectories=revisions.trajectories_of(made))
+    drawings = {drawing.entry.name: drawing for drawing in revisions.SECTION.drawings}
+    for name, drawing in drawings.items():
+        figure = drawing.draw(compared, Summary("", "", 20, 0))
+        assert figure is not None, name
         figure.canvas.draw()
         legends = [legend for part in (figure, *figure.subfigs) for legend in part.legends]
         assert bool(legends) == (name != "revision_trajectories")
@@ -225,21 +233,21 @@ def test_the_summary_agrees_with_the_chains_and_is_drawn(capsys):
             box = legend.get_window_extent()
             assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes), f"{name}: a legend on lines"
             assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"{name}: a legend is cut off"
-    verifiers = revision_figures.verifiers(revision, accuracy).axes[0]
+    verifiers = revision_figures.verifiers(compared).axes[0]
     assert len(verifiers.lines) == len(revision["verifiers"]) + 1, "every verifier of one chain, and parallel answers"
-    assert len(revision_report.bin_rows(revision)) == 2 * 5 * 2 * len(pairs(8))
-    assert len(revision_report.verifier_rows(revision)) == 2 * 4
+    assert len(revision_tables.bin_rows(compared)) == 2 * 5 * 2 * len(pairs(8))
+    assert len(revision_tables.verifier_rows(compared)) == 2 * 4
     from rich.console import Console
 
-    selection = {"questions": 9, "accuracy": {"history": 0.5, "prm": 0.625}, "chosen": "prm"}
-    revision_report.render(revision | {"selection": selection}, accuracy, Console(width=120))
+    selection = revision_numbers.Selection(9, {"history": 0.5, "prm": 0.625}, "prm")
+    revision_tables.render(dataclasses.replace(compared, selection=selection), Console(width=120))
     printed = capsys.readouterr().out
     assert "turn wrong at the next step" in printed
     assert "right in: history 50.0%, prm 62.5%; here history selects, as chains.verifier says" in printed
     with pytest.raises(UserError, match="no samples"):
-        revisions.splits(config, table, {}, "history")
+        answer_chains.splits(config.chains, table, {}, "history")
     with pytest.raises(UserError, match="the chains hold 20 of 21 test questions"):
-        revisions.splits(config, table, ease | {"a question whose shard was lost": 0.5}, "history")
+        answer_chains.splits(config.chains, table, ease | {"a question whose shard was lost": 0.5}, "history")
 
 
 def test_what_claims_rest_on_agrees_with_the_chains():
@@ -251,7 +259,8 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
     contrary = {name: -value for name, value in ease.items()}
-    revision, _ = revisions.summarise(config, revisions.splits(config, table, ease, "history"), ease, contrary)
+    splits = answer_chains.splits(config.chains, table, ease, "history")
+    revision = encode(revision_numbers.compare(settings_of(config), splits, ease, contrary), places=15)
     steps = {step["step"]: step["mean"] for step in revision["pass_at_1_by_step"]}
     late = revision["late_steps"]
     assert (late["from"], late["to"], late["trained"]) == (6, 8, 5)
@@ -260,7 +269,7 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     assert late["minus_trained"]["mean"] == pytest.approx(mean - steps[5])
     # Predicted bins in the contrary order are the same bins from the other end.
     for number in range(1, 6):
-        for rule in revisions.SELECTORS:
+        for rule in SELECTORS:
             one, other = revision["per_bin"][str(number)], revision["per_bin_predicted"][str(6 - number)]
             assert one[rule]["accuracy"] == other[rule]["accuracy"]
     easy = revision["by_ease"]["hierarchical"]["easy"]["sequential_minus_parallel"]
@@ -276,9 +285,10 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     assert np.mean(np.min(splits, axis=1)) - 1e-9 <= between <= np.mean(np.max(splits, axis=1)) + 1e-9
     config = dataclasses.replace(config, chains=ChainsConfig(budgets=(1, 2), answers=2, chains=2))
     table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
-    short, _ = revisions.summarise(config, revisions.splits(config, table, ease, "history"), ease)
-    assert short["late_steps"] is None
-    assert "hard" not in short["by_ease"]["majority"], "two answers have no split in between"
+    splits = answer_chains.splits(config.chains, table, ease, "history")
+    short = revision_numbers.compare(settings_of(config), splits, ease)
+    assert short.late_steps is None
+    assert short.by_ease.majority.hard is None, "two answers have no split in between"
 
 
 @pytest.mark.parametrize(
@@ -293,9 +303,9 @@ def test_what_claims_rest_on_agrees_with_the_chains():
     ],
 )
 def test_a_recipe_is_the_papers_or_says_what_it_is(revision, papers):
-    assert (revisions.other_recipe(ExperimentConfig(revision=revision)) is None) is papers
+    assert (revision_numbers.other_recipe(revision, DraftsConfig()) is None) is papers
     drafts = DraftsConfig(several=0.6, kept=0.4, restate=revision.restate)
-    assert revisions.other_recipe(ExperimentConfig(revision=revision, drafts=drafts)) is not None
+    assert revision_numbers.other_recipe(revision, drafts) is not None
 
 
 def test_examples_are_chains_that_turn():
@@ -304,7 +314,7 @@ def test_examples_are_chains_that_turn():
     texts = [f"{r['question']}/{r['chain']}/{r['place']}" for r in table.to_pylist()]
     table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
-    found = revision_report.examples(shuffled, "history")
+    found = encode(revision_tables.examples(shuffled, "history"), places=15)
     right = {(r["question"], r["place"]): r["correct"] for r in table.to_pylist() if r["chain"] == 0}
     turns = [[answer["correct"] for answer in example["answers"][:2]] for example in found]
     assert turns == [[False, True], [False, True], [True, False]]
@@ -332,7 +342,9 @@ def test_the_verifier_given_selects_and_all_are_compared():
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
     found, differences = {}, {}
     for name in names:
-        revision, accuracy = revisions.summarise(config, revisions.splits(config, table, ease, name), ease)
+        splits = answer_chains.splits(config.chains, table, ease, name)
+        revision = encode(revision_numbers.compare(settings_of(config), splits, ease), places=15)
+        accuracy = revision["accuracy"]
         assert revision["verifier"] == name
         assert set(revision["verifiers"]) == set(names)
         assert accuracy["revise:s=8,p=1"]["hierarchical"] == revision["verifiers"][name]["8"]
@@ -354,9 +366,11 @@ def test_a_split_is_judged_on_questions_that_did_not_choose_it():
     gains, flattered = [], []
     for _ in range(200):
         values = {pair: (rng.random(40) < 0.5).astype(float) for pair in pairs(16)}
-        best = revisions._best(config, Bootstrap(40, 20, 0), values)
-        gains.append(best["mean"])
-        flattered.append(values[best["s"], best["p"]].mean())
+        best = revision_numbers._best(settings_of(config), Bootstrap(40, 20, 0), values)
+        assert best.s is not None
+        assert best.p is not None
+        gains.append(best.mean)
+        flattered.append(values[best.s, best.p].mean())
     error = np.std(gains) / np.sqrt(len(gains))
     assert abs(np.mean(gains) - 0.5) < 3.9 * error
     assert np.mean(flattered) - 0.5 > 10 * error, "the test could not see a choice judged on itself"

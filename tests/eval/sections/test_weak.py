@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows
 from ttcjax.eval.records.sample_rows import SCHEMA
+from ttcjax.eval.report.coding import encode
 from ttcjax.eval.sections import weak
 from ttcjax.eval.stats.estimators import Samples
 
@@ -70,8 +71,9 @@ def test_random_scores_know_nothing():
 
 
 def test_it_is_printed_drawn_and_written():
-    summary = weak.summarise(CONFIG.sweep, samples(), "last")
-    assert len(weak.csv_rows(summary)) == (6 + 5 + 2 + 3) * len(BUDGETS)
+    found = weak.compare(CONFIG.sweep, samples(), "last")
+    summary = encode(found, places=15)
+    assert len(weak.csv_rows(found)) == (6 + 5 + 2 + 3) * len(BUDGETS)
     for name in weak.ALONE:
         for n, cell in summary["prm_minus"][name].items():
             means = (summary["accuracy"][which][n]["mean"] for which in ("standard", name))
@@ -80,9 +82,9 @@ def test_it_is_printed_drawn_and_written():
         for n, cell in summary["minus_weaker"][name].items():
             means = (summary["accuracy"][which][n]["mean"] for which in (name, weaker))
             assert cell["mean"] == pytest.approx(np.subtract(*means))
-    weak.figure(summary).canvas.draw()
+    weak.figure(found).canvas.draw()
     console = Console(file=io.StringIO(), width=80)
-    weak.render(summary, console)
+    weak.render(found, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert "random scores" in text

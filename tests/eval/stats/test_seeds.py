@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ttcjax.eval.report import summary_file
 from ttcjax.eval.stats import draws, seeds
 from ttcjax.eval.stats.draws import Draws
 
@@ -245,8 +246,8 @@ def test_draws_are_taken_out_of_a_summary_and_read_back(tmp_path, counts):
     assert raw == summary(cell, rows=[{"low": 0, "high": 1, "mean": 0.5}])
     assert type(raw["accuracy"]["beam"]["4"]["mean"]) is float
     assert list(taken) == [AT]
-    draws.write(tmp_path / "draws.npz", taken, QUESTIONS)
-    again, questions = draws.read(tmp_path / "draws.npz")
+    summary_file.write_draws(tmp_path / "draws.npz", taken, QUESTIONS)
+    again, questions = summary_file.read_draws(tmp_path / "draws.npz")
     assert questions == QUESTIONS
     assert again[AT].share
-    np.testing.assert_allclose(again[AT].values, d.values[: draws.KEPT], rtol=1e-6)
+    np.testing.assert_allclose(again[AT].values, d.values[: summary_file.KEPT], rtol=1e-6)

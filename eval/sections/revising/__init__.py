@@ -1,0 +1,1 @@
+"""The subjects of a report on revisions."""
