@@ -217,6 +217,8 @@ def test_models_are_found_where_they_were_trained(tmp_path):
     found = trained_lib.models(workdir)
     assert found is not None
     assert [name for name, record in found.items() if record.get("model") == SHAPE] == ["orm/history", "prm"]
+    judges = {name: record["judge"] for name, record in found.items() if "judge" in record}
+    assert judges == {"prm": ValueHead(), "orm/history": ValueHead(likelihood=True)}
     (workdir / "prm" / "best" / "metadata.json").write_text("[]")
     with pytest.raises(DamagedError, match=r"prm/best/metadata.json is damaged"):
         trained_lib.models(workdir)
