@@ -246,7 +246,7 @@ def test_what_a_stage_sees_decides_its_fingerprint_but_for_what_is_of_speed_only
     assert not [path for path, any_ in allowed.items() if not any_], "no other value of these is allowed"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "report"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_stage_gets_its_own_settings_and_no_experiment(name):
     stage = stages.get_stage(name)
     hints = typing.get_type_hints(stage.declared.run)
