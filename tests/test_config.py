@@ -56,8 +56,6 @@ def test_model_config_can_be_a_static_argument():
         ({"policy": {"steps": True}}, "policy.steps must be int, not True"),
         ({"policy": {"optimizer": {"learning_rate": float("nan")}}}, "policy.optimizer.learning_rate must be finite"),
         ({"policy": 3}, "policy must be a table"),
-        ({"data": {"name": "imagenet"}}, "data.name must be one of procmath, gsm8k"),
-        ({"data": {"name": "gsm8k"}}, "--data.dir"),
         ({"sweep": {"budgets": [1, "2"]}}, r"sweep.budgets\[1\] must be int"),
         ({"sweep": {"budgets": 4}}, "sweep.budgets must be a list"),
         ({"sweep": {"samples": 4}}, "sweep.samples .4. must be at least the largest budget"),

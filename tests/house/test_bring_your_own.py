@@ -86,5 +86,7 @@ def test_a_name_is_given_once(page):
 
 
 def test_an_unknown_data_set_is_told_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"data.name=gsm8 is no data set: did you mean gsm8k\?"):
+    with pytest.raises(
+        ValueError, match=r"data.name must be one of procmath, gsm8k.*, not 'gsm8'; did you mean gsm8k\?"
+    ):
         loader.task(DataConfig(name="gsm8"))

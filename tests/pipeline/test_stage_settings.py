@@ -213,6 +213,7 @@ def moves(leaf: Leaf, before: dict[str, str]) -> bool | None:
     return moved
 
 
+@pytest.mark.slow
 def test_every_setting_decides_a_stage():
     """A setting that no stage sees would be changed without effect: stale results would be taken for new."""
     told: dict[str, bool | None] = {}

@@ -59,7 +59,10 @@ def override(config: ExperimentConfig, arguments: Sequence[str], prog: str = "tt
     Raises:
         ConfigError: A setting is unknown (the closest one is named) or its value does not fit.
     """
+    from ttcjax.data import sets  # which itself imports settings
+
     if not arguments:
+        sets.check(config.data)
         return config
     import tyro
 
@@ -82,6 +85,7 @@ def override(config: ExperimentConfig, arguments: Sequence[str], prog: str = "tt
         raise ConfigError(_reason(box.getvalue())) from stop
     if unknown:
         raise ConfigError(_unknown_setting(unknown[0]))
+    sets.check(changed.data)
     return changed
 
 

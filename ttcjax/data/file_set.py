@@ -36,6 +36,8 @@ _SCHEMA = pa.schema(
 class FileSet(DataSet):
     """A data set read from `data.dir`, once: what the files hold later changes nothing."""
 
+    from_files = True
+
     def __init__(
         self,
         title: str,

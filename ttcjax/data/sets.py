@@ -20,6 +20,8 @@ class DataSet(abc.ABC):
     task: Task
     exact: bool = False
     """Whether it has exactly as many questions as are asked for."""
+    from_files: bool = False
+    """Whether it is read from files, in the folder `data.dir`."""
     unlike: tuple[str, ...] = ()
     """Of the files and folders that `prepare` leaves, those whose bytes may differ though they say the same."""
 
@@ -88,6 +90,16 @@ def data_set(config: DataConfig) -> DataSet:
     """
     if config.name not in DATA_SETS:
         close = difflib.get_close_matches(config.name, list(DATA_SETS), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(DATA_SETS)}"
-        raise ConfigError(f"data.name={config.name} is no data set: {hint}")
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"data.name must be one of {', '.join(DATA_SETS)}, not {config.name!r}{hint}")
     return DATA_SETS[config.name]
+
+
+def check(config: DataConfig) -> None:
+    """Say no to settings that name no data set, or one whose files are nowhere.
+
+    Raises:
+        ConfigError: They do.
+    """
+    if data_set(config).from_files and config.dir is None:
+        raise ConfigError(f"data.name={config.name} is read from files: give their folder with --data.dir")

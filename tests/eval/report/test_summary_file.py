@@ -18,7 +18,7 @@ from ttcjax.eval.sections import accuracy
 from ttcjax.runtime.errors import UserError
 from ttcjax.testing import folders
 
-FLOATS = st.floats(-1e6, 1e6).map(lambda x: round(x, coding.PLACES))
+FLOATS = st.floats(-1e6, 1e6).map(lambda x: round(x, coding.PLACES) + 0.0)  # no number is written as -0.0
 KEYS = {str: st.text(max_size=4), int: st.integers(0, 99).map(str), float: st.integers(0, 9).map(lambda i: str(i / 4))}
 
 
