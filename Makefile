@@ -23,7 +23,7 @@ test-fast: $(VENV)/.installed-test  ## all tests but the slow ones
 # Not in `test`, where CPU tests run on eight virtual devices and XLA takes all that the processor has.
 test-small: $(VENV)/.installed-test  ## the fast tests of what computes, on one device and without AVX-512
 	TTCJAX_TEST_DEVICES=1 XLA_FLAGS="--xla_cpu_max_isa=AVX2 $$XLA_FLAGS" $(BIN)/pytest $(PYTEST_ARGS) -q \
-	    -m "not slow and not tpu_compile" tests/engine tests/search tests/train
+	    -m "not slow and not tpu_compile" tests/engine tests/search/test_run.py tests/search/test_chains.py tests/train/test_loop.py
 
 check: $(VENV)/.installed-test  ## lint, format, types and import contracts
 	$(BIN)/ruff check
