@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from tests import rounding
-from ttcjax.config import ModelConfig, from_dict, to_dict
+from ttcjax.config import ConfigError, ModelConfig, from_dict, to_dict
 from ttcjax.engine.loading import model_of
 from ttcjax.model import cache, heads, params, transformer
 from ttcjax.runtime.errors import UserError
 from ttcjax.verify import formats
 from ttcjax.verify import verifier as base
+from ttcjax.verify.token_pair import STEP_END, TokenPair
 from ttcjax.verify.value_head import ValueHead
 
 PLAIN = ModelConfig(vocab_size=30, num_layers=2, d_model=16, num_heads=2, num_kv_heads=1, head_dim=8, d_ff=24)
@@ -25,8 +26,12 @@ ENDS = (3, 5, 9, 11, 17, 20, 26)
 CASES: dict[str, tuple[ModelConfig, Any]] = {
     "value head": (PLAIN, ValueHead()),
     "likelihood": (UNTIED, ValueHead(likelihood=True)),
+    "step end": (UNTIED, TokenPair(good=4, bad=7)),
+    "mark after": (PLAIN, TokenPair(good=4, bad=7, marks=(STEP_END, 8), at=1)),
+    "mark before": (UNTIED, TokenPair(good=4, bad=7, marks=(8, STEP_END))),
+    "turns": (dataclasses.replace(PLAIN, logit_soft_cap=2.0), TokenPair(good=4, bad=7, marks=(1, 2, 4, 6), at=1)),
 }
-LONGEST = 48
+LONGEST = 64
 """Slots of the full passes: one program for all rows."""
 
 
@@ -58,7 +63,21 @@ def by_value(judge, tree, config, prompt, row):
     return np.asarray(jax.nn.sigmoid(value))[len(prompt) - 1 :]
 
 
-REFERENCES = {ValueHead: by_value}
+def by_marks(judge, tree, config, prompt, row):
+    """Write the row down as it is fed and score it by the softmax over two of all logits at each mark."""
+    fed, marks, score = list(prompt), [], [0.5]
+    for token in row:
+        if token in ENDS:
+            marks.append(len(fed) + judge.at)
+        fed += [token if mark == STEP_END else mark for mark in judge.marks] if token in ENDS else [token]
+    _, logits = passed(tree, fed, config)
+    of_steps = [np.exp(x[judge.good]) / (np.exp(x[judge.good]) + np.exp(x[judge.bad])) for x in logits[marks]]
+    for token in row:
+        score.append(of_steps.pop(0) if token in ENDS else score[-1])
+    return np.array(score)
+
+
+REFERENCES = {ValueHead: by_value, TokenPair: by_marks}
 """By class: scores of a row, read as far as each of its slots; slot 0 is the prompt's last token."""
 
 
@@ -239,7 +258,7 @@ def test_checkpoints_of_earlier_versions_have_value_heads(likelihood):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"kind": "oracle", "settings": {}}, "unknown kind of verifier 'oracle'; known: value_head"),
+        ({"kind": "oracle", "settings": {}}, "unknown kind of verifier 'oracle'; known: value_head, token_pair"),
         ({"kind": "value_head", "settings": {"marks": 3}}, "unknown config key marks"),
         ({"kind": "value_head"}, "does not say how its verifier is asked"),
         ([1], "does not say how its verifier is asked"),
@@ -249,6 +268,34 @@ def test_metadata_of_another_verifier_is_refused_in_a_line(entry, says):
     with pytest.raises(UserError, match=says) as raised:
         formats.read({"kind": "prm", "verifier": entry})
     assert "\n" not in str(raised.value)
+
+
+def test_a_token_that_the_verifier_does_not_know_is_refused():
+    for judge in (TokenPair(3, 30), TokenPair(99, 3), TokenPair(3, 4, (STEP_END, 0)), TokenPair(3, 4, (-2,))):
+        with pytest.raises(UserError, match=r"token (30|99|0|-2) of the verifier is not in its vocabulary of 30"):
+            judge.check(PLAIN, PLAIN)
+    TokenPair(3, 29, (STEP_END, 1)).check(PLAIN, PLAIN)
+
+
+def test_a_verifier_of_another_vocabulary_is_refused():
+    wider = dataclasses.replace(PLAIN, vocab_size=31)
+    for judge in (ValueHead(), TokenPair(3, 4)):
+        with pytest.raises(UserError, match="a vocabulary of 31 ids and the policy one of 30: take a verifier"):
+            judge.check(wider, PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"good": 3, "bad": 3}, "both token 3"),
+        ({"marks": (STEP_END, 5), "at": 2}, r"at \(2\) must be a place in marks, from 0 to 1"),
+        ({"marks": ()}, "must be a place in marks"),
+        ({"template": "Judge this."}, "must hold {prompt}"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        TokenPair(**{"good": 3, "bad": 4} | settings)
 
 
 def test_values_at_marks_are_gathered_in_order():

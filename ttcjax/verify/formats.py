@@ -13,6 +13,7 @@ from ttcjax.verify.verifier import Verifier
 
 FORMATS = {
     "value_head": "ttcjax.verify.value_head:ValueHead",
+    "token_pair": "ttcjax.verify.token_pair:TokenPair",
 }
 """Where the class of each is; a new verifier has a file in `ttcjax/verify` and a line here."""
 
