@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 from etils import epath
 
 from ttcjax.config import ExperimentConfig
@@ -20,20 +19,15 @@ from ttcjax.eval.collect import shards as shards_lib
 from ttcjax.eval.collect import temperatures
 from ttcjax.eval.collect.bank import solutions_of
 from ttcjax.eval.collect.shards import WHOLE, Part, Shard
-from ttcjax.eval.records import sample_rows
-from ttcjax.runtime.errors import UserError
-from ttcjax.runtime.parquet import read_folder, write_shard
+from ttcjax.eval.records import sample_rows, verifier_scores
+from ttcjax.runtime.parquet import write_shard
 from ttcjax.runtime.progress import progress
 
-SCHEMA = pa.schema(
-    [
-        pa.field("question", pa.string(), nullable=False),
-        pa.field("seed", pa.int32(), nullable=False),
-        pa.field("sample", pa.int32(), nullable=False),
-        pa.field("step_scores", pa.list_(pa.float32()), nullable=False, metadata={"about": "one a step, in [0, 1]"}),
-    ]
-)
+SCHEMA = verifier_scores.SCHEMA
 """Columns of the shards, a row a sample of the bank."""
+
+VERIFIER = "base_orm"
+"""What the rows call the verifier, by the stage that trained it."""
 
 
 def shards(config: ExperimentConfig, questions: int, chosen: Any = None) -> list[Shard]:
@@ -64,14 +58,14 @@ def run(config: ExperimentConfig, workdir: epath.Path, out: epath.Path, part: Pa
     """
     task, splits = loader.askable(config, workdir)
     prompts = {e.id: task.prompt(e.question) for e in splits.test[:]}
-    columns = ("question", "seed", "temperature", "sample", "text", "finished", "tokens", "logprob")
+    columns = (*verifier_scores.KEY, "text", "finished", "tokens", "logprob")
     table = sample_rows.read_folder(workdir / "bank", columns)
     bank = temperatures.rows_at(table, config.sampler.temperature).to_pylist()
     samples = config.sweep.samples
     every = shards(config, len(prompts))
     mine = part.of(every)
     todo = shards_lib.missing(mine, out, SCHEMA)
-    engine = load_engine(workdir, config.sampler, verifier="base_orm")
+    engine = load_engine(workdir, config.sampler, verifier=VERIFIER)
     whole, left = (sum(s.questions for s in some) * samples for some in (mine, todo))
     with progress(whole, "rescore: solutions") as bar:
         bar.skip(whole - left)
@@ -90,28 +84,7 @@ def _scored(engine: Engine, prompts: dict[str, str], piece: Sequence[dict[str, A
     solutions = [solutions_of(engine, group) for group in groups.values()]
     asked = [engine.encode_prompt(question, prompts[question]) for question in groups]
     return [
-        {key: row[key] for key in ("question", "seed", "sample")} | {"step_scores": list(solution.step_scores)}
+        row
         for group, scored in zip(groups.values(), engine.score(asked, solutions), strict=True)
-        for row, solution in zip(group, scored, strict=True)
+        for row in verifier_scores.rows(group, VERIFIER, [solution.step_scores for solution in scored])
     ]
-
-
-def with_scores(bank: pa.Table, folder: epath.Path) -> pa.Table:
-    """Return the bank's rows with the scores of this stage in place of their own.
-
-    Args:
-        bank: Rows with `question`, `seed`, `sample` and `step_scores`.
-        folder: Of the complete stage.
-
-    Raises:
-        UserError: A sample was not scored, or a shard is missing or damaged.
-    """
-    table = read_folder(folder, SCHEMA)
-    scored = zip(*(table[name].to_pylist() for name in ("question", "seed", "sample")), strict=True)
-    found = dict(zip(scored, table["step_scores"].to_pylist(), strict=True))
-    keys = list(zip(*(bank[name].to_pylist() for name in ("question", "seed", "sample")), strict=True))
-    missing = [key for key in keys if key not in found]
-    if missing:
-        raise UserError(f"{folder} lacks scores of {len(missing)} of {len(keys)} samples: move it away and run again")
-    column = pa.array([found[key] for key in keys], bank.schema.field("step_scores").type)
-    return bank.set_column(bank.schema.get_field_index("step_scores"), "step_scores", column)

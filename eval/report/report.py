@@ -19,7 +19,7 @@ from ttcjax.config import ExperimentConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.eval.collect import greedy, rescore, revision_chains, temperatures, validated
 from ttcjax.eval.collect import searches as sweep
-from ttcjax.eval.records import sample_rows
+from ttcjax.eval.records import sample_rows, verifier_scores
 from ttcjax.eval.report import claims, figures, page, report_files, revision_report, tables
 from ttcjax.eval.sections import (
     baseline,
@@ -155,7 +155,8 @@ def results(config: ExperimentConfig, workdir: epath.Path) -> Results:
     exploited["examples"] = overoptimisation.examples(exploited, table, folder)
     summary["over_optimisation"] = plain(exploited)
     if config.orm.base:
-        rescored = rescore.with_scores(base, workdir / "rescore")
+        scores = verifier_scores.read_folder(workdir / "rescore")
+        rescored = verifier_scores.judged_by(base, scores, rescore.VERIFIER)
         incomparable = outcome.comparable(records.of_stages(workdir))
         summary["orm"] = plain(outcome.summarise(config, base, rescored, incomparable))
     if config.sweep.validated:

@@ -270,6 +270,7 @@ STAGES = (
         ("data", "policy", "base_orm", "bank"),
         ("sampler", "sweep.shard_questions"),
         switch=("orm.base",),
+        version=2,
     ),
     Stage(
         "chains",

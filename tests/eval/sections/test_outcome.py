@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows, run, summarise, write
 from ttcjax.config import ORMConfig
 from ttcjax.eval.collect import rescore
+from ttcjax.eval.records import sample_rows, verifier_scores
 from ttcjax.eval.sections import outcome
 from ttcjax.eval.stats.estimators import pass_at_k
 from ttcjax.runtime import parquet
@@ -25,9 +26,7 @@ WITH_ORM = dataclasses.replace(CONFIG, orm=ORMConfig(base=True))
 
 def scored(bank, score):
     """Rows of the rescore stage, in another order than the bank's."""
-    found = [
-        {"question": r["question"], "seed": r["seed"], "sample": r["sample"], "step_scores": score(r)} for r in bank
-    ]
+    found = verifier_scores.rows(bank, rescore.VERIFIER, map(score, bank))
     random.Random(0).shuffle(found)
     return found
 
@@ -152,14 +151,44 @@ def test_the_comparison_is_written_and_printed(judged):
 
 def test_scores_find_their_rows(judged):
     workdir, bank = judged
-    table = pa.Table.from_pylist([{key: row[key] for key in ("question", "seed", "sample", "correct")} for row in bank])
-    table = table.append_column("step_scores", pa.array([[0.5]] * len(bank), pa.list_(pa.float32())))
-    joined = rescore.with_scores(table, workdir / "rescore")
+    table = pa.Table.from_pylist(bank, schema=sample_rows.SCHEMA)
+    joined = verifier_scores.judged_by(table, verifier_scores.read_folder(workdir / "rescore"), rescore.VERIFIER)
     assert [scores[-1] for scores in joined["step_scores"].to_pylist()] == [float(row["correct"]) for row in bank]
+    assert joined.drop_columns("step_scores").equals(table.drop_columns("step_scores"))
+
+
+def test_any_number_of_verifiers_judge_one_bank(judged):
+    """Each is found by its name, whatever else the rows hold: other verifiers, seeds, budgets, temperatures."""
+    _, bank = judged
+    table = pa.Table.from_pylist(bank, schema=sample_rows.SCHEMA)
+    own = {name: [[k / 4, i / 256] for i in range(len(bank))] for k, name in enumerate(("prm", "orm/history", "judge"))}
+    rows = [row for name, scores in own.items() for row in verifier_scores.rows(bank, name, scores)]
+    others = verifier_scores.rows(bank, "judge", [[0.9]] * len(bank))
+    for column, value in (("seed", 77), ("temperature", 0.5), ("n", 8), ("strategy", "beam")):
+        rows += [row | {column: value} for row in others]
+    random.Random(1).shuffle(rows)
+    scores = pa.Table.from_pylist(rows, schema=verifier_scores.SCHEMA)
+    for name, want in own.items():
+        assert verifier_scores.judged_by(table, scores, name)["step_scores"].to_pylist() == want, name
+    with pytest.raises(UserError, match=rf"oracle has no scores of {len(bank)} of {len(bank)} samples"):
+        verifier_scores.judged_by(table, scores, "oracle")
+    twice = pa.concat_tables([scores, pa.Table.from_pylist(rows[:1], schema=verifier_scores.SCHEMA)])
+    with pytest.raises(UserError, match=rf"1 scores of {rows[0]['verifier']} stand twice"):
+        verifier_scores.judged_by(table, twice, rows[0]["verifier"])
+
+
+def test_rows_of_an_earlier_version_are_refused_in_a_line(judged):
+    workdir, _ = judged
+    columns = [verifier_scores.SCHEMA.field(name) for name in ("question", "seed", "sample", "step_scores")]
+    row = {"question": "q", "seed": 0, "sample": 0, "step_scores": [0.5]}
+    parquet.write_shard(parquet.shard_path(workdir / "rescore", 0), [row], pa.schema(columns))
+    folders.complete(workdir / "rescore")
+    with pytest.raises(UserError, match=r"was written by another version \(its columns differ\): move .* away"):
+        verifier_scores.read_folder(workdir / "rescore")
 
 
 def test_a_sample_without_a_score_is_refused(judged):
     workdir, bank = judged
     write_scores(workdir, scored(bank, lambda row: [0.5])[2:])
-    with pytest.raises(UserError, match=r"lacks scores of 2 of 160 samples: move it away and run again"):
+    with pytest.raises(UserError, match=r"base_orm has no scores of 2 of 160 samples: move the folder"):
         summarise(workdir, WITH_ORM)
