@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from ttcjax.pipeline.study import study as study
     from ttcjax.runtime.errors import UserError as UserError
     from ttcjax.search.contract import Strategy as Strategy
+    from ttcjax.text.steps import StepFormat as StepFormat
+    from ttcjax.verify.verifier import Verifier as Verifier
 
 _PLACES = {
     "DataSet": "ttcjax.data.sets",
     "Example": "ttcjax.data.task",
     "ExperimentConfig": "ttcjax.config",
     "SamplerConfig": "ttcjax.config",
+    "StepFormat": "ttcjax.text.steps",
     "Strategy": "ttcjax.search.contract",
     "Task": "ttcjax.data.task",
     "UserError": "ttcjax.runtime.errors",
+    "Verifier": "ttcjax.verify.verifier",
     "data_set": "ttcjax.data.sets",
     "load_config": "ttcjax.config.load",
     "load_engine": "ttcjax.engine.loading",
@@ -49,9 +53,11 @@ __all__ = [
     "Example",
     "ExperimentConfig",
     "SamplerConfig",
+    "StepFormat",
     "Strategy",
     "Task",
     "UserError",
+    "Verifier",
     "data_set",
     "load_config",
     "load_engine",
