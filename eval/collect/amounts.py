@@ -32,7 +32,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Units:
-    """What token counts rest on where no shard of a cell is there yet."""
+    """Averages behind token counts where no shard of a cell is there yet."""
 
     prompt: float
     """Tokens of a question's prompt."""
@@ -46,7 +46,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a question of a cell takes."""
+    """Tokens and generations that a question of a cell takes, and the models that they are of."""
 
     policy: float
     """Tokens that the model which writes reads and writes."""

@@ -67,7 +67,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class BankSamples:
-    """How many samples of a question the bank holds at each temperature."""
+    """Samples of a question that the bank holds at each temperature."""
 
     fixed: tuple[tuple[float, int], ...]
     """(temperature, samples), that of the sampler first."""

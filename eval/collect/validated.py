@@ -30,7 +30,7 @@ _EQUAL = 1e-9
 
 @dataclass(frozen=True)
 class Choice:
-    """How temperatures are chosen on validation questions, from the rows of the tune stage."""
+    """Rules by which temperatures are chosen on validation questions, from the rows of the tune stage."""
 
     grid: Grid
     """The strategies whose temperature is chosen, and the candidates."""

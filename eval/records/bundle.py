@@ -213,7 +213,7 @@ class Records:
 
     @cached_property
     def ease(self) -> dict[str, dict[str, float]]:
-        """How easy each question is, see `Measured.ease`."""
+        """Ease of each question, by notion; see `Measured.ease`."""
         return self.measured.ease(self.settings.aggregate)
 
     @cached_property

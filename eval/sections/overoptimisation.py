@@ -103,7 +103,7 @@ Looks = dict[str, Estimate]
 
 @dataclass(frozen=True, kw_only=True)
 class Auroc(Estimate):
-    """How well the score tells right from wrong solutions of a bin: the mean within questions that have both.
+    """AUROC of the score among right and wrong solutions of a bin: the mean within questions that have both.
 
     Attributes:
         pooled: The same over all samples of the bin; NaN where all are right or all wrong.

@@ -16,7 +16,7 @@ SAVED = 4
 
 @dataclass(frozen=True)
 class Saved:
-    """How many times the generations of what was chosen a baseline needs to be as accurate.
+    """Ratio of the generations that a baseline needs to be as accurate to those of what was chosen.
 
     Where it does not get there within its largest budget, that one stands for what it needs: a lower bound.
 

@@ -172,7 +172,7 @@ def metadata(kind: str, model: ModelConfig, judge: Verifier, tokenizer: tokenize
 
 @dataclass(frozen=True)
 class Training:
-    """How a verifier is trained; tables of settings of that name have these fields and more."""
+    """Settings of a verifier's training; the tables `prm` and `orm` have these fields and more."""
 
     train: TrainConfig
     valid_fraction: float

@@ -23,7 +23,7 @@ from ttcjax.verify.value_head import ValueHead
 
 @dataclass(frozen=True)
 class Compiled:
-    """What two sweeps compiled."""
+    """Programs that two sweeps compiled."""
 
     prompt_buckets: list[int]
     """Slots that prompts of the lengths asked for are padded to."""

@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """What all benchmarks have in common."""
+    """Settings that all benchmarks have in common."""
 
     shape: str = "qwen2-40m"
     dtype: str = "float32"
@@ -69,7 +69,7 @@ def _prompts(config: ModelConfig, count: int, length: int, seed: int) -> list[li
 
 @dataclass(frozen=True)
 class Compiled:
-    """What was seen when our side's programs were compiled."""
+    """Time and number of our side's compilations."""
 
     seconds: float | None
     peak_rss_bytes: int

@@ -49,7 +49,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Found:
-    """What `run` returns."""
+    """Result of `run`."""
 
     rows: list[Row]
     xla: Check

@@ -231,7 +231,7 @@ class RevisionConfig:
 
     @property
     def view(self) -> InView:
-        """What the model has in view."""
+        """The answers that the model has in view."""
         return InView(self.max_answers, self.restate)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from ttcjax.config.train import OptimizerConfig, TrainConfig
 
 @dataclass(frozen=True)
 class InView:
-    """What a revision model has in view beside the question."""
+    """Answers that a revision model has in view beside the question."""
 
     max_answers: int
     """Most previous answers."""

@@ -29,7 +29,7 @@ more of the work on its prompt, and wait longer for each other when the question
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a device computes at once."""
+    """Shapes of what a device computes at once."""
 
     groups: int
     """Questions under way."""

@@ -17,7 +17,7 @@ from flax import struct
 
 @struct.dataclass
 class Queue:
-    """What G groups of rows work on, of Q questions with up to n samples each."""
+    """Work of G groups of rows, on Q questions with up to n samples each."""
 
     next_question: jax.Array
     """int32 scalar: the first question that no group has taken."""

@@ -31,7 +31,7 @@ class Stage:
 
     @functools.cached_property
     def declared(self) -> contract.Stage[Any]:
-        """What its module declares."""
+        """The declaration of its module."""
         return importlib.import_module(self.module).STAGE
 
     @property

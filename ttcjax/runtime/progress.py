@@ -114,7 +114,7 @@ def _tensorboard(folder: epath.Path, resume_step: int) -> Any:
 
 
 class Progress(Generic[T]):
-    """How far a task has come: a bar on a terminal, elsewhere a log line every few seconds.
+    """Progress of a task: a bar on a terminal, elsewhere a log line every few seconds.
 
     The rate, and with it the time left, leaves out what JAX spends on compiling: that comes once, at the beginning.
     Iterate over it when it wraps an iterable, or use it as a context manager and call `update`.

@@ -49,7 +49,7 @@ def product(*numbers: int) -> str:
 
 @dataclass
 class Sink:
-    """Where a stage writes: a folder that holds what an interrupted run of the same settings left."""
+    """Place that a stage writes to: a folder that holds what an interrupted run of the same settings left."""
 
     folder: epath.Path
     part: Part = WHOLE
@@ -64,7 +64,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Stage(Generic[S]):
-    """What the author of a stage declares; its name and a line on what it is for stand in the list of all stages."""
+    """Declaration of a stage by its author; its name and a line on what it is for stand in the list of all stages."""
 
     settings: Callable[[ExperimentConfig], S]
     """Returns the frozen dataclass that is all `run` sees of an experiment. Its hash, without what

@@ -39,7 +39,7 @@ _CONTROL_PIECES = 4
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What the rest of the library asks of a tokenizer.
+    """Protocol of tokenizers, as the rest of the library uses them.
 
     A sequence is `[bos_id] + encode(prompt) + encode(solution) + [eos_id]`; `encode` adds no marks itself.
     """

@@ -98,7 +98,7 @@ def reliability(scores: np.ndarray, targets: np.ndarray, bins: int = 10) -> Reli
 
 @dataclass(frozen=True)
 class FirstError:
-    """How well the first wrong step of a solution is found (ProcessBench, Zheng et al. 2024).
+    """Quality of finding the first wrong step of a solution (ProcessBench, Zheng et al. 2024).
 
     Attributes:
         f1: Harmonic mean of the two accuracies; NaN if either kind of solution is absent.

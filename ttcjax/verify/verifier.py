@@ -27,7 +27,7 @@ from ttcjax.runtime.errors import UserError
 
 @struct.dataclass
 class Fed:
-    """What a verifier reads of B rows: slot 0 is the last token of its prompt, the row's own tokens follow."""
+    """Tokens that a verifier reads of B rows: slot 0 is the last token of its prompt, the row's own tokens follow."""
 
     tokens: jax.Array
     """`[B, F]` int32; what the slots from `length` on hold means nothing."""
@@ -41,7 +41,7 @@ class Fed:
 
 @struct.dataclass
 class Reading:
-    """How far a verifier has read B rows, and what it needs to go on; every token is read once."""
+    """State of a verifier that has read B rows so far and can go on; every token is read once."""
 
     cache: cache.SuffixCache
     """Holds slots `0 .. read - 1` of what is fed."""
@@ -56,7 +56,7 @@ class Reading:
 
 
 class Verifier(abc.ABC):
-    """How a verifier's model is asked: what it reads, and what its score is.
+    """Contract of verifiers: what one reads, and what its score is.
 
     A subclass is a frozen dataclass whose fields are numbers, words and tuples of these; they stand in the metadata of
     its checkpoint.

@@ -41,7 +41,7 @@ class AtPlace(Estimate):
 
 @dataclass(frozen=True)
 class Follows:
-    """How often the next answer is right.
+    """Shares of next answers that are right.
 
     Attributes:
         own: In the chain itself.
@@ -60,7 +60,7 @@ class Follows:
 
 @dataclass(frozen=True)
 class After:
-    """How often an answer is right by the one before.
+    """Shares of right answers by the answer before.
 
     Attributes:
         wrong: After a wrong one.

@@ -50,7 +50,7 @@ class Tried(Estimate):
 
 @dataclass(frozen=True)
 class Flips:
-    """How often answers turn.
+    """Shares of answers that turn right or wrong.
 
     Attributes:
         step: Of the answer that may be another than the one before.
@@ -174,7 +174,7 @@ class ByEase:
 
 @dataclass(frozen=True)
 class LateSteps:
-    """How much more often answers are right past the steps that training had than at others, paired.
+    """Gain in right answers past the steps that training had over others, paired.
 
     Attributes:
         start: First of the late steps, in whose mean pass@1 is taken.
