@@ -69,7 +69,7 @@ def _prompts(config: ModelConfig, count: int, length: int, seed: int) -> list[li
 
 @dataclass(frozen=True)
 class Compiled:
-    """Time and memory of a process that compiles our side's programs, and its distance from the other side's numbers."""
+    """Time and memory of a process that compiles our programs, and its distance from the other side's numbers."""
 
     seconds: float | None
     peak_rss_bytes: int
