@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -21,3 +24,16 @@ def compiled_once(folder: pathlib.Path) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "").replace("optimization_level=0", "optimization_level=1")
     kept = {"JAX_COMPILATION_CACHE_DIR": str(folder / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     return os.environ | kept | {"XLA_FLAGS": flags}
+
+
+def common(base: pathlib.Path) -> pathlib.Path:
+    """Return the folder that the workers of pytest-xdist have in common, of a worker's own base."""
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@contextlib.contextmanager
+def alone(folder: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """Yield `folder/name` to one worker at a time: the first one that comes makes what the others find there."""
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield folder / name

@@ -19,7 +19,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig, config_hash, to_dict
+from ttcjax.config import ModelConfig, OptimizerConfig, TrainConfig, config_hash
 from ttcjax.parallel import first_devices, make_mesh
 from ttcjax.runtime import stop
 from ttcjax.runtime.checkpoint import Checkpoints
@@ -329,12 +329,9 @@ class _Fit:
         self.checkpoints.close()
 
     def _fingerprint(self) -> str:
-        config = to_dict(self.config)
-        for free in ("log_every", "keep_checkpoints"):  # They change no parameter.
-            del config[free]
         shapes = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", self.state["params"])
         # What chooses is part of it, so that no run goes on with another choice.
-        return config_hash(config, shapes, dict(self.metadata), self.choose_by)
+        return config_hash(self.config, shapes, dict(self.metadata), self.choose_by)
 
     def _resume(self) -> None:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.state)

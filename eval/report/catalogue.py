@@ -11,22 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ttcjax.eval.report.section import Entry, Section, Summary
-from ttcjax.eval.sections import (
-    accuracy,
-    aggregation,
-    base_samples,
-    baseline,
-    luck,
-    outcome,
-    overoptimisation,
-    paired,
-    subjects,
-    tuned,
-    verifier_quality,
-    weak,
-)
+from ttcjax.eval.sections import accuracy, aggregation, base_samples, baseline, luck, paired, subjects, tuned
 from ttcjax.eval.sections.revising import families, revision_optimal, revisions
 from ttcjax.eval.sections.spending import budget, costs, larger_model, optimal
+from ttcjax.eval.sections.verifying import outcome, overoptimisation, verifier_quality, weak
 
 SECTIONS: tuple[Section[Any], ...] = (
     accuracy.SECTION,

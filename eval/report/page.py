@@ -10,13 +10,15 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from ttcjax.eval.report import catalogue, figures, markup, verdicts
+from ttcjax.eval.report import catalogue, verdicts
+from ttcjax.eval.report.drawing import figures, markup
 from ttcjax.eval.report.report_files import read_csv
 from ttcjax.eval.report.section import Summary
 from ttcjax.eval.report.verdicts import Claim
-from ttcjax.eval.sections import accuracy, base_samples, baseline, verifier_quality
+from ttcjax.eval.sections import accuracy, base_samples, baseline
 from ttcjax.eval.sections.revising import revisions
 from ttcjax.eval.sections.spending import optimal
+from ttcjax.eval.sections.verifying import verifier_quality
 from ttcjax.eval.stats.intervals import Estimate
 from ttcjax.eval.stats.savings import budget_in_view
 

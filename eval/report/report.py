@@ -19,7 +19,8 @@ from ttcjax.eval.collect import greedy, temperatures
 from ttcjax.eval.records import measured as measured_lib
 from ttcjax.eval.records import sample_rows
 from ttcjax.eval.records.bundle import Records, ReportSettings, right_answers, settings_of
-from ttcjax.eval.report import catalogue, figures, page, report_files, summary_file, tables, verdicts
+from ttcjax.eval.report import catalogue, page, report_files, summary_file, verdicts
+from ttcjax.eval.report.drawing import figures, tables
 from ttcjax.eval.report.section import Summary
 from ttcjax.eval.sections import baseline
 from ttcjax.eval.stats import draws

@@ -13,7 +13,8 @@ import matplotlib as mpl
 from etils import epath
 from matplotlib.figure import Figure
 
-from ttcjax.eval.report import catalogue, figures, verdicts
+from ttcjax.eval.report import catalogue, verdicts
+from ttcjax.eval.report.drawing import figures
 from ttcjax.eval.report.section import Summary
 from ttcjax.eval.sections import baseline
 from ttcjax.runtime.files import write_bytes

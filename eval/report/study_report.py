@@ -11,7 +11,8 @@ from etils import epath
 from rich.console import Console
 
 from ttcjax.config import ExperimentConfig, config_hash, to_dict
-from ttcjax.eval.report import catalogue, figures, page, report, report_files, summary_file, tables
+from ttcjax.eval.report import catalogue, page, report, report_files, summary_file
+from ttcjax.eval.report.drawing import figures, tables
 from ttcjax.eval.report.section import Seed, Summary
 from ttcjax.eval.report.verdicts import Claim
 from ttcjax.eval.sections import accuracy, base_samples

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 from rich.text import Text
 
-from ttcjax.eval.report import tables
+from ttcjax.eval.report.drawing import tables
 from ttcjax.eval.stats.intervals import Estimate
 from ttcjax.eval.stats.savings import Saved, budget_in_view
 

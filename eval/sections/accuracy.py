@@ -15,9 +15,10 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval.records.bundle import Records
 from ttcjax.eval.records.measured import Measured
-from ttcjax.eval.report import figures, markup, tables
+from ttcjax.eval.report.drawing import figures, markup, tables
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
-from ttcjax.eval.sections import base_samples, baseline, paired, weak
+from ttcjax.eval.sections import base_samples, baseline, paired
+from ttcjax.eval.sections.verifying import weak
 from ttcjax.eval.stats.estimators import scores_of
 from ttcjax.eval.stats.intervals import Bootstrap, Estimate
 from ttcjax.search import registry

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from ttcjax.eval.records.bundle import Records
 from ttcjax.eval.records.measured import by_aggregation
-from ttcjax.eval.report.figures import STYLE, band, legend_below, new_figure, powers_of_two
+from ttcjax.eval.report.drawing.figures import STYLE, band, legend_below, new_figure, powers_of_two
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
-from ttcjax.eval.sections import accuracy, baseline, outcome
+from ttcjax.eval.sections import accuracy, baseline
+from ttcjax.eval.sections.verifying import outcome
 from ttcjax.eval.stats.intervals import Estimate
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval.records.answer_chains import SELECTORS, strategy_name
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import figures, tables
+from ttcjax.eval.report.drawing import figures, tables
 from ttcjax.eval.report.section import Line, Section, Summary, Table
 from ttcjax.eval.stats.difficulty import BINS, enough, quantile_bins
 from ttcjax.eval.stats.intervals import Bootstrap, Estimate

@@ -13,7 +13,7 @@ from ttcjax.config import SweepConfig
 from ttcjax.eval.records.bundle import Records
 from ttcjax.eval.records.measured import by_aggregation
 from ttcjax.eval.report.coding import key
-from ttcjax.eval.report.figures import label
+from ttcjax.eval.report.drawing.figures import label
 from ttcjax.eval.report.section import Section, Summary
 from ttcjax.eval.report.verdicts import Claim, higher, lower, turned, unless
 from ttcjax.eval.stats.difficulty import quantile_bins

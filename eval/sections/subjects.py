@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import tables
+from ttcjax.eval.report.drawing import tables
 from ttcjax.eval.report.section import Section, Summary, Table
 from ttcjax.eval.sections import paired
 from ttcjax.eval.sections.paired import WEIGHTED

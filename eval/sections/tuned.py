@@ -12,7 +12,7 @@ from rich.console import Console
 from ttcjax.config import SweepConfig
 from ttcjax.eval.collect.temperatures import Chosen
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import figures, markup, tables
+from ttcjax.eval.report.drawing import figures, markup, tables
 from ttcjax.eval.report.section import Section, Summary, Table
 from ttcjax.eval.stats.intervals import Bootstrap, Estimate
 

@@ -12,10 +12,9 @@ from etils import epath
 from ttcjax.config import SamplerConfig, to_dict
 from ttcjax.engine import rows as state
 from ttcjax.engine.batching import bucket
-from ttcjax.engine.checks import check_tokenizer
 from ttcjax.engine.engine import Engine
 from ttcjax.engine.loading import load_model
-from ttcjax.engine.requests import Begun
+from ttcjax.engine.requests import Begun, check_tokenizer
 from ttcjax.model import cache, heads, transformer
 from ttcjax.runtime.checkpoint import save_params
 from ttcjax.runtime.errors import UserError

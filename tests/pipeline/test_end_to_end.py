@@ -1,6 +1,5 @@
 """The main job from questions to report, as a user runs it: whole, killed again and again, and shared out."""
 
-import fcntl
 import json
 import os
 import pathlib
@@ -18,7 +17,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from tests.machine import compiled_once
+from tests.machine import alone, common, compiled_once
 from ttcjax.eval.report.report import TIMING_KEYS
 from ttcjax.pipeline import run
 
@@ -92,8 +91,7 @@ def shards_of(workdir):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """A folder that the workers of pytest-xdist have in common."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return common(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +103,7 @@ def env(shared):
 @pytest.fixture(scope="module")
 def whole(shared, env):
     """The workdir of a run that nothing disturbed; the first worker that needs it makes it."""
-    workdir = shared / "whole"
-    with (shared / "whole.lock").open("w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
+    with alone(shared, "whole") as workdir:
         if not (workdir / "summary.json").exists():
             done = subprocess.run(command(workdir), env=env, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr

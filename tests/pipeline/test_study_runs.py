@@ -1,8 +1,6 @@
 """A study of real, tiny models as a user runs it: whole, killed again and again, and shared out."""
 
-import fcntl
 import json
-import os
 import pathlib
 import random
 import signal
@@ -15,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
-from tests.machine import compiled_once
+from tests.machine import alone, common, compiled_once
 from ttcjax.eval.report import summary_file
 from ttcjax.eval.report.report import TIMING_KEYS
 from ttcjax.eval.stats import draws, seeds
@@ -61,8 +59,7 @@ def rows(workdir):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """A folder that the workers of pytest-xdist have in common."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return common(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +70,7 @@ def env(shared):
 @pytest.fixture(scope="module")
 def whole(shared, env):
     """The workdir of a study that nothing disturbed; the first worker that needs it makes it."""
-    workdir = shared / "whole-study"
-    with (shared / "whole-study.lock").open("w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
+    with alone(shared, "whole-study") as workdir:
         if not (workdir / "study.json").exists():
             done = subprocess.run(command(workdir), env=env, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr

@@ -36,7 +36,7 @@ from ttcjax.engine.loading import load_engine
 from ttcjax.eval.collect import greedy, revision_chains
 from ttcjax.eval.records.answer_chains import AnswerChains
 from ttcjax.eval.records.sample_rows import SCHEMA
-from ttcjax.eval.sections import outcome
+from ttcjax.eval.sections.verifying import outcome
 from ttcjax.model import heads, transformer
 from ttcjax.model import params as model_params
 from ttcjax.runtime.checkpoint import load_params, save_params

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from etils import epath
 
 from ttcjax.config import ConfigError, DataConfig
+from ttcjax.config.plugins import Registry
 from ttcjax.data.screen import Fault
 from ttcjax.data.task import Splits, Task
-from ttcjax.runtime.plugins import Registry
 
 
 class DataSet(abc.ABC):

@@ -13,9 +13,8 @@ from jax.sharding import Mesh, PartitionSpec
 from ttcjax import parallel
 from ttcjax.config import SamplerConfig
 from ttcjax.engine import capacity
-from ttcjax.engine.checks import check_models, check_room
 from ttcjax.engine.compiled import Compilation, Programs
-from ttcjax.engine.requests import Begun, Model, Prompt, Solution
+from ttcjax.engine.requests import Begun, Model, Prompt, Solution, check_models, check_room
 from ttcjax.engine.scheduler import Scheduler, Search
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.runtime.errors import UserError
@@ -48,7 +47,7 @@ class Engine:
         """Put parameters on the devices of `mesh` (all devices, by default), a copy on each; `steps` is the task's.
 
         Raises:
-            UserError: Models and tokenizer do not belong together; see `ttcjax.engine.checks.check_models`.
+            UserError: Models and tokenizer do not belong together; see `ttcjax.engine.requests.check_models`.
         """
         check_models(tokenizer, policy, verifier)
         self.tokenizer = tokenizer

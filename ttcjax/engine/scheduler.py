@@ -16,9 +16,8 @@ import numpy as np
 from ttcjax.engine import batching, programs
 from ttcjax.engine.batching import slots_of
 from ttcjax.engine.capacity import Capacity, Fit
-from ttcjax.engine.checks import check_read
 from ttcjax.engine.compiled import Programs
-from ttcjax.engine.requests import Begun, Prompt, Request, Solution, not_finite, solutions
+from ttcjax.engine.requests import Begun, Prompt, Request, Solution, check_read, not_finite, solutions
 from ttcjax.model import cache
 from ttcjax.model.params import Params
 from ttcjax.text.step_marks import StepMarks

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ttcjax.config import ConfigError, require, require_list
-from ttcjax.runtime.plugins import Registry
+from ttcjax.config.plugins import Registry
 from ttcjax.search.contract import Strategy
 from ttcjax.search.strategies.adaptive import Adaptive
 from ttcjax.search.strategies.beam import Beam

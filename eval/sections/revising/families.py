@@ -20,8 +20,8 @@ from rich.console import Console
 
 from ttcjax.eval.records.answer_chains import SELECTORS, AnswerChains, Splits
 from ttcjax.eval.records.bundle import Records, ReportSettings
-from ttcjax.eval.report import tables
-from ttcjax.eval.report.figures import MUTED, STYLE, band, legend_below, new_figure
+from ttcjax.eval.report.drawing import tables
+from ttcjax.eval.report.drawing.figures import MUTED, STYLE, band, legend_below, new_figure
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.sections.paired import BySelector
 from ttcjax.eval.sections.revising.revisions import ENABLED

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from ttcjax.eval.records.answer_chains import SELECTORS, pairs, strategy_name
-from ttcjax.eval.report.figures import COLOURS, MUTED, STYLE, band, legend_below, new_figure, powers_of_two
+from ttcjax.eval.report.drawing.figures import COLOURS, MUTED, STYLE, band, legend_below, new_figure, powers_of_two
 from ttcjax.eval.sections.revising.revision_numbers import Bin, Revision, Trajectories
 from ttcjax.eval.stats.intervals import Estimate
 

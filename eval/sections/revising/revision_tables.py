@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from ttcjax.eval.records.answer_chains import SELECTORS, pairs, strategy_name
-from ttcjax.eval.report import tables
+from ttcjax.eval.report.drawing import tables
 from ttcjax.eval.sections.revising.revision_numbers import Answer, Chain, Revision, Selection
 from ttcjax.text.terminal import Shown
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import markup
+from ttcjax.eval.report.drawing import markup
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, higher, judged, lower, near, turned, unless
 from ttcjax.eval.sections import baseline

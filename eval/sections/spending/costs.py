@@ -17,7 +17,7 @@ from ttcjax.eval.collect import temperatures
 from ttcjax.eval.records.answer_chains import pairs, strategy_name
 from ttcjax.eval.records.bundle import COUNTED, Records
 from ttcjax.eval.records.trained import Trained
-from ttcjax.eval.report import figures, markup
+from ttcjax.eval.report.drawing import figures, markup
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.sections import accuracy, baseline
 from ttcjax.eval.sections.revising import revisions as revising

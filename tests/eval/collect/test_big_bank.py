@@ -22,7 +22,7 @@ began = time.perf_counter()
 from ttcjax.config import SweepConfig
 from ttcjax.eval.sections.spending import budget
 from ttcjax.eval.records import sample_rows as rows
-from ttcjax.eval.sections import weak
+from ttcjax.eval.sections.verifying import weak
 from ttcjax.eval.stats.difficulty import quantile_bins, threshold_bins
 from ttcjax.eval.stats.estimators import COLUMNS, Samples, pass_at_k
 from ttcjax.eval.stats.intervals import Bootstrap

@@ -20,8 +20,10 @@ from rich.console import Console
 
 from tests.eval.report.test_page import Page
 from tests.eval.report.test_report import CONFIG, make_rows, run, write
-from ttcjax.eval.report import figures, page, report, report_files, summary_file
-from ttcjax.eval.sections import accuracy, baseline, overoptimisation, verifier_quality
+from ttcjax.eval.report import page, report, report_files, summary_file
+from ttcjax.eval.report.drawing import figures
+from ttcjax.eval.sections import accuracy, baseline
+from ttcjax.eval.sections.verifying import overoptimisation, verifier_quality
 from ttcjax.eval.stats.intervals import Estimate
 from ttcjax.text.shown import shown
 

@@ -19,9 +19,10 @@ from matplotlib.image import imread
 from tests.eval.report.test_report import BUDGETS, CONFIG, STRATEGIES, make_rows, run, write
 from tests.eval.told import filled
 from ttcjax.eval.report import catalogue, page, summary_file
-from ttcjax.eval.sections import accuracy, overoptimisation
+from ttcjax.eval.sections import accuracy
 from ttcjax.eval.sections.revising import revisions
 from ttcjax.eval.sections.revising.revision_numbers import Answer, AtStep, Chain
+from ttcjax.eval.sections.verifying import overoptimisation
 
 HOSTILE = '</td><script>document.title="bad"</script><img src="http://example.com/x.png" onerror="x">&amp;'
 """A step of every solution, as a model might write it."""

@@ -24,11 +24,13 @@ from ttcjax.eval.records import bundle, sample_rows
 from ttcjax.eval.records import measured as measured_lib
 from ttcjax.eval.records import trained as trained_lib
 from ttcjax.eval.records.trained import Trained
-from ttcjax.eval.report import catalogue, figures, report, summary_file, tables
+from ttcjax.eval.report import catalogue, report, summary_file
 from ttcjax.eval.report.coding import encode
-from ttcjax.eval.sections import accuracy, outcome, paired, verifier_quality
+from ttcjax.eval.report.drawing import figures, tables
+from ttcjax.eval.sections import accuracy, paired
 from ttcjax.eval.sections.spending import costs as ledger
 from ttcjax.eval.sections.spending import larger_model
+from ttcjax.eval.sections.verifying import outcome, verifier_quality
 from ttcjax.model import flops
 from ttcjax.runtime import parquet
 from ttcjax.runtime.errors import UserError

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from tests.eval.report.test_report import BUDGETS, CONFIG, make_rows, write
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import catalogue, figures, report, study_report, summary_file
+from ttcjax.eval.report import catalogue, report, study_report, summary_file
+from ttcjax.eval.report.drawing import figures
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, higher
 from ttcjax.eval.sections import baseline

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, STRATEGIES, greedy_rows, make_rows, write
 from ttcjax.eval.records import sample_rows
-from ttcjax.eval.report import catalogue, figures, report, summary_file
+from ttcjax.eval.report import catalogue, report, summary_file
 from ttcjax.eval.report.coding import encode
+from ttcjax.eval.report.drawing import figures
 from ttcjax.eval.report.section import Summary
 from ttcjax.eval.sections import accuracy, baseline
 from ttcjax.eval.sections.spending import larger_model

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from ttcjax.config import SweepConfig
-from ttcjax.eval.report import figures
 from ttcjax.eval.report.coding import encode
+from ttcjax.eval.report.drawing import figures
 from ttcjax.eval.sections.spending import optimal
 from ttcjax.eval.stats import allocate, savings
 from ttcjax.eval.stats.intervals import Bootstrap, Estimate

@@ -15,7 +15,7 @@ from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, m
 from ttcjax.config import ORMConfig
 from ttcjax.eval.collect import rescore
 from ttcjax.eval.report import report, summary_file
-from ttcjax.eval.sections import outcome
+from ttcjax.eval.sections.verifying import outcome
 from ttcjax.eval.stats.estimators import pass_at_k
 from ttcjax.runtime import parquet
 from ttcjax.runtime.errors import UserError

@@ -12,7 +12,7 @@ from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, S
 from ttcjax.eval.records import sample_rows, solution_lines
 from ttcjax.eval.records.bundle import settings_of
 from ttcjax.eval.report.coding import encode
-from ttcjax.eval.sections import overoptimisation as over
+from ttcjax.eval.sections.verifying import overoptimisation as over
 from ttcjax.eval.stats.estimators import Samples
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import shard_path

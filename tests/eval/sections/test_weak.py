@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows
 from ttcjax.eval.records.sample_rows import SCHEMA
 from ttcjax.eval.report.coding import encode
-from ttcjax.eval.sections import weak
+from ttcjax.eval.sections.verifying import weak
 from ttcjax.eval.stats.estimators import Samples
 
 

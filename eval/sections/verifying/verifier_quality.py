@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import figures, markup
+from ttcjax.eval.report.drawing import figures, markup
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary
 from ttcjax.eval.sections import base_samples
 from ttcjax.eval.stats.estimators import step_scores, with_step_truth

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from ttcjax.eval.records.bundle import Records, ReportSettings
 from ttcjax.eval.records.solution_lines import lines_of, texts_at
-from ttcjax.eval.report import figures, markup, tables
+from ttcjax.eval.report.drawing import figures, markup, tables
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, higher
 from ttcjax.eval.sections.paired import WEIGHTED, searches

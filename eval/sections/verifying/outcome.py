@@ -17,8 +17,8 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import figures, tables
 from ttcjax.eval.report.coding import key
+from ttcjax.eval.report.drawing import figures, tables
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, above, higher, judged, lower, unless
 from ttcjax.eval.sections import accuracy, baseline

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ttcjax.config import SweepConfig
 from ttcjax.eval.records.bundle import Records
-from ttcjax.eval.report import figures, tables
+from ttcjax.eval.report.drawing import figures, tables
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, higher
 from ttcjax.eval.sections import baseline

@@ -1,0 +1,1 @@
+"""Looks of a report: figures, tables on a terminal, and markup."""
