@@ -56,9 +56,9 @@ class FitResult:
     chosen_by: str
     """The validation metric that is lowest at `best_step`: `loss`, or one of those that the loss function names."""
     best_step: int
-    """Where that was, first."""
+    """First step with the lowest value of that metric."""
     taken_step: int
-    """Where the parameters in `best/` are from: `past_minimum` validations later."""
+    """Step of the parameters in `best/`: `past_minimum` validations later."""
     valid_metrics: dict[str, float]
     """The other validation metrics at `best_step`."""
 
@@ -76,7 +76,7 @@ class _HostState:
     train_loss: float = math.nan
     valid_loss: float = math.inf
     lowest: float = math.inf
-    """Of the metric that chooses."""
+    """Lowest value so far of the metric that chooses."""
     best_step: int = 0
     valid_metrics: dict[str, float] = field(default_factory=dict)
     taken_step: int = 0

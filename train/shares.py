@@ -1,4 +1,4 @@
-"""How many devices a training run uses, and how many rows of a step each of them gets."""
+"""Devices of a training run, and rows of a step on each of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class RunShare:
     """One training run on some devices."""
 
     name: str
-    """Of the run: a stage may have several."""
+    """Name of the run; a stage may have several."""
     available: int
     """Devices there are."""
     parts: int
     """Micro-batches of a step."""
     share: Share
-    """Of the rows of a micro-batch."""
+    """Rows of a micro-batch on each device."""
 
     def __str__(self) -> str:
         at_once = f", {self.share.rows} at a time" if self.parts > 1 else ""

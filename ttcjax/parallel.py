@@ -21,7 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ttcjax.runtime import faults
 
 MeshAxes = str | tuple[str, ...] | None
-"""What one array dimension is split over: a mesh axis, several of them, or nothing."""
+"""Mesh axes that one array dimension is split over: one, several, or none."""
 
 
 def skip_absent_tpu() -> None:
@@ -110,7 +110,7 @@ def make_mesh(axis_sizes: Mapping[str, int], devices: Sequence[Any] | None = Non
 
 @dataclass(frozen=True)
 class Share:
-    """How rows are dealt out to devices in shares of equal size."""
+    """Rows dealt out to devices in shares of equal size."""
 
     rows: int
     devices: int

@@ -21,8 +21,8 @@ from ttcjax.runtime.files import write_bytes
 from ttcjax.text.shown import shown
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that a spreadsheet takes for a formula, in wide letters too: it would run what a model wrote. Tabs
-and line breaks, which some strip before they look, are escapes by then."""
+"""Beginnings of a cell that a spreadsheet takes for a formula, in wide letters too: it would run what a model wrote.
+Tabs and line breaks, which some strip before they look, are escapes by then."""
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 

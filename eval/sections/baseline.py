@@ -25,7 +25,7 @@ from ttcjax.eval.stats.intervals import Bootstrap, Estimate
 from ttcjax.search import registry
 
 NAMES = {"policy": "greedy, one answer", "larger": "greedy, larger model"}
-"""How tables call the greedy answers of each model."""
+"""Names of each model's greedy answers in tables."""
 _TEXT = "greedy"
 
 

@@ -1,4 +1,4 @@
-"""Which strategy to spend a budget on, chosen by difficulty; and how to share out a budget over questions.
+"""Allocation of a budget: the strategy chosen by difficulty, and shares over questions.
 
 Snell et al. 2024, section 3.2: the strategy that is best for a difficulty bin is chosen on one half of the questions
 and judged on the other, and the other way round.

@@ -1,4 +1,4 @@
-"""How hard questions are, from many samples or a few, and the bins that follow from it."""
+"""Difficulty of questions, from many samples or a few, and the bins that follow from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ttcjax.runtime.errors import UserError
 BINS = 5
 """Bins of difficulty, of equally many questions (Snell et al. 2024, section 3.2)."""
 EDGES = (0.5, 0.1)
-"""Where easy ends and hard begins, in pass@1 (Liu et al. 2025)."""
+"""Bounds of easy and hard in pass@1 (Liu et al. 2025)."""
 _CONCENTRATION = (0.1, 1000.0)
 """Least and most of a + b that a prior is fitted with."""
 

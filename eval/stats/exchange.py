@@ -1,4 +1,4 @@
-"""When test-time compute replaces a larger model: the exchange of FLOPs (Snell et al. 2024, section 7).
+"""Test-time compute in the place of a larger model: the exchange of FLOPs (Snell et al. 2024, section 7).
 
 A model of P parameters costs 6 P FLOPs a token of pretraining and 2 P a token of inference. A model M times as large
 costs M times both. Given the FLOPs that the larger model takes more, the smaller one may answer with kappa times its
@@ -17,7 +17,7 @@ from ttcjax.eval.stats.allocate import accuracy_at
 from ttcjax.runtime.errors import UserError
 
 Convention = Literal["v1", "iclr", "strict"]
-"""How inference is charged.
+"""Convention by which inference is charged.
 
 `v1`: 2 P a token, of both models (the first version of the paper).
 `iclr`: 4 P, since a verifier of the same size reads along; of the larger model too, which has none (the published one).
@@ -35,7 +35,7 @@ def kappa(size_ratio: float, r: float, convention: Convention = "v1") -> float:
     Args:
         size_ratio: M, parameters of the larger model for each of the smaller.
         r: R; infinite where pretraining costs nothing.
-        convention: How inference is charged.
+        convention: Convention by which inference is charged.
 
     Raises:
         UserError: M is below 1, or R is not positive.
@@ -100,7 +100,7 @@ def break_even(
         accuracy: The smaller model's at each.
         large: Accuracy of the larger model, answering once.
         size_ratio: M.
-        convention: How inference is charged.
+        convention: Convention by which inference is charged.
 
     Returns:
         R; infinite where the smaller model is as good at every budget that it is due; `None` where it is not as good at

@@ -15,7 +15,7 @@ from ttcjax.eval.stats.draws import Drawn
 from ttcjax.runtime.errors import UserError
 
 _FEW = 5
-"""Where fewer questions make up a share, or what it lacks to 1, its spread cannot be told."""
+"""Least questions that a share, or what it lacks to 1, needs for its spread to be told."""
 
 _NO_SPREAD = 1e-9
 """A standard error below it comes from rounding."""

@@ -1,4 +1,4 @@
-"""How many times the compute a baseline needs for what was reached with less."""
+"""Compute savings: how many times as much a baseline needs for what was reached with less."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ VALUES = ("mean", "times")
 CHOSEN = (("s", "p"), ("wins", "r"))
 """Keys of what is chosen together, a split and an R up to which one side wins: halfway between two is no choice."""
 PER_SEED = "per_seed"
-"""Where a cell over seeds has the estimate of each; null where a seed has none."""
+"""Key of the estimates of single seeds in a cell over seeds; null where a seed has none."""
 LEVEL = 0.95
 _Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 _QUIET = 0.6

@@ -42,7 +42,7 @@ class BlockSizes:
 
 @dataclass(frozen=True)
 class Target:
-    """What blocks are grown to."""
+    """Size up to which blocks are grown."""
 
     queries: int
     slots: int

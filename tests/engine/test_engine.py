@@ -317,7 +317,7 @@ def test_a_place_of_the_batch_remembers_bad_logits_when_its_sequence_is_dropped(
 
 @dataclasses.dataclass(frozen=True)
 class OtherTokenizer:
-    """As `tiny.tokenizer`, but for what it says of itself."""
+    """The tokenizer `tiny.tokenizer` with other facts about itself."""
 
     inner: Any
     vocab_size: int

@@ -103,7 +103,7 @@ def whole(params, tokens, kind):
 
 
 def full(params, row, kind):
-    """As `whole`, for a row of any length; padded with a token that is not 0, which nothing before it sees."""
+    """Return what `whole` does for any row, padded with a token other than 0, which nothing before it sees."""
     padded = np.full(LIMIT, 11, np.int32)
     padded[: len(row)] = row
     return np.asarray(whole(params, jnp.asarray(padded), kind))[: len(row)]

@@ -30,7 +30,7 @@ MODELS = {
     ),
 }
 ROWS, PREFIX, SLOTS = 4, 96, 33
-"""Of the cached programs: rows of one question, slots of its prefix, and slots of a row's own."""
+"""Shape of the cached programs: rows of one question, slots of its prefix, and slots of a row's own."""
 
 
 def shapes(config, *heads_):

@@ -42,7 +42,7 @@ from ttcjax.train.loop import (
 
 VOCAB, T = 13, 16
 POSITIONS = 8 * T
-"""Of a batch: a gradient has no longer sum."""
+"""Positions of a batch: a gradient has no longer sum."""
 CONFIG = TrainConfig(
     steps=12,
     batch_size=8,

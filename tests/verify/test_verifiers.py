@@ -103,7 +103,7 @@ class Case:
     prefix: Any
     tokens: jax.Array
     prompts: list[list[int]]
-    """Of each row."""
+    """Prompt of each row."""
     allowed: float
 
     def fed(self, lengths=(10, 10, 10, 10), begin=(1, 1, 1, 1), rows=(0, 1, 2, 3)):

@@ -43,7 +43,7 @@ class Settings:
     """Label every step of an answer with what comes of it, not the last alone."""
     view: InView
     sampler: SamplerConfig
-    """Of the engine that scores what is held out."""
+    """Settings of the engine that scores the held-out answers."""
     judges: Judges
     """The verifiers among which one is chosen."""
 

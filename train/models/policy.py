@@ -73,7 +73,7 @@ class Settings:
     train: TrainConfig
     """Equal seeds and batches mean equal data in equal order, whatever the model."""
     drafts: DraftsConfig
-    """What else than single solutions its texts hold."""
+    """Drafts that its texts hold beside single solutions."""
     questions: Questions = field(metadata=SPEED_ONLY)
     """Those that can be asked: what could not be asked later is refused before anything is trained."""
 

@@ -195,7 +195,7 @@ class Settings:
     labelled: int
     """Training questions that the labels stage asked, the first ones."""
     sampler: SamplerConfig
-    """Of the engine that scores what is held out."""
+    """Settings of the engine that scores the held-out solutions."""
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> Settings:

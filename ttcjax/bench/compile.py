@@ -28,7 +28,7 @@ class Compiled:
     prompt_buckets: list[int]
     """Slots that prompts of the lengths asked for are padded to."""
     first: list[Compilation]
-    """Of the first sweep, in order."""
+    """Compilations of the first sweep, in order."""
     again: int
     """Programs that XLA compiled in the second sweep, any program of the process counted."""
 

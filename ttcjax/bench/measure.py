@@ -37,7 +37,7 @@ class Row:
     ratio: float | None = None
     """Ours over the peer's."""
     peak_rss_bytes: dict[str, int] | None = None
-    """Of the host's memory, from each process's start on: `ours` and `peer`. Ours reads its programs from the
+    """Peak host memory of each process since its start, `ours` and `peer`. Ours reads its programs from the
     compilation cache; what a process that compiles them needs is in the notes."""
     limit_share: float | None = None
     """Share of the rate that the device's best matrix products, or its best copies where they bind, would allow for

@@ -1,4 +1,4 @@
-"""How a benchmark talks to its sides: a JSON line to a process, a JSON line back."""
+"""Messages between a benchmark and its sides: a JSON line to a process, a JSON line back."""
 
 from __future__ import annotations
 

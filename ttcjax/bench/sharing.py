@@ -1,4 +1,4 @@
-"""What sharing a prompt saves: executed FLOPs against logical ones, from shapes alone."""
+"""Savings of a shared prompt: executed FLOPs against logical ones, from shapes alone."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Check:
     """XLA's counts over ours: near 1, a little above it for norms and softmax, which ours leaves out."""
 
     prefill: float
-    """Of reading a prompt into a cache."""
+    """FLOPs of reading a prompt into a cache."""
     decode_step: float
-    """Of one token of all rows over the shared prompt, over all slots of the padded caches: XLA counts a loop's body
-    once, and slots that are masked too."""
+    """FLOPs of one token of all rows over the shared prompt, over all slots of the padded caches: XLA counts a loop's
+    body once, and slots that are masked too."""
 
 
 @dataclass(frozen=True)

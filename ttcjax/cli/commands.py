@@ -199,7 +199,7 @@ CALLS: dict[str, parser.Call] = {
     "bench": _bench,
     "version": _version,
 }
-"""What runs each command; `stage` is for the commands named after a single stage."""
+"""Function of each command; `stage` is for the commands named after a single stage."""
 
 COMPUTING = frozenset(["run", "sweep", "study", "solve", "bench", *(stage.name for stage in stages.STAGES)])
 """The commands that start JAX."""

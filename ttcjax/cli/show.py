@@ -1,4 +1,4 @@
-"""What commands print: reports, answers and lines. All text in it is shown as `ttcjax.text.shown` says."""
+"""Output of commands: reports, answers and lines. All text in it is shown as `ttcjax.text.shown` says."""
 
 from __future__ import annotations
 

@@ -50,10 +50,10 @@ class DataConfig:
     """For data sets of fixed size these are upper limits."""
     seed: int = 0
     families: tuple[str, ...] = ("derivations", "search")
-    """Of `procmath`: its subjects, in equal shares. `derivations` is short for the seven where one way leads to the
+    """Subjects of `procmath`, in equal shares. `derivations` is short for the seven where one way leads to the
     answer, `search` for those where a guess is checked and an attempt that failed informs the next one."""
     check_lines: bool = True
-    """Of `procmath`: whether solutions of the search families check their guess; without, it is all they say."""
+    """Solutions of `procmath`'s search families check their guess; without, the guess is all they say."""
     faults: Literal["refuse", "leave_out"] = field(default="refuse", metadata=SPEED_ONLY)
     """Examples that cannot be used (empty, without an answer, doubled with other answers, too long): refused by the
     data stage, or left out, counted and listed."""

@@ -98,7 +98,7 @@ class LabelConfig:
     rollouts: int = 16
     """Completions sampled from every step prefix; the label is the share that ends right."""
     temperature: float | None = None
-    """Of the completions; that of the sampler where it is not given. Lower values ask whether a careful policy
+    """Temperature of the completions; by default the sampler's. Lower values ask whether a careful policy
     still gets there, so that labels say more about the prefix and less about later slips."""
     shard_questions: int = 100
     """Questions a file; work is resumed at this grain."""
@@ -136,7 +136,7 @@ class PRMConfig:
     valid_fraction: float = 0.1
     """Share of the labelled questions held out for the choice of checkpoint."""
     aggregate: Aggregation = "last"
-    """How step scores become the score of a solution."""
+    """Aggregation of step scores into the score of a solution."""
 
     def __post_init__(self) -> None:
         require(self.imitation >= 0, f"prm.imitation must not be negative, not {self.imitation}")
@@ -152,11 +152,11 @@ class TrajectoryConfig:
     samples: int = 64
     """Answers a question."""
     temperature: float = 1.0
-    """Of the samples; the paper says only that it is higher than otherwise."""
+    """Temperature of the samples; the paper says only that it is higher than otherwise."""
     most: int = 4
     """Most answers before a right one."""
     context: Literal["wrong", "any"] = "wrong"
-    """Which answers stand before it: wrong ones, the nearest last, as in the paper; or any, other right ones too, at
+    """Answers in view before it: wrong ones, the nearest last, as in the paper; or any, other right ones too, at
     random. The paper's model is never shown right answers in training, and at test turns 38% of them wrong."""
     kept: float = 0.0
     """Share of trajectories whose last answers in view, one or more, are the right one itself, to be given again. In
@@ -289,7 +289,7 @@ class SweepConfig:
     bootstrap: int = 2000
     """Resamples over questions behind each 95% interval."""
     bootstrap_seed: int = 2
-    """Of the resamples; the same in all runs that are compared resample by resample, such as the seeds of a study."""
+    """Seed of the resamples; the same in all runs compared resample by resample, such as the seeds of a study."""
     folds: int = 2
     """Parts of a difficulty bin: the strategy for one is chosen on the others (Snell et al. 2024, section 3.2)."""
     fold_repeats: int = 20
@@ -350,10 +350,10 @@ class ExperimentConfig:
 
     name: str = "experiment"
     workdir: str = field(default="runs/experiment", metadata=SPEED_ONLY)
-    """Where every stage writes its folder; may be a `gs://` path."""
+    """Folder under which every stage writes its own; may be a `gs://` path."""
     changed_inputs: Literal["refuse", "keep", "read"] = field(default="refuse", metadata=SPEED_ONLY)
-    """What to do where files outside the workdir have changed since they were read: refuse to go on, keep what was read
-    then, or read them anew, which makes again what was made of them."""
+    """Treatment of files outside the workdir that have changed since they were read: refuse to go on, keep what was
+    read then, or read them anew, which makes again what was made of them."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

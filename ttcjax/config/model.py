@@ -78,7 +78,7 @@ class ModelConfig:
     dropout: float = 0.0
     """Drop probability on the output of attention and of the MLP, in training only."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; parameters are float32 in training whatever this says."""
+    """Type of activations; parameters are float32 in training whatever this says."""
     remat: bool = False
     """Recompute each layer's activations in the backward pass."""
 

@@ -27,8 +27,8 @@ class ORMConfig:
     """Whether an experiment with revisions trains verifiers on attempts of the revision model; without them the PRM
     judges revisions, as it judges base samples."""
     variants: tuple[Literal["history", "no_history"], ...] = ("history",)
-    """Of the verifiers of the revision model's answers: with the answers before in view, and without. Which one selects
-    is `chains.verifier`'s; the others are compared with it."""
+    """Verifiers trained on the revision model's answers: with the answers before in view, and without. Which one
+    selects is `chains.verifier`'s; the others are compared with it."""
     base: bool = False
     """Also train one on the policy's own samples, those of the step labels, and judge the bank with it."""
     base_settings: Literal["prm", "orm"] = "prm"
@@ -44,9 +44,9 @@ class ORMConfig:
     every_step: bool = False
     """Label every step of an answer with what comes of it, not the last alone (Cobbe et al. 2021)."""
     likelihood: bool = False
-    """As `PRMConfig.likelihood`."""
+    """Same as `PRMConfig.likelihood`."""
     imitation: float = 0.0
-    """As `PRMConfig.imitation`."""
+    """Same as `PRMConfig.imitation`."""
     valid_fraction: float = 0.1
     """Share of the questions held out for the choice of checkpoint."""
     train: TrainConfig = field(
@@ -90,7 +90,7 @@ class ChainsConfig:
     shard_questions: int = 64
     """Questions a file; work is resumed at this grain."""
     verifier: Literal["validation", "prm", "history", "no_history"] = "validation"
-    """Which verifier selects among revisions: the one that selects best on held-out training questions, of the ORMs
+    """Verifier that selects among revisions: the one that selects best on held-out training questions, of the ORMs
     (`orm.variants`) and the PRM; or always the one named."""
     seed: int = 5
 

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
 FAMILIAR_FILE = "familiar.npz"
-"""What tells whether a question is like those of the training split."""
+"""Trigram model that tells whether a question is like those of the training split."""
 LEFT_OUT_FILE = "left_out.csv"
 """The examples that cannot be used, and why."""
 
@@ -49,7 +49,7 @@ class Settings:
     data: DataConfig
     tokenizer: TokenizerConfig
     questions: Questions = field(metadata=SPEED_ONLY)
-    """Which of them can be asked: the others are refused or listed, and stay in the files."""
+    """Questions that can be asked; the others are refused or listed, and stay in the files."""
     trainings: tuple[tuple[str, TrainConfig], ...] = field(metadata=SPEED_ONLY)
     """Training runs by the settings they come from: data of which one of them could use nothing is refused."""
 

@@ -18,7 +18,7 @@ from ttcjax.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Fault:
-    """Why an example cannot be used."""
+    """Reason why an example cannot be used."""
 
     where: str
     """Its file and line, or its id."""

@@ -21,9 +21,9 @@ class DataSet(abc.ABC):
     exact: bool = False
     """Whether it has exactly as many questions as are asked for."""
     from_files: bool = False
-    """Whether it is read from files, in the folder `data.dir`."""
+    """True for a data set read from files in the folder `data.dir`."""
     unlike: tuple[str, ...] = ()
-    """Of the files and folders that `prepare` leaves, those whose bytes may differ though they say the same."""
+    """Files and folders left by `prepare` whose bytes may differ though they say the same."""
 
     def read_files(self, config: DataConfig) -> dict[str, bytes]:
         """Return the content of the files that it is read from, by name; nothing for one that is generated.

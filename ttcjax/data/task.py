@@ -1,4 +1,4 @@
-"""What a data set must say of itself: its examples, how an answer is read and graded, which steps are true."""
+"""The contract of a data set: examples, reading and grading of answers, truth of steps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Draft:
     lines: tuple[str, ...]
     """The last one states its answer."""
     commits: int
-    """How many lines, the first ones, are choices; the others follow from these and the question."""
+    """Number of first lines that are choices; the others follow from these and the question."""
 
 
 def _no_drafts(example: Example, count: int, rng: random.Random) -> list[Draft]:
@@ -56,7 +56,7 @@ class Task:
     grade: Callable[[str | None, str], bool]
     """(answer, reference answer) to whether they agree; `None` never does."""
     steps: StepFormat = LINES
-    """Where a step of a solution ends."""
+    """Format that says where a step of a solution ends."""
     check_steps: Callable[[Example, Sequence[str]], list[bool] | None] = _unknown_steps
     """Truth of each step of a candidate solution; `None` where the data set cannot tell."""
     failing: Callable[[Example, int, random.Random], list[Draft]] = _no_drafts

@@ -30,7 +30,7 @@ class MemoryPlan:
     suffixes: int
     """Keys and values of the rows' own tokens."""
     activations: int
-    """What a forward pass holds at once, logits included."""
+    """Bytes that a forward pass holds at once, logits included."""
     results: int
 
     @property
@@ -146,7 +146,7 @@ class Fit:
 
     rows: int
     questions: int
-    """Of a batch."""
+    """Questions of a batch."""
     memory: MemoryPlan
 
 
@@ -158,7 +158,7 @@ class Capacity:
     policy: ModelConfig
     verifier: ModelConfig | None
     judge: Verifier | None
-    """How the verifier is asked."""
+    """Format in which the verifier is asked."""
     weights: int
     """Bytes of the parameters of both."""
     limit: int

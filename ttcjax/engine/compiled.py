@@ -20,7 +20,7 @@ class Compilation:
     """One program compiled for one set of shapes."""
 
     name: str
-    """What it does, with the settings that are fixed in it."""
+    """Its purpose, with the settings that are fixed in it."""
     prompts: tuple[int, int]
     """Questions a device, and slots of each prompt: the bucket."""
     seconds: float

@@ -56,7 +56,7 @@ class Engine:
         self.policy_config = policy.config
         self.verifier_config = verifier.config if verifier is not None else None
         self.judge = verifier.judge if verifier is not None else None
-        """How the verifier is asked."""
+        """Format in which the verifier is asked."""
         replicated = jax.sharding.NamedSharding(self.mesh, PartitionSpec())
         # Before the weights are there: the plan counts them too.
         limit = int(sampler.memory * 2**30) or capacity.device_memory(self.mesh)

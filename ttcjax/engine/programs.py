@@ -52,7 +52,7 @@ class Prompts:
     count: jax.Array
     """`[Q]` int32: samples to draw, at most `Plan.n`; 0 for padding."""
     judged: Judged | None = None
-    """Of a verifier whose prompts are other ones."""
+    """Prompts of a verifier that has its own."""
 
     @property
     def read(self) -> Prompts | Judged:
@@ -90,7 +90,7 @@ class Plan:
     """Rows of each group; n for programs whose rows depend on each other."""
     verifier: ModelConfig | None = None
     judge: Verifier | None = None
-    """How the verifier is asked."""
+    """Format in which the verifier is asked."""
     max_steps: int = 0
     prefill: int | None = None
     """Prompts that are read at once; by default what suits the number of questions."""

@@ -27,7 +27,7 @@ class Model:
     tokenizer: str | None = None
     """Fingerprint of the tokenizer it was trained with; `None` where that is not known."""
     judge: Verifier | None = None
-    """How it is asked, where it is a verifier."""
+    """Format in which it is asked, where it is a verifier."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Solution:
     tokens: tuple[int, ...]
     """All that the policy sampled, the stop token included, the prompt not."""
     text: str
-    """Of the tokens, without the stop token."""
+    """Text of the tokens, without the stop token."""
     finished: bool
     """Ended by a stop token, not by the length limit."""
     logprob: float
-    """Of the tokens under the policy at temperature 1."""
+    """Log-probability of the tokens under the policy at temperature 1."""
     step_scores: tuple[float, ...] = ()
     """The verifier's score of each complete step, where a verifier has read it."""
     tokens_sampled: int = 0
@@ -71,7 +71,7 @@ class Prompt:
     max_tokens: int | None = None
     """Longest solution, where that is less than what a call allows."""
     judged: tuple[int, ...] | None = None
-    """What the verifier reads in the place of `tokens`, where that is another text."""
+    """Tokens that the verifier reads in the place of `tokens`, where that is another text."""
 
     @property
     def read(self) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ class Begun:
     sample: int
     """Index of the sample."""
     round: int
-    """How often the sample went on before: rows of equal tokens in another round draw afresh."""
+    """Times that the sample went on before: rows of equal tokens in another round draw afresh."""
 
 
 def pad(requests: Sequence[Request | None], slots: int) -> programs.Prompts:

@@ -1,1 +1,1 @@
-"""What a program needs of the machine it runs on: paths, locks, stops, faults, and the records of its folders."""
+"""Services of the machine that a program runs on: paths, locks, stops, faults, and the records of its folders."""

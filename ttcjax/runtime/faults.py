@@ -55,7 +55,7 @@ _BY_NUMBER: dict[int, tuple[str, str]] = {
     errno.ECONNRESET: ("the connection was lost", _NETWORK),
     errno.ETIMEDOUT: ("the connection timed out", _NETWORK),
 }
-"""What an error number of the system means, and the cure."""
+"""Meaning of an error number of the system, and the cure."""
 
 # What C++ libraries (TensorStore, XLA, Arrow) say of the same, in the text of their exceptions alone.
 _BY_TEXT: tuple[tuple[re.Pattern[str], int], ...] = (

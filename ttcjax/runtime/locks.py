@@ -1,4 +1,4 @@
-"""Who works in a workdir: one run, or the parts of one sweep, and nobody beside them.
+"""Locks of a workdir: one run works in it, or the parts of one sweep, and nobody beside them.
 
 The locks are the system's own (`fcntl`), which work over NFS and end with their process, however that ends. Where a
 file system has none, the lease of the library `filelock` takes their place: a file that its holder renews, and that
@@ -37,7 +37,7 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTS
 """Those by which it says that there are no locks here."""
 
 _MOST_OPENINGS = 100
-"""How often a lock's file is opened again that another process took away."""
+"""Tries to open a lock's file that other processes take away."""
 _PATIENCE = 5.0
 """Seconds to wait for another part that holds the workdir for a moment."""
 _RENEWAL = 10.0

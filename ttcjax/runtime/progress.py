@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: metric files, progress, time spent in compilation, memory."""
+"""Progress of a run: metric files, progress lines, time spent in compilation, memory."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Shard:
     """Some questions of one cell: what is computed at once, and written as a file for each name it answers."""
 
     strategy: str
-    """What is run; a cell of a stage is a strategy with all its seeds."""
+    """Name of what is run; a cell of a stage is a strategy with all its seeds."""
     answers: tuple[tuple[str, int], ...]
     """The (name, budget) pairs of the config that it answers; budget 0 where all of them are cut from it."""
     seed: int
@@ -30,9 +30,9 @@ class Shard:
     """Place of its first question among the test questions."""
     questions: int
     generations: int
-    """Of each question, as the paper counts them; 0 where nothing is sampled."""
+    """Generations of each question, as the paper counts them; 0 where nothing is sampled."""
     cells: tuple[str, ...] = ("",)
-    """What the names of its files begin with, one a name that it answers; empty for a stage of one cell."""
+    """Beginnings of its files' names, one for each name that it answers; empty for a stage of one cell."""
 
     def paths(self, out: epath.Path) -> tuple[epath.Path, ...]:
         """Return its files."""
@@ -83,7 +83,7 @@ class Part:
 
 
 WHOLE = Part(1, 1)
-"""Of a process that works alone."""
+"""The part of a process that works alone."""
 
 
 def _work(shard: Shard) -> int:

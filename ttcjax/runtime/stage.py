@@ -53,7 +53,7 @@ class Sink:
 
     folder: epath.Path
     part: Part = WHOLE
-    """Which of the stage's shards are this process's."""
+    """This process's part of the stage's shards."""
     files: list[str] = field(default_factory=list)
     """The paths, from the folder, that the stage's record is to list: what later stages read."""
 

@@ -49,9 +49,9 @@ class _Nfa:
 
     def __init__(self) -> None:
         self.empty: list[list[int]] = []
-        """Of each state, those that are reached without a byte."""
+        """States reached without a byte, of each state."""
         self.moves: list[list[tuple[frozenset[int], int, bool]]] = []
-        """Of each state: bytes, the state they lead to, whether they may be parts of any character."""
+        """Moves of each state: bytes, the state they lead to, whether they may be parts of any character."""
 
     def state(self) -> int:
         self.empty.append([])

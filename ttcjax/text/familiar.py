@@ -1,4 +1,4 @@
-"""How like a text is to those that a model was trained on: a trigram model of tokens, which tells how likely it is.
+"""Likeness of a text to those that a model was trained on, by a trigram model of tokens.
 
 The policy itself cannot say: it learns solutions, and what likelihood it gives to a question means nothing.
 """

@@ -1,4 +1,4 @@
-"""How questions are put to a model."""
+"""Prompts that put questions to a model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _VARIATION = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef\u180b-\u180d\u180f]
 _SEEN_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd\U00013430-\U0001343f]")
 """Format characters with a shape: Arabic, Syriac and Kaithi number signs, and the joints of hieroglyphs."""
 _NO_SHAPE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u2065\u3164\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]")
-"""What Unicode calls ignorable by default beside format characters and variation selectors: fillers and the like."""
+"""Characters ignorable by default in Unicode, beside format characters and variation selectors, such as fillers."""
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 _VIRAMA = 9
 """Canonical combining class of the signs after which a joiner may also end a word."""

@@ -1,4 +1,4 @@
-"""What is laid out for a terminal or a pipe by Rich: text of users and models stands in it as `shown` returns it."""
+"""Output laid out for a terminal or a pipe by Rich: text of users and models stands in it as `shown` returns it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from ttcjax.runtime.errors import UserError
 logger = logging.getLogger(__name__)
 
 FILE = "tokenizer.model"
-"""Where the data stage writes its tokenizer, in its own folder."""
+"""Path of the tokenizer in the folder of the data stage."""
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 

@@ -15,7 +15,7 @@ FORMATS = {
     "value_head": "ttcjax.verify.value_head:ValueHead",
     "token_pair": "ttcjax.verify.token_pair:TokenPair",
 }
-"""Where the class of each is; a new verifier has a file in `ttcjax/verify` and a line here."""
+"""Class of each format; a new verifier has a file in `ttcjax/verify` and a line here."""
 
 _BEFORE = ("prm", "orm", "base_orm")
 """Models of these kinds had a value head before metadata said how a verifier is asked."""

@@ -1,4 +1,4 @@
-"""How good a verifier is, judged against the truth: ranking, calibration and the place of the first error."""
+"""Quality of a verifier against the truth: ranking, calibration and the place of the first error."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Selector:
     ties: str | None = None
     """One of `TIES`; `None` for that of the rule."""
     vote_temperature: float = 1.0
-    """Of `softmax`."""
+    """Temperature of `softmax`'s votes."""
     by: str = "verifier"
     """Whose scores select: the verifier's, or the policy's own `likelihood`."""
 
@@ -101,7 +101,7 @@ class Votes:
             scores: Of the members, in their order.
             rule: One of `RULES`.
             ties: One of `TIES`; that of the rule if not given.
-            temperature: Of `softmax`.
+            temperature: Temperature of `softmax`'s votes.
 
         Raises:
             UserError: As `choose`.
@@ -281,7 +281,7 @@ def choose_one(
         rule: One of `RULES`.
         grade_equal: Passed to `group_answers`.
         ties: One of `TIES`; that of the rule if not given.
-        temperature: Of `softmax`.
+        temperature: Temperature of `softmax`'s votes.
 
     Returns:
         Index of a sample with the chosen answer, or `None` if no answer is parsable.

@@ -47,7 +47,7 @@ class TokenPair(base.Verifier):
     at: int = 0
     """Place in `marks` whose logits judge the step."""
     template: str = "{prompt}"
-    """What stands before the solution, `{prompt}` for the policy's prompt."""
+    """Text before the solution, `{prompt}` for the policy's prompt."""
 
     def __post_init__(self) -> None:
         require(self.good != self.bad, f"good and bad are both token {self.good}: a score compares two")

@@ -1,4 +1,4 @@
-"""What a verifier is: a model that reads the solutions of a policy and says of each step how likely it leads to a right
+"""The contract of a verifier: a model that reads a policy's solutions and says how likely each step leads to a right
 answer.
 
 A verifier is a frozen dataclass of settings: hashable, so that it can be static in a compiled program. The parameters

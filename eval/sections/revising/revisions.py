@@ -23,7 +23,7 @@ ENABLED = "revision.enabled True"
 TURNED = 0.38
 """Share of right answers that the paper's revision model turns wrong."""
 _NEAR = 0.10
-"""How far from `TURNED` still counts as the same."""
+"""Distance from `TURNED` that still counts as the same."""
 _HARDLY = 0.02
 """A difference in accuracy that hardly matters."""
 _BY = {"hierarchical": "the verifier", "majority": "majority"}

@@ -1,4 +1,4 @@
-"""What a search family is: questions whose answer is guessed, then checked, which takes less than finding it.
+"""Search families: questions whose answer is guessed, then checked, which takes less than finding it.
 
 An attempt commits to a guess, checks it line by line, says whether it fits, and answers with it either way. Every line
 of an attempt that fails is true but the last, and what it found tells the next one something: that this guess is out,

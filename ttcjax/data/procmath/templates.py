@@ -41,7 +41,7 @@ class Problem:
     question: str
     steps: tuple[str, ...]
     results: tuple[int, ...]
-    """Of every step: what the answer names."""
+    """Result of every step, which the answer names."""
     formula: str
     """A sympy expression built from the question's numbers alone; tests compare it with the last result."""
 
