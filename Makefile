@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-fast test-small check format wheel clean
+.PHONY: help demo test test-fast test-long test-small check format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -14,16 +14,19 @@ help:  ## list the targets
 demo: $(VENV)/.installed  ## train, search and report on the embedded domain, into runs/demo
 	$(BIN)/ttcjax run configs/procmath_tiny.py --workdir $(WORKDIR)
 
-test: $(VENV)/.installed-test  ## all tests, as CI runs them
-	$(BIN)/pytest $(PYTEST_ARGS)
+test: $(VENV)/.installed-test  ## the tests, as CI runs them
+	$(BIN)/pytest $(PYTEST_ARGS) -m "not long"
 
 test-fast: $(VENV)/.installed-test  ## all tests but the slow ones
-	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow"
+	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow and not long"
+
+test-long: $(VENV)/.installed-test  ## runs, sweeps and studies killed again and again, full disks, more shapes; half an hour
+	$(BIN)/pytest $(PYTEST_ARGS) -m long
 
 # Not in `test`, where CPU tests run on eight virtual devices and XLA takes all that the processor has.
 test-small: $(VENV)/.installed-test  ## the fast tests of what computes, on one device and without AVX-512
 	TTCJAX_TEST_DEVICES=1 XLA_FLAGS="--xla_cpu_max_isa=AVX2 $$XLA_FLAGS" $(BIN)/pytest $(PYTEST_ARGS) -q \
-	    -m "not slow and not tpu_compile" tests/engine tests/search/test_run.py tests/search/test_chains.py tests/train/test_loop.py
+	    -m "not slow and not long and not tpu_compile" tests/engine tests/search/test_run.py tests/search/test_chains.py tests/train/test_loop.py
 
 check: $(VENV)/.installed-test  ## lint, format, types and import contracts
 	$(BIN)/ruff check

@@ -24,6 +24,7 @@ os.environ["JAX_PLATFORMS"] = PLATFORM
 if PLATFORM == "cpu" and not os.environ.get("XLA_FLAGS"):
     os.environ["XLA_FLAGS"] = QUICK_COMPILATION
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")  # files of tests share many programs
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # libtpu would ask the cloud which machine this is
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several test processes compile for TPUs at once
 os.environ.setdefault("MPLBACKEND", "agg")

@@ -19,11 +19,10 @@ def need_devices(count: int) -> None:
 
 
 def compiled_once(folder: pathlib.Path) -> dict[str, str]:
-    """Return the environment of processes that run stages whole, and again after they were killed: programs compiled a
-    little better, as they run for longer, and kept in a folder, as compiling anew would be most of the work."""
-    flags = os.environ.get("XLA_FLAGS", "").replace("optimization_level=0", "optimization_level=1")
+    """Return the environment of processes that run stages whole, and again after they were killed: programs are kept in
+    a folder, as compiling anew would be most of the work."""
     kept = {"JAX_COMPILATION_CACHE_DIR": str(folder / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
-    return os.environ | kept | {"XLA_FLAGS": flags}
+    return os.environ | kept
 
 
 def common(base: pathlib.Path) -> pathlib.Path:

@@ -76,8 +76,7 @@ CASES = {
     ("case", "dtype"),
     [
         ("decode", "float32"),
-        ("decode", "bfloat16"),
-        ("one_group", "float32"),
+        ("one_group", "bfloat16"),
         ("chunk", "bfloat16"),
         ("window", "float32"),
     ],

@@ -243,7 +243,7 @@ def test_bytes_of_a_decode_step(capsys):
     assert accessed < 1.15 * (weights + caches), "beside weights and caches there should be little"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sampling_a_2b_model(capsys):
     """The whole program: prefill, the decode loop with the kernel in it, and continuous batching.
 

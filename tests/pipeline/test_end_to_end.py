@@ -24,7 +24,7 @@ from ttcjax.pipeline import run
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = """
     --data.num-train 700 --data.num-valid 35 --data.num-test 35 --data.families residue --data.check-lines False
-    --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
+    --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16 --model.d-ff 96
     --policy.accumulate 1 --prm.train.accumulate 1 --revision.train.accumulate 1 --orm.train.accumulate 1
     --policy.steps 80 --policy.batch-size 16 --policy.checkpoint-every 8 --policy.validate-every 10
     --labels.questions 35 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 5
@@ -40,8 +40,8 @@ SMALL = """
     --orm.questions 35 --orm.chains 1 --orm.answers 3 --orm.shard-questions 5 --orm.train.steps 16
     --orm.train.batch-size 8 --orm.train.checkpoint-every 5 --orm.train.validate-every 8 --orm.train.seq-len 256
     --orm.base True
-    --larger.enabled True --larger.model.d-model 64 --larger.model.num-layers 2 --larger.model.num-heads 2
-    --larger.model.num-kv-heads 2 --larger.model.head-dim 32
+    --larger.enabled True --larger.model.d-model 48 --larger.model.num-layers 2 --larger.model.num-heads 2
+    --larger.model.num-kv-heads 2 --larger.model.head-dim 24 --larger.model.d-ff 96
     --chains.budgets 1 2 4 --chains.answers 4 --chains.chains 2 --chains.refine 2 --chains.shard-questions 5
 """
 
@@ -137,7 +137,7 @@ def test_every_stage_lists_what_it_wrote_and_a_loss_of_any_is_noticed(whole, tmp
     assert damaged == {"orm", "larger", "report"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_a_run_killed_in_trainings_and_shards_ends_like_one_left_alone(tmp_path, env, whole):
@@ -185,13 +185,13 @@ def test_folders_of_rows_open_as_tables_with_the_report_s_numbers(whole, reader)
         assert len(table) == counted, stage
 
 
-KILLS = int(os.environ.get("TTCJAX_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("TTCJAX_TEST_KILLS", "10"))
 """How often a sweep is killed; at most as often as it has shards."""
 STOPS = int(os.environ.get("TTCJAX_TEST_STOPS", "0"))
 """At how many moments a run is stopped; each takes as long as a run and a half, and finding the moments one more."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.timeout(900 + 300 * STOPS)
 @pytest.mark.skipif(not STOPS, reason="TTCJAX_TEST_STOPS=40 takes half an hour; every stage is stopped once above")
@@ -228,7 +228,7 @@ def test_sigterm_at_any_moment_is_obeyed_and_the_same_command_goes_on(tmp_path, 
     assert all(same for *_, same in ends), f"a run that was stopped ended otherwise than one left alone: {ends}"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_a_sweep_killed_again_and_again_on_other_devices_ends_like_one_left_alone(env, whole, trained):

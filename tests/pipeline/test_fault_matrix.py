@@ -118,7 +118,8 @@ def test_no_permission(workdir, env, name):
     assert contents(workdir) == before
 
 
-@pytest.mark.parametrize("name", ["report", "solve"])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["run", "report", "solve"])
 def test_full_disk(whole, tmp_path, env, name):
     folder = tmp_path / "small"
     folder.mkdir()
@@ -228,7 +229,7 @@ def test_a_foreign_file(workdir, env, name):
     assert all(after.get(digest, 0) >= count for digest, count in before.items()), "a foreign file is never deleted"
 
 
-@pytest.mark.parametrize("name", ["run", "sweep", "solve"])
+@pytest.mark.parametrize("name", ["sweep"])
 def test_no_locks(workdir, tmp_path, env, name):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_LOCKS)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

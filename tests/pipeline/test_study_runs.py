@@ -78,7 +78,7 @@ def whole(shared, env):
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_a_study_reports_over_seeds_and_of_each(whole, shared):
@@ -110,7 +110,7 @@ def test_a_study_reports_over_seeds_and_of_each(whole, shared):
     assert "One seed: intervals are of questions alone" in single
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
 def test_a_study_killed_again_and_again_ends_like_one_left_alone(whole, env, tmp_path):

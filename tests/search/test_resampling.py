@@ -56,9 +56,7 @@ def assert_found(ops, strategy, parents_of):
 
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-@pytest.mark.parametrize(
-    "strategy", [REBASE(2), REBASE(4), REBASE(16, 0.05), REBASE(7, 2.0), REBASE(8, max_rounds=2)], ids=lambda s: s.name
-)
+@pytest.mark.parametrize("strategy", [REBASE(16, 0.05), REBASE(7, 2.0), REBASE(8, max_rounds=2)], ids=lambda s: s.name)
 def test_rebase_is_brute_force(strategy, script):
     def parents_of(q, search_round, scores, done):
         live = [i for i in range(strategy.n) if not done[i]]
@@ -77,8 +75,7 @@ def test_rebase_is_brute_force(strategy, script):
 @pytest.mark.parametrize(
     "strategy",
     [
-        *(Particles(2), Particles(8), Particles(16, "multinomial"), Particles(7, score_temperature=0.3)),
-        Particles(8, "multinomial", max_rounds=2),
+        *(Particles(16, "multinomial"), Particles(7, score_temperature=0.3), Particles(8, max_rounds=2)),
     ],
     ids=lambda s: s.name,
 )
@@ -105,7 +102,7 @@ weights = arrays.arrays(np.float32, st.integers(1, 12), elements=st.floats(0, 1,
 
 
 @given(weights, st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_places_are_shared_out_by_weight(weight, data):
     """All live places and no other are dealt, each row within one of its quota, a better one never fewer."""
     live = data.draw(arrays.arrays(bool, len(weight)))

@@ -109,9 +109,9 @@ def test_a_beam_search_is_what_lists_say(tiny, asked):
     assert several > 4, "searches of one step test little"
 
 
-@pytest.mark.parametrize("strategy", [Beam(4, 2, ended="compete"), Lookahead(4, 2, k=2)], ids=lambda s: s.name)
-def test_scores_of_a_search_are_those_of_whole_solutions(tiny, asked, strategy):
+def test_scores_of_a_search_are_those_of_whole_solutions(tiny, asked):
     engine, prompts = asked
+    strategy = Lookahead(4, 2, k=2)
     found = [outcome.candidates for outcome in search(engine, strategy, prompts, SEED)]
     spread = []
     for group, whole in zip(found, engine.score(prompts, found), strict=True):

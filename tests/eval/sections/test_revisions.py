@@ -91,13 +91,13 @@ def test_every_split_can_be_cut_from_the_chains():
     assert sum(ChainsConfig(budgets=(16,), answers=1, chains=1).lengths) == 16 + 8 + 4 * 2 + 2 * 4 + 1 * 8
 
 
-@pytest.mark.parametrize("rule", ["hierarchical", "majority", "last", "best"])
+@pytest.mark.parametrize("rule", ["hierarchical", "majority"])
 def test_splits_cut_from_long_chains_are_unbiased(rule):
     """Against chains run with just that split: equal means, z-tests at a false-alarm rate of 1e-4 each."""
     rng = np.random.default_rng(7)
     lengths, runs = ChainsConfig(budgets=(1, 2, 4, 8), answers=8, chains=2).lengths, 150
     cut = [AnswerChains.from_table(markov_chains(rng, 4, lengths), lengths) for _ in range(runs)]
-    for s, p in [(1, 4), (2, 2), (4, 1), (1, 1), (2, 4), (8, 1)]:
+    for s, p in [(1, 4), (2, 2), (2, 4), (8, 1)]:
         direct = [AnswerChains.from_table(markov_chains(rng, 4, [s] * p), [s] * p) for _ in range(runs)]
         a, b = (np.stack([found.accuracy(s, p, rule, "history") for found in side]) for side in (cut, direct))
         spread = np.sqrt((a.var(axis=0, ddof=1) + b.var(axis=0, ddof=1)) / runs)
