@@ -24,7 +24,8 @@ from ttcjax.pipeline import run
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = """
     --data.num-train 700 --data.num-valid 35 --data.num-test 35 --data.families residue --data.check-lines False
-    --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16 --model.d-ff 96
+    --model.d-model 32 --model.num-layers 2 --model.num-heads 2 --model.num-kv-heads 2 --model.head-dim 16
+    --model.d-ff 96
     --policy.accumulate 1 --prm.train.accumulate 1 --revision.train.accumulate 1 --orm.train.accumulate 1
     --policy.steps 80 --policy.batch-size 16 --policy.checkpoint-every 8 --policy.validate-every 10
     --labels.questions 35 --labels.samples 2 --labels.rollouts 2 --labels.shard-questions 5
