@@ -173,7 +173,7 @@ class Records:
     def _rows(self, stage: str) -> pa.Table:
         columns = tuple(dict.fromkeys((*COLUMNS, *COUNTED, "gold", "finished", "subject")))
         folder = self.workdir / stage
-        return solution_lines.with_lines(sample_rows.read_folder(folder, columns), folder)
+        return solution_lines.with_lines(sample_rows.read_folder(folder, columns), folder, self.task.steps)
 
     @cached_property
     def base(self) -> pa.Table:

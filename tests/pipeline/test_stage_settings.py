@@ -266,3 +266,12 @@ def _types(hint: Any) -> Iterator[Any]:
     for arg in typing.get_args(hint):
         yield from _types(arg)
     yield hint
+
+
+def test_the_revision_model_is_not_trained_again_for_what_only_a_second_training_samples():
+    revision = alone("revision")
+    sampled = dataclasses.replace(FULL.sampler, top_k=7)
+    for chains, trained_again in ((0, False), (2, True)):
+        base = dataclasses.replace(FULL, revision=RevisionConfig(True, rest_em=ReSTConfig(chains=chains)))
+        other = dataclasses.replace(base, sampler=sampled)
+        assert (stages.fingerprint(revision, other) != stages.fingerprint(revision, base)) is trained_again
