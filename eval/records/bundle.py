@@ -25,13 +25,14 @@ from ttcjax.config import (
 )
 from ttcjax.data import loader
 from ttcjax.data.task import Task
-from ttcjax.eval.collect import greedy, rescore, revision_chains, searches, temperatures, validated
+from ttcjax.eval.collect import greedy, revision_chains, searches, temperatures, validated
 from ttcjax.eval.collect.validated import Choice
-from ttcjax.eval.records import answer_chains, measured, sample_rows, solution_lines
+from ttcjax.eval.records import answer_chains, measured, sample_rows, solution_lines, verifier_scores
 from ttcjax.eval.records import trained as trained_lib
 from ttcjax.eval.records.answer_chains import Splits
 from ttcjax.eval.records.measured import Measured, Rules
 from ttcjax.eval.records.trained import Trained
+from ttcjax.eval.records.verifier_scores import BankVerifier
 from ttcjax.eval.stats.difficulty import enough
 from ttcjax.eval.stats.estimators import COLUMNS
 from ttcjax.eval.stats.intervals import Bootstrap
@@ -57,7 +58,7 @@ class ReportSettings:
         aggregate: Step aggregation behind the PRM's score of a solution.
         temperature: Of the sampler.
         labels_temperature: At which step labels were completed.
-        base_orm: Whether an outcome-reward model judges base samples.
+        verifiers: Those that judge the bank, the one it is made with first.
         larger: Whether a larger model is compared.
         revision: The revision model.
         drafts: Answers in view in the policy's own training.
@@ -76,7 +77,7 @@ class ReportSettings:
     aggregate: Aggregation
     temperature: float
     labels_temperature: float
-    base_orm: bool
+    verifiers: tuple[BankVerifier, ...]
     larger: bool
     revision: RevisionConfig
     drafts: DraftsConfig
@@ -100,7 +101,7 @@ def settings_of(config: ExperimentConfig) -> ReportSettings:
         aggregate=config.prm.aggregate,
         temperature=sampled,
         labels_temperature=sampled if completed is None else completed,
-        base_orm=config.orm.base,
+        verifiers=verifier_scores.of_bank(config),
         larger=config.larger.enabled,
         revision=config.revision,
         drafts=config.drafts,
@@ -270,10 +271,9 @@ class Records:
         """Subject of each question."""
         return dict(zip(*(self.bank[name].to_pylist() for name in ("question", "subject")), strict=True))
 
-    @cached_property
-    def rescored(self) -> pa.Table:
-        """Rows of `base` with the scores of the outcome-reward model of base samples."""
-        return rescore.with_scores(self.base, self.workdir / "rescore")
+    def judged_by(self, verifier: str) -> pa.Table:
+        """Return the rows of `base` with the scores of a verifier, see `verifier_scores.judged_by`."""
+        return verifier_scores.judged_by(self.base, verifier, self.workdir / "rescore")
 
     @cached_property
     def answers(self) -> pa.Table:

@@ -104,8 +104,7 @@ class Samples:
         correct[at] = table["correct"].to_numpy()
         # Runs that left no row at all have no seed to show.
         all_seeds = (*map(int, seeds), *[-1] * (runs - len(seeds)))
-        likelihoods = token_likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
-        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table), likelihoods)
+        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table), likelihoods(table))
 
     def part(self, first: int, end: int) -> Samples:
         """Return some of the samples of each run, from the first to before the end."""
@@ -347,6 +346,11 @@ def scores_of(selector: Selector, aggregate: str) -> str:
 def step_scores(table: pa.Table) -> Ragged:
     """Return the verifier's step scores of every row."""
     return _ragged(table["step_scores"])
+
+
+def likelihoods(table: pa.Table) -> np.ndarray:
+    """Return the policy's own score of every row, see `token_likelihood`."""
+    return token_likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
 
 
 def with_step_truth(table: pa.Table) -> tuple[Ragged, Ragged, int]:

@@ -37,6 +37,8 @@ FULL = ExperimentConfig(
             *("adaptive:wave=2,confidence=0.6,select=weighted",),
         ),
         temperatures=(0.5, 1.0),
+        verifiers=("judge=elsewhere",),
+        verifiers_content=("judge=0123",),
     ),
 )
 # Settings that act only together: these may be changed here, and `drafts.restate` where there are no drafts.
@@ -46,7 +48,7 @@ NAMES = tuple(stage.name for stage in stages.STAGES)
 
 REPORTED = {"name", "sweep.bootstrap", "sweep.bootstrap_seed", "sweep.folds", "sweep.fold_repeats"}
 """Settings that decide the report alone."""
-SWITCHES = {"revision.enabled", "orm.base"}
+SWITCHES = {"revision.enabled"}
 """Settings that only turn stages on."""
 
 

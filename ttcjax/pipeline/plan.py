@@ -239,11 +239,12 @@ class _Costs:
         prompts = ledger.prompt_tokens(config.questions, workdir / "data")
         base = _base(seen)
         token, token_from = _tokens_of_generation(config, workdir, base)
+        own = {v.name: ledger.parameters(epath.Path(v.place)) for v in config.sweep.own_verifiers}
         inputs = {name: folder for one in planned.values() for name, folder in one.inputs.items()}
         return cls(
             config,
             planned,
-            {name: model["params"] for name, model in trained.items()},
+            {name: model["params"] for name, model in trained.items()} | own,
             Units(sum(prompts.values()) / len(prompts), token, inputs, base),
             token_from,
             seen,

@@ -3,7 +3,7 @@
 import pytest
 from etils import epath
 
-from ttcjax.config import ChainsConfig, ExperimentConfig, SweepConfig
+from ttcjax.config import ChainsConfig, ExperimentConfig, ORMConfig, SweepConfig
 from ttcjax.eval.collect import bank, rescore, revision_chains, searches
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.shards import WHOLE, Part, cut
@@ -15,7 +15,9 @@ CONFIG = ExperimentConfig(
         strategies=("majority", "beam:width=4", "beam:width=sqrt", "lookahead:width=4,k=1"),
         seeds=3,
         shard_questions=7,
+        verifiers=("one=elsewhere", "two:min=elsewhere"),
     ),
+    orm=ORMConfig(base=True),
     chains=ChainsConfig(questions=20, shard_questions=8),
 )
 QUESTIONS = 45
@@ -38,8 +40,7 @@ def test_shards_cover_every_question_of_every_cell_once(stage):
     cells: dict[tuple, list[int]] = {}
     for shard in SHARDS[stage]:
         cells.setdefault((shard.answers, shard.seed), []).extend(range(shard.first, shard.first + shard.questions))
-    runs = 3 * len(searches.by_answers(SEARCHES))
-    assert len(cells) == (runs if stage == "search" else 1)
+    assert len(cells) == {"search": 3 * len(searches.by_answers(SEARCHES)), "rescore": 3}.get(stage, 1)
     assert all(taken == list(range(questions)) for taken in cells.values())
 
 
