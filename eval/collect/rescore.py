@@ -47,10 +47,14 @@ class Further:
     @classmethod
     def of(cls, config: ExperimentConfig) -> tuple[Further, ...]:
         """Return the verifiers of an experiment that judge its bank beside the one it is made with."""
+        return (*[cls(verifier_scores.BASE_ORM)] * config.orm.base, *cls.named(config))
+
+    @classmethod
+    def named(cls, config: ExperimentConfig) -> tuple[Further, ...]:
+        """Return those of `sweep.verifiers` alone."""
         sweep = config.sweep
         hashes = {own.name: own.place for own in map(OwnVerifier.parse, sweep.verifiers_content or ())}
-        own = (cls(own.name, own.place, hashes.get(own.name)) for own in sweep.own_verifiers)
-        return (*[cls(verifier_scores.BASE_ORM)] * config.orm.base, *own)
+        return tuple(cls(own.name, own.place, hashes.get(own.name)) for own in sweep.own_verifiers)
 
     def engine(self, inputs: Inputs, sampler: SamplerConfig, steps: StepFormat) -> Engine:
         """Return an engine whose verifier it is.

@@ -277,14 +277,24 @@ class Records:
 
     @cached_property
     def answers(self) -> pa.Table:
-        """Rows of the chains stage."""
-        return revision_chains.read(self.workdir / "chains")
+        """Rows of the chains stage, with the scores of all verifiers."""
+        found = revision_chains.read(self.workdir / "chains")
+        named = any(verifier.named for verifier in self.settings.verifiers)
+        return verifier_scores.with_further(found, self.workdir / "rescore_chains") if named else found
+
+    @property
+    def answer_aggregates(self) -> Mapping[str, Aggregation]:
+        """How step scores become one of an answer, by verifier; see `verifier_scores.of_answers`."""
+        named = [verifier for verifier in self.settings.verifiers if verifier.named]
+        return {**self.settings.judges.aggregates, **{verifier.name: verifier.aggregate for verifier in named}}
 
     @cached_property
     def splits(self) -> Splits:
         """The chains of revisions, and every split of every budget."""
         verifier = self.settings.judges.chosen(self.settings.chains.verifier, self.workdir / "orm")
-        return answer_chains.splits(self.settings.chains, self.answers, self.ease["oracle"], verifier)
+        return answer_chains.splits(
+            self.settings.chains, self.answers, self.ease["oracle"], verifier, self.answer_aggregates
+        )
 
 
 def right_answers(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, bool]]:

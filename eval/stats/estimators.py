@@ -345,7 +345,7 @@ def scores_of(selector: Selector, aggregate: str) -> str:
 
 def step_scores(table: pa.Table) -> Ragged:
     """Return the verifier's step scores of every row."""
-    return _ragged(table["step_scores"])
+    return ragged(table["step_scores"].combine_chunks())
 
 
 def likelihoods(table: pa.Table) -> np.ndarray:
@@ -365,15 +365,15 @@ def with_step_truth(table: pa.Table) -> tuple[Ragged, Ragged, int]:
         Scores and truth with equal row lengths, and how many checked rows were left out because they have
         another number of scores than of steps.
     """
-    scores, truth = step_scores(table), _ragged(table["step_truth"])
+    scores, truth = step_scores(table), ragged(table["step_truth"].combine_chunks())
     checked = table["step_truth"].is_valid().to_numpy()
     aligned = scores.lengths == truth.lengths
     keep = checked & aligned & (truth.lengths > 0)
     return scores.keep(keep), truth.keep(keep), int((checked & ~aligned).sum())
 
 
-def _ragged(column: pa.ChunkedArray) -> Ragged:
-    lists = column.combine_chunks()
+def ragged(lists: pa.ListArray) -> Ragged:
+    """Return lists of numbers as they are put together; one that is null is empty."""
     lengths = lists.value_lengths().fill_null(0).to_numpy()
     return Ragged.from_lengths(lists.flatten().to_numpy(zero_copy_only=False), lengths)
 

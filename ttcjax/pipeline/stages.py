@@ -108,11 +108,16 @@ STAGES = (
     ),
     Stage("base_orm", "ttcjax.train.models.base_orm", "train an outcome-reward model on the policy's samples"),
     Stage("larger", "ttcjax.train.models.larger", "train a larger policy on the same data"),
-    Stage("rescore", "ttcjax.eval.collect.rescore", "judge the bank's samples with an outcome-reward model"),
+    Stage("rescore", "ttcjax.eval.collect.rescore", "judge the bank's samples with further verifiers"),
     Stage(
         "chains",
         "ttcjax.eval.collect.revision_chains",
         "sample and score the revision model's chains on the test questions",
+    ),
+    Stage(
+        "rescore_chains",
+        "ttcjax.eval.collect.rescore_chains",
+        "judge the chains' answers with verifiers from elsewhere",
     ),
     Stage(
         "report",

@@ -11,16 +11,21 @@ from etils import epath
 
 from tests.eval.collect.test_sweep_runs import MADE, config, files, models, scripted  # noqa: F401
 from tests.verify.test_token_pair import asking
-from ttcjax.config import ConfigError, DataConfig, ExperimentConfig, SamplerConfig, SweepConfig, to_dict
+from ttcjax.config import ChainsConfig, ConfigError, DataConfig, ExperimentConfig, SamplerConfig, SweepConfig, to_dict
 from ttcjax.data import loader
 from ttcjax.engine.loading import load_engine
-from ttcjax.eval.collect import bank, rescore
+from ttcjax.eval.collect import bank, rescore, rescore_chains, revision_chains
 from ttcjax.eval.records import sample_rows, verifier_scores
+from ttcjax.eval.records.bundle import Records, settings_of
+from ttcjax.eval.stats.estimators import step_scores
 from ttcjax.pipeline import inputs, stages, sweep
 from ttcjax.runtime.checkpoint import save_params
 from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.parquet import shard_path, write_shard
+from ttcjax.search.chains import Answer
 from ttcjax.testing import folders
 from ttcjax.verify import formats
+from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.token_pair import STEP_END, TokenPair
 
 PAIR = TokenPair(40, 90, marks=(STEP_END, 50), at=1)
@@ -78,17 +83,44 @@ def test_real_verifiers_of_two_kinds_judge_one_bank(tiny, own, config, tmp_path)
             assert [row["step_scores"] for row in rows] == [list(solution.step_scores) for solution in scored]
     assert told["again"]["step_scores"] != told["pair"]["step_scores"]
     assert verifier_scores.of_bank(given)[1:] == (
-        verifier_scores.BankVerifier("again", "last"),
-        verifier_scores.BankVerifier("pair", "min"),
+        verifier_scores.BankVerifier("again", "last", named=True),
+        verifier_scores.BankVerifier("pair", "min", named=True),
     )
+    # The same solutions as answers of chains, of which the PRM read none.
+    given = dataclasses.replace(given, chains=ChainsConfig(budgets=(1, 2), answers=2, chains=1, shard_questions=2))
+    engine, examples = load_engine(workdir, sampler), splits.test[:]
+    texts = [samples.filter(pc.field("question") == e.id).to_pylist() for e in examples]
+    answers = [[[Answer(solution, 0) for solution in bank.solutions_of(engine, rows)]] * 2 for rows in texts]
+    answers = [[first, second[:1]] for first, second in answers]
+    rows = revision_chains.result_rows(task, examples, {"history": answers}, "revise", 5, 0.0)
+    write_shard(shard_path(workdir / "chains", 0), rows, revision_chains.SCHEMA)
+    folders.complete(workdir / "chains")
+    found = folders.run_stage(rescore_chains.STAGE, given, workdir, workdir / "rescore_chains")
+    assert (found["answers"], found["shards"]) == (3 * 3, 2 * 2)
+    folders.complete(workdir / "rescore_chains")
+    judged = Records(settings_of(given), workdir).answers
+    assert judged.drop_columns("scores").equals(revision_chains.read(workdir / "chains").drop_columns("scores"))
+    by_name = verifier_scores.of_answers(judged, {"pair": "min"})
+    assert list(by_name) == ["pair", "again"]
+    for name, how in (("again", "last"), ("pair", "min")):
+        scores = dict(
+            zip(
+                zip(told[name]["question"].to_pylist(), told[name]["sample"].to_pylist(), strict=True),
+                aggregate(step_scores(told[name]), how).astype(np.float32),
+                strict=True,
+            )
+        )
+        expected = [scores[row["question"], row["place"]] for row in judged.to_pylist()]
+        np.testing.assert_array_equal(by_name[name], expected)
 
 
 def test_an_interrupted_rescore_goes_on_with_what_is_missing(models, own, monkeypatch):  # noqa: F811
     whole = models("whole")
     named = judged_too(whole, f"pair={own}", f"twin={own}")
     sweep.run(dataclasses.replace(whole, sweep=named))
-    expected = {name: rows for name, rows in files(whole).items() if name.startswith("rescore")}
+    expected = {name: rows for name, rows in files(whole).items() if name.startswith("rescore/")}
     assert len(expected) == 3 * 3, "three shards of each of base_orm, pair and twin"
+    assert len([name for name in files(whole) if name.startswith("rescore_chains/")]) == 2 * 2, "of pair and twin"
     stopped = dataclasses.replace(models("stopped"), sweep=named)
     made, write = [], rescore.write_shard
 
@@ -113,13 +145,13 @@ def test_an_interrupted_rescore_goes_on_with_what_is_missing(models, own, monkey
 
     monkeypatch.setattr(rescore, "load_engine", load_counted)
     monkeypatch.setattr(rescore, "write_shard", until(-1))
-    [cell] = [cell for cell in sweep.plan(stopped).cells if cell.answers == (("pair", 4),)]
+    [cell] = [c for c in sweep.plan(stopped).cells if c.answers == (("pair", 4),)]
     assert (cell.shards, cell.shards_left) == (3, 2)
     assert cell.left.verifier_flops > 0
-    assert list(sweep.run(stopped)) == [*MADE, "report"]
+    assert set(sweep.run(stopped)) == {*MADE, "rescore_chains", "report"}
     assert sorted(made) == sorted(pathlib.Path(name).name for name in expected), "no shard was made twice"
-    assert asked == [own, own], "of pair and twin, and the ORM had judged everything"
-    assert {name: rows for name, rows in files(stopped).items() if name.startswith("rescore")} == expected
+    assert asked == [own] * 4, "pair and twin, of bank and chains; the ORM had judged everything"
+    assert {name: rows for name, rows in files(stopped).items() if name.startswith("rescore/")} == expected
 
 
 def test_another_model_in_a_verifiers_folder_is_noticed(models, own, tiny):  # noqa: F811
