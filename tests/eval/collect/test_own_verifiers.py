@@ -11,7 +11,16 @@ from etils import epath
 
 from tests.eval.collect.test_sweep_runs import MADE, config, files, models, scripted  # noqa: F401
 from tests.verify.test_token_pair import asking
-from ttcjax.config import ChainsConfig, ConfigError, DataConfig, ExperimentConfig, SamplerConfig, SweepConfig, to_dict
+from ttcjax.config import (
+    ChainsConfig,
+    ConfigError,
+    DataConfig,
+    ExperimentConfig,
+    ORMConfig,
+    SamplerConfig,
+    SweepConfig,
+    to_dict,
+)
 from ttcjax.data import loader
 from ttcjax.engine.loading import load_engine
 from ttcjax.eval.collect import bank, rescore, rescore_chains, revision_chains
@@ -186,6 +195,13 @@ def test_what_is_no_verifier_is_refused_with_its_place(models, tiny, tmp_path): 
     save(epath.Path(given.workdir) / "policy" / "best", tiny.policy, tiny.tokenizer, "policy")
     with pytest.raises(UserError, match=r"a_policy is a policy and no verifier"):
         load_engine(given.workdir, given.sampler, verifier=policy)
+
+
+def test_any_of_two_settings_turns_the_stage_on():
+    rescored = stages.get_stage("rescore")
+    on = (ExperimentConfig(orm=ORMConfig(base=True)), ExperimentConfig(sweep=SweepConfig(verifiers=("a=x",))))
+    assert [rescored.wanted(given) for given in (ExperimentConfig(), *on)] == [False, True, True]
+    assert rescored.turned_on_by == "orm.base True or --sweep.verifiers (its help says how)"
 
 
 @pytest.mark.parametrize(
