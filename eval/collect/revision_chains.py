@@ -21,6 +21,7 @@ from ttcjax.engine.loading import load_engine
 from ttcjax.eval.collect import amounts
 from ttcjax.eval.collect.amounts import Seen, Spent, Units
 from ttcjax.eval.collect.swap import partners, swapped
+from ttcjax.eval.records import verifier_scores
 from ttcjax.runtime import shards as shards_lib
 from ttcjax.runtime.parquet import read_folder, write_shard
 from ttcjax.runtime.progress import progress
@@ -30,9 +31,6 @@ from ttcjax.search import revision_verifiers
 from ttcjax.search.chains import Chains, read_answer
 from ttcjax.search.revision_verifiers import Judges
 from ttcjax.search.strategies.refine import Refine
-
-VERIFIERS = ("history", "no_history", "prm")
-"""ORMs of the revision model's answers with and without the answers before in view, and the PRM of the base samples."""
 
 SCHEMA = pa.schema(
     [
@@ -49,10 +47,7 @@ SCHEMA = pa.schema(
         pa.field("finished", pa.bool_(), nullable=False, metadata={"about": "ended by itself"}),
         pa.field("shown", pa.int32(), nullable=False, metadata={"about": "answers in view"}),
         pa.field("kept", pa.bool_(), metadata={"about": "by `refine`: took the place of the answer before"}),
-        *(
-            pa.field(f"score_{name}", pa.float32(), metadata={"about": "in [0, 1]; null where not scored"})
-            for name in VERIFIERS
-        ),
+        verifier_scores.SCORES,
         pa.field("tokens", pa.int32(), nullable=False, metadata={"about": "decoded"}),
         pa.field("verifier_tokens", pa.int32(), nullable=False, metadata={"about": "read by all verifiers"}),
         pa.field("logprob", pa.float32(), nullable=False, metadata={"about": "in nats"}),
@@ -220,8 +215,7 @@ def result_rows(
             for place, reply in enumerate(chain):
                 answer = read_answer(task, reply)
                 at = {name: found[q][c][place] for name, found in scored.items()}
-                scores: dict[str, float | None] = {f"score_{name}": None for name in VERIFIERS}
-                scores |= {f"score_{name}": judged.score for name, judged in at.items()}
+                scores = {name: judged.solution.step_scores for name, judged in at.items() if judged.score is not None}
                 table.append(
                     {
                         "question": example.id,
@@ -237,7 +231,7 @@ def result_rows(
                         "finished": reply.solution.finished,
                         "shown": reply.shown,
                         "kept": reply.kept,
-                        **scores,
+                        "scores": verifier_scores.nested(scores),
                         "tokens": reply.solution.tokens_sampled,
                         "verifier_tokens": sum(judged.solution.tokens_verified for judged in at.values()),
                         "logprob": reply.solution.logprob,
@@ -261,6 +255,7 @@ STAGE = Stage(
     run,
     needs=("data", "prm", "revision", "orm"),
     switch=("revision.enabled",),
+    version=2,
     schema=SCHEMA,
     shards=shards,
     work=_work,

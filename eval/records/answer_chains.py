@@ -7,15 +7,15 @@ beforehand, whatever the answers, so the estimates are unbiased.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ttcjax.config import ChainsConfig
-from ttcjax.eval.collect.revision_chains import VERIFIERS
+from ttcjax.config import Aggregation, ChainsConfig
+from ttcjax.eval.records import verifier_scores
 from ttcjax.runtime.errors import UserError
 from ttcjax.verify.select import CHAIN_RULES, choose_in_chains, group_answers
 
@@ -45,13 +45,18 @@ class AnswerChains:
 
     @classmethod
     def from_table(
-        cls, table: pa.Table, lengths: Sequence[int], grade_equal: Callable[[str, str], bool] | None = None
+        cls,
+        table: pa.Table,
+        lengths: Sequence[int],
+        aggregates: Mapping[str, Aggregation] | None = None,
+        grade_equal: Callable[[str, str], bool] | None = None,
     ) -> AnswerChains:
         """Lay out the rows of the chains stage.
 
         Args:
             table: Rows of `chains.SCHEMA`, in any order.
             lengths: Answers that each chain should have.
+            aggregates: As for `verifier_scores.of_answers`.
             grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
 
         Raises:
@@ -80,11 +85,8 @@ class AnswerChains:
         for i in range(len(questions)):
             rows = np.flatnonzero(q == i)
             ids[rows] = group_answers(answers[rows].tolist(), grade_equal)
-        scores = {}
-        for name in VERIFIERS:
-            column = table[f"score_{name}"]
-            if not column.null_count:
-                scores[name] = laid_out(column.to_numpy().astype(np.float64), 0.0)
+        judged = verifier_scores.of_answers(table, aggregates or {})
+        scores = {name: laid_out(values, 0.0) for name, values in judged.items() if not np.isnan(values).any()}
         return cls(
             questions=tuple(questions),
             lengths=np.asarray(lengths),
@@ -180,19 +182,26 @@ class Splits:
         return found
 
 
-def splits(settings: ChainsConfig, table: pa.Table, questions: Collection[str], verifier: str) -> Splits:
+def splits(
+    settings: ChainsConfig,
+    table: pa.Table,
+    questions: Collection[str],
+    verifier: str,
+    aggregates: Mapping[str, Aggregation] | None = None,
+) -> Splits:
     """Answer with every split of every budget.
 
     Args:
         settings: Lengths and budgets of the chains.
         table: Rows of the chains stage.
         questions: Those of the bank.
-        verifier: Whose scores select, see `ttcjax.search.revision_verifiers.chosen`.
+        verifier: Whose scores select, see `ttcjax.search.revision_verifiers.Judges.chosen`.
+        aggregates: As for `verifier_scores.of_answers`.
 
     Raises:
         UserError: A question of the chains has no base samples, or one of the test has no chains.
     """
-    chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), settings.lengths)
+    chains = AnswerChains.from_table(table.filter(pc.field("strategy") == "revise"), settings.lengths, aggregates)
     missing = [question for question in chains.questions if question not in questions]
     if missing:
         raise UserError(f"the bank has no samples of {missing[0]}: move the bank and chains folders away and run again")
@@ -204,7 +213,9 @@ def splits(settings: ChainsConfig, table: pa.Table, questions: Collection[str], 
         )
     refined = None
     if settings.refine:
-        refined = AnswerChains.from_table(table.filter(pc.field("strategy") == "refine"), [1 + settings.refine])
+        refined = AnswerChains.from_table(
+            table.filter(pc.field("strategy") == "refine"), [1 + settings.refine], aggregates
+        )
     accuracy = {
         (s, p, rule): chains.accuracy(s, p, rule, verifier)
         for n in settings.budgets

@@ -25,13 +25,14 @@ from ttcjax.config import (
 )
 from ttcjax.data import loader
 from ttcjax.data.task import Task
-from ttcjax.eval.collect import greedy, rescore, revision_chains, searches, temperatures, validated
+from ttcjax.eval.collect import greedy, revision_chains, searches, temperatures, validated
 from ttcjax.eval.collect.validated import Choice
-from ttcjax.eval.records import answer_chains, measured, sample_rows, solution_lines
+from ttcjax.eval.records import answer_chains, measured, sample_rows, solution_lines, verifier_scores
 from ttcjax.eval.records import trained as trained_lib
 from ttcjax.eval.records.answer_chains import Splits
 from ttcjax.eval.records.measured import Measured, Rules
 from ttcjax.eval.records.trained import Trained
+from ttcjax.eval.records.verifier_scores import BankVerifier
 from ttcjax.eval.stats.difficulty import enough
 from ttcjax.eval.stats.estimators import COLUMNS
 from ttcjax.eval.stats.intervals import Bootstrap
@@ -57,7 +58,7 @@ class ReportSettings:
         aggregate: Step aggregation behind the PRM's score of a solution.
         temperature: Of the sampler.
         labels_temperature: At which step labels were completed.
-        base_orm: Whether an outcome-reward model judges base samples.
+        verifiers: Those that judge the bank, the one it is made with first.
         larger: Whether a larger model is compared.
         revision: The revision model.
         drafts: Answers in view in the policy's own training.
@@ -76,7 +77,7 @@ class ReportSettings:
     aggregate: Aggregation
     temperature: float
     labels_temperature: float
-    base_orm: bool
+    verifiers: tuple[BankVerifier, ...]
     larger: bool
     revision: RevisionConfig
     drafts: DraftsConfig
@@ -100,7 +101,7 @@ def settings_of(config: ExperimentConfig) -> ReportSettings:
         aggregate=config.prm.aggregate,
         temperature=sampled,
         labels_temperature=sampled if completed is None else completed,
-        base_orm=config.orm.base,
+        verifiers=verifier_scores.of_bank(config),
         larger=config.larger.enabled,
         revision=config.revision,
         drafts=config.drafts,
@@ -173,7 +174,7 @@ class Records:
     def _rows(self, stage: str) -> pa.Table:
         columns = tuple(dict.fromkeys((*COLUMNS, *COUNTED, "gold", "finished", "subject")))
         folder = self.workdir / stage
-        return solution_lines.with_lines(sample_rows.read_folder(folder, columns), folder)
+        return solution_lines.with_lines(sample_rows.read_folder(folder, columns), folder, self.task.steps)
 
     @cached_property
     def base(self) -> pa.Table:
@@ -270,21 +271,30 @@ class Records:
         """Subject of each question."""
         return dict(zip(*(self.bank[name].to_pylist() for name in ("question", "subject")), strict=True))
 
-    @cached_property
-    def rescored(self) -> pa.Table:
-        """Rows of `base` with the scores of the outcome-reward model of base samples."""
-        return rescore.with_scores(self.base, self.workdir / "rescore")
+    def judged_by(self, verifier: str) -> pa.Table:
+        """Return the rows of `base` with the scores of a verifier, see `verifier_scores.judged_by`."""
+        return verifier_scores.judged_by(self.base, verifier, self.workdir / "rescore")
 
     @cached_property
     def answers(self) -> pa.Table:
-        """Rows of the chains stage."""
-        return revision_chains.read(self.workdir / "chains")
+        """Rows of the chains stage, with the scores of all verifiers."""
+        found = revision_chains.read(self.workdir / "chains")
+        named = any(verifier.named for verifier in self.settings.verifiers)
+        return verifier_scores.with_further(found, self.workdir / "rescore_chains") if named else found
+
+    @property
+    def answer_aggregates(self) -> Mapping[str, Aggregation]:
+        """How step scores become one of an answer, by verifier; see `verifier_scores.of_answers`."""
+        named = [verifier for verifier in self.settings.verifiers if verifier.named]
+        return {**self.settings.judges.aggregates, **{verifier.name: verifier.aggregate for verifier in named}}
 
     @cached_property
     def splits(self) -> Splits:
         """The chains of revisions, and every split of every budget."""
         verifier = self.settings.judges.chosen(self.settings.chains.verifier, self.workdir / "orm")
-        return answer_chains.splits(self.settings.chains, self.answers, self.ease["oracle"], verifier)
+        return answer_chains.splits(
+            self.settings.chains, self.answers, self.ease["oracle"], verifier, self.answer_aggregates
+        )
 
 
 def right_answers(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, NotRequired, TypedDict
 
 from etils import epath
@@ -72,6 +73,21 @@ def models(workdir: epath.Path) -> dict[str, Trained] | None:
         if flops:
             model["data_flops"] = sum(flops)
     return found if "policy" in found and "prm" in found else None
+
+
+def parameters(model: epath.Path) -> int:
+    """Return how many parameters a model has, from the metadata in its folder; 0 where it is there no more.
+
+    Raises:
+        DamagedError: They do not say.
+    """
+    path = model / "metadata.json"
+    if not path.exists():
+        return 0
+    try:
+        return sum(math.prod(shape) for shape in json.loads(path.read_text())["shapes"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise records.damaged(path, "it is no table of JSON") from error
 
 
 def _metadata(path: epath.Path) -> dict[str, Any]:

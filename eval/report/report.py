@@ -187,6 +187,7 @@ STAGE = Stage(
     run,
     needs=(
         *("data", "policy", "labels", "prm", "trajectories", "tune", "bank", "rescore", "search", "chains", "greedy"),
+        "rescore_chains",
     ),
     writes=("../summary.json",),
     version=8,

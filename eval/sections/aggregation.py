@@ -32,12 +32,13 @@ class Aggregated:
 def figure(found: Aggregated, summary: Summary) -> Figure:
     """Draw accuracy against the budget, a line a step aggregation.
 
-    Majority and, where there is one, the outcome-reward model of base samples stand beside them.
+    Majority and, where there are any, the other verifiers of base samples stand beside them.
     """
     lines = {f"PRM, {how}": cells for how, cells in found.accuracy.items()}
-    orm, strategies = summary.get(outcome.SECTION), summary.of(accuracy.SECTION).strategies
-    if orm is not None:
-        lines["ORM"] = orm.accuracy["orm"]["weighted"]
+    others, strategies = summary.get(outcome.SECTION), summary.of(accuracy.SECTION).strategies
+    if others is not None:
+        named = others.accuracy.items()
+        lines |= {outcome.told(name): rules["weighted"] for name, rules in named if name != outcome.PRM}
     if "majority" in strategies:
         lines["majority"] = strategies["majority"]
     with mpl.rc_context(STYLE):

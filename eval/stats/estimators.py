@@ -104,8 +104,7 @@ class Samples:
         correct[at] = table["correct"].to_numpy()
         # Runs that left no row at all have no seed to show.
         all_seeds = (*map(int, seeds), *[-1] * (runs - len(seeds)))
-        likelihoods = token_likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
-        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table), likelihoods)
+        return cls(tuple(questions), all_seeds, groups, correct, row, step_scores(table), likelihoods(table))
 
     def part(self, first: int, end: int) -> Samples:
         """Return some of the samples of each run, from the first to before the end."""
@@ -346,7 +345,12 @@ def scores_of(selector: Selector, aggregate: str) -> str:
 
 def step_scores(table: pa.Table) -> Ragged:
     """Return the verifier's step scores of every row."""
-    return _ragged(table["step_scores"])
+    return ragged(table["step_scores"].combine_chunks())
+
+
+def likelihoods(table: pa.Table) -> np.ndarray:
+    """Return the policy's own score of every row, see `token_likelihood`."""
+    return token_likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
 
 
 def with_step_truth(table: pa.Table) -> tuple[Ragged, Ragged, int]:
@@ -361,15 +365,15 @@ def with_step_truth(table: pa.Table) -> tuple[Ragged, Ragged, int]:
         Scores and truth with equal row lengths, and how many checked rows were left out because they have
         another number of scores than of steps.
     """
-    scores, truth = step_scores(table), _ragged(table["step_truth"])
+    scores, truth = step_scores(table), ragged(table["step_truth"].combine_chunks())
     checked = table["step_truth"].is_valid().to_numpy()
     aligned = scores.lengths == truth.lengths
     keep = checked & aligned & (truth.lengths > 0)
     return scores.keep(keep), truth.keep(keep), int((checked & ~aligned).sum())
 
 
-def _ragged(column: pa.ChunkedArray) -> Ragged:
-    lists = column.combine_chunks()
+def ragged(lists: pa.ListArray) -> Ragged:
+    """Return lists of numbers as they are put together; one that is null is empty."""
     lengths = lists.value_lengths().fill_null(0).to_numpy()
     return Ragged.from_lengths(lists.flatten().to_numpy(zero_copy_only=False), lengths)
 

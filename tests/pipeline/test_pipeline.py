@@ -475,7 +475,7 @@ def test_greedy_answers_are_due_as_soon_as_the_models_are_there():
         ({"larger": LargerConfig(True, ModelConfig(d_ff=128))}, {"larger", "greedy", "report"}),
         ({"larger": LargerConfig(True, optimizer=OptimizerConfig(b1=0.8))}, {"larger", "greedy", "report"}),
         ({"sampler": SamplerConfig(top_k=5)}, SMALLER[2:]),
-        ({"sampler": SamplerConfig(temperature=0.5)}, set(SMALLER[2:]) - {"greedy", "trajectories"}),
+        ({"sampler": SamplerConfig(temperature=0.5)}, set(SMALLER[2:]) - {"greedy", "trajectories", "revision"}),
         ({"sampler": SamplerConfig(max_step_tokens=9)}, {"search", "report"}),
         ({"labels": dataclasses.replace(BASE.labels, rollouts=9)}, {"labels", "prm", "base_orm", "orm", *JUDGED}),
         # The outcome-reward model of base samples is trained as the PRM is, those of revisions are compared with it.
@@ -491,6 +491,7 @@ def test_greedy_answers_are_due_as_soon_as_the_models_are_there():
         ({"sweep": SweepConfig(seed=9)}, ["bank", "rescore", "search", "report"]),
         ({"sweep": SweepConfig(samples=128)}, ["bank", "rescore", "report"]),
         ({"sweep": SweepConfig(samples_content="0123")}, ["bank", "rescore", "report"]),
+        ({"sweep": SweepConfig(verifiers=("judge=x",))}, ["rescore", "rescore_chains", "report"]),
         ({"sweep": SweepConfig(budgets=(1, 2))}, ["search", "report"]),
         ({"sweep": SweepConfig(seeds=2)}, ["search", "report"]),
         ({"sweep": SweepConfig(strategies=STRATEGIES[:-1])}, ["search", "report"]),
@@ -525,7 +526,7 @@ def test_a_setting_that_a_strategy_reads_reruns_its_stage(strategies, temperatur
 def test_stages_that_are_off_are_neither_run_nor_read():
     off, other = ExperimentConfig(), ExperimentConfig(revision=RevisionConfig(max_seq_len=512))
     assert {s.name for s in stages.STAGES if not s.wanted(off)} == {
-        *("trajectories", "base_orm", "rescore", "larger", "tune"),
+        *("trajectories", "base_orm", "rescore", "rescore_chains", "larger", "tune"),
         *(REVISED - {"report"}),
     }
     for stage in stages.STAGES:

@@ -37,6 +37,8 @@ FULL = ExperimentConfig(
             *("adaptive:wave=2,confidence=0.6,select=weighted",),
         ),
         temperatures=(0.5, 1.0),
+        verifiers=("judge=elsewhere",),
+        verifiers_content=("judge=0123",),
     ),
 )
 # Settings that act only together: these may be changed here, and `drafts.restate` where there are no drafts.
@@ -46,7 +48,7 @@ NAMES = tuple(stage.name for stage in stages.STAGES)
 
 REPORTED = {"name", "sweep.bootstrap", "sweep.bootstrap_seed", "sweep.folds", "sweep.fold_repeats"}
 """Settings that decide the report alone."""
-SWITCHES = {"revision.enabled", "orm.base"}
+SWITCHES = {"revision.enabled"}
 """Settings that only turn stages on."""
 
 
@@ -266,3 +268,12 @@ def _types(hint: Any) -> Iterator[Any]:
     for arg in typing.get_args(hint):
         yield from _types(arg)
     yield hint
+
+
+def test_the_revision_model_is_not_trained_again_for_what_only_a_second_training_samples():
+    revision = alone("revision")
+    sampled = dataclasses.replace(FULL.sampler, top_k=7)
+    for chains, trained_again in ((0, False), (2, True)):
+        base = dataclasses.replace(FULL, revision=RevisionConfig(True, rest_em=ReSTConfig(chains=chains)))
+        other = dataclasses.replace(base, sampler=sampled)
+        assert (stages.fingerprint(revision, other) != stages.fingerprint(revision, base)) is trained_again

@@ -9,7 +9,7 @@ from etils import epath
 
 from ttcjax.data import loader
 from ttcjax.eval.collect import rescore
-from ttcjax.eval.records import sample_rows
+from ttcjax.eval.records import sample_rows, verifier_scores
 from ttcjax.pipeline import run
 from ttcjax.runtime import parquet, records
 from ttcjax.runtime.errors import DamagedError, UserError
@@ -29,11 +29,12 @@ STRANGERS = [
 ]
 LABEL = {"sample": 0, "prompt": "1+1?\n", "solution": "2", "step_values": [1.0], "correct": True}
 CHAIN = {"prompt": "1+1?\n", "chain": 0, "answers": ["2"], "correct": [True], "parsable": [True]}
-SCORE = {"seed": 0, "sample": 0, "step_scores": [0.5]}
+SAMPLE = {"strategy": "sample", "n": 0, "seed": 0, "temperature": 1.0, "sample": 0}
+SCORE = SAMPLE | {"verifier": "base_orm", "step_scores": [0.5]}
 READERS = {
     "labels": (labels.SCHEMA, LABEL, lambda folder: len(prm.read_labels(folder))),
     "attempts": (attempts.SCHEMA, CHAIN, lambda folder: len(attempts.read(folder))),
-    "rescore": (rescore.SCHEMA, SCORE, lambda folder: parquet.read_folder(folder, rescore.SCHEMA).num_rows),
+    "rescore": (rescore.SCHEMA, SCORE, lambda folder: verifier_scores.read_folder(folder).num_rows),
 }
 
 

@@ -25,6 +25,7 @@ from ttcjax.config import (
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Prompt, Solution
 from ttcjax.eval.collect import revision_chains
+from ttcjax.eval.records import verifier_scores
 from ttcjax.eval.records.answer_chains import AnswerChains
 from ttcjax.pipeline import solve
 from ttcjax.runtime.errors import UserError
@@ -55,7 +56,7 @@ def test_selection_on_validation_is_that_of_the_report(seed, questions, parallel
     scores = rng.integers(0, 4, shape) / 4
     rows = [
         chain_row(f"q{q}", c, s, None if groups[q, c, s] < 0 else f"a{groups[q, c, s]}", bool(correct[q, c, s]), 0.0)
-        | {"score_history": scores[q, c, s]}
+        | {"scores": verifier_scores.nested({"history": [float(scores[q, c, s])]})}
         for q, c, s in np.ndindex(shape)
     ]
     laid_out = AnswerChains.from_table(

@@ -41,6 +41,22 @@ from ttcjax.train.models.prm import held_out
 
 
 @dataclass(frozen=True)
+class SecondTraining:
+    """Settings of the training on trajectories of the model's own (`revision.rest_em`)."""
+
+    made: ReSTConfig
+    """How trajectories are sampled and balanced."""
+    questions: Questions
+    sampler: SamplerConfig
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> SecondTraining | None:
+        """Return the settings; `None` where an experiment has no second training, and nothing is sampled."""
+        rest = config.revision.rest_em
+        return cls(rest, config.questions, config.sampler.of_solutions()) if rest.chains else None
+
+
+@dataclass(frozen=True)
 class Settings:
     """Settings of the revision stage; the model is the policy's, with room for the answers in view."""
 
@@ -52,10 +68,7 @@ class Settings:
     view: InView
     trajectories: TrajectoryConfig
     """How trajectories are made of the samples of that stage."""
-    rest_em: ReSTConfig
-    questions: Questions
-    sampler: SamplerConfig
-    """Of the engine that samples the trajectories of `rest_em`."""
+    rest_em: SecondTraining | None
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> Settings:
@@ -67,18 +80,16 @@ class Settings:
             own.max_seq_len,
             own.view,
             own.trajectories,
-            own.rest_em,
-            config.questions,
-            config.sampler.of_solutions(),
+            SecondTraining.of(config),
         )
 
 
 def _work(settings: Settings) -> str:
-    return training_work(settings.train, 2 if settings.rest_em.chains else 1)
+    return training_work(settings.train, 2 if settings.rest_em else 1)
 
 
 def _trainings(settings: Settings) -> list[tuple[str, TrainConfig]]:
-    first = [("revision, offline", settings.train)] if settings.rest_em.chains else []
+    first = [("revision, offline", settings.train)] if settings.rest_em else []
     return [*first, ("revision", settings.train)]
 
 
@@ -98,13 +109,14 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     model = dataclasses.replace(policy.config, max_seq_len=settings.max_seq_len or policy.config.max_seq_len)
     fine_tune = functools.partial(_fine_tune, settings, tokenizer, policy.params, model)
     rows = trajectories.read(inputs["trajectories"], settings.trajectories)
-    rest = settings.rest_em
-    if not rest.chains:
+    own = settings.rest_em
+    if own is None:
         return fine_tune(rows, out)
     first = fine_tune(rows, out / "offline", name="revision, offline")
     params, _ = load_params(out / "offline" / "best", tokenizer)
-    task, splits = loader.askable(settings.questions, inputs["data"])
-    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, settings.sampler, steps=task.steps)
+    task, splits = loader.askable(own.questions, inputs["data"])
+    engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, own.sampler, steps=task.steps)
+    rest = own.made
     chains = rest_em.sample(rest, settings.view, engine, task, splits.train, out / "chains")
     rows, counts = rest_em.balanced(chains, rest)
     second = fine_tune(rows, out, source="revision.rest_em.questions")

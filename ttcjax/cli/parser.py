@@ -45,8 +45,9 @@ environment:
 """
 
 _SWEEP_EPILOG = """\
-It runs the stages tune, bank, rescore, search, chains and greedy, those that the config has, then the report; the
-models must be trained. What is complete is kept, shard by shard: the same command goes on after any interruption.
+It runs the stages tune, bank, rescore, search, chains, rescore_chains and greedy, those that the config has, then the
+report; the models must be trained. What is complete is kept, shard by shard: the same command goes on after any
+interruption.
 
 examples:
   ttcjax sweep configs/procmath_tiny.py --dry-run             what is left: generations, tokens, FLOPs, time

@@ -19,7 +19,6 @@ from ttcjax.config.data import DataConfig as DataConfig
 from ttcjax.config.data import DraftsConfig as DraftsConfig
 from ttcjax.config.data import Questions as Questions
 from ttcjax.config.data import procmath_subjects as procmath_subjects
-from ttcjax.config.experiment import Aggregation as Aggregation
 from ttcjax.config.experiment import ExperimentConfig as ExperimentConfig
 from ttcjax.config.experiment import LabelConfig as LabelConfig
 from ttcjax.config.experiment import LargerConfig as LargerConfig
@@ -36,5 +35,7 @@ from ttcjax.config.model import RopeScaling as RopeScaling
 from ttcjax.config.reviser import ChainsConfig as ChainsConfig
 from ttcjax.config.reviser import InView as InView
 from ttcjax.config.reviser import ORMConfig as ORMConfig
+from ttcjax.config.scoring import Aggregation as Aggregation
+from ttcjax.config.scoring import OwnVerifier as OwnVerifier
 from ttcjax.config.train import OptimizerConfig as OptimizerConfig
 from ttcjax.config.train import TrainConfig as TrainConfig

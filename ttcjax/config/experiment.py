@@ -12,6 +12,7 @@ from ttcjax.config.base import SPEED_ONLY, hashed, require, require_finite, requ
 from ttcjax.config.data import DataConfig, DraftsConfig, Questions
 from ttcjax.config.model import ModelConfig
 from ttcjax.config.reviser import ChainsConfig, InView, ORMConfig
+from ttcjax.config.scoring import Aggregation, OwnVerifier, own_verifiers
 from ttcjax.config.train import OptimizerConfig, TrainConfig
 
 
@@ -112,9 +113,6 @@ class LabelConfig:
             self.temperature is None or 0 <= self.temperature < float("inf"),
             f"labels.temperature must be a number from 0, not {self.temperature}",
         )
-
-
-Aggregation = Literal["last", "min", "product", "mean"]
 
 
 @dataclass(frozen=True)
@@ -276,6 +274,12 @@ class SweepConfig:
     again, by this run's verifier."""
     samples_content: str | None = None
     """Hash of that bank; a run fills it in, and tells when it has changed."""
+    verifiers: tuple[str, ...] = field(default=(), metadata=SPEED_ONLY)
+    """Verifiers from elsewhere that judge the bank too and are compared in the report: `NAME=FOLDER`, the folder of a
+    model such as `runs/a/prm/best`; `NAME:min=FOLDER` where the lowest step score is the solution's and not the last
+    (or `product`, `mean`)."""
+    verifiers_content: tuple[str, ...] | None = None
+    """The same with a hash of each model in place of its folder; a run fills it in, and tells when one has changed."""
     budgets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     strategies: tuple[str, ...] = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
     """Each samples at the sampler's temperature, at one that it names (`majority:temperature=0.6`), or for each
@@ -332,6 +336,12 @@ class SweepConfig:
         )
         if self.temperatures:
             require_list(self.temperatures, "sweep.temperatures")
+        own_verifiers(self.verifiers, self.verifiers_content)
+
+    @property
+    def own_verifiers(self) -> tuple[OwnVerifier, ...]:
+        """The verifiers of `verifiers`, with their folders."""
+        return own_verifiers(self.verifiers, self.verifiers_content)
 
     @property
     def validated(self) -> tuple[str, ...]:

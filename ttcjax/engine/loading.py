@@ -46,6 +46,19 @@ def load_model(inputs: Inputs, stage: str, tokenizer: tokenizers.Tokenizer) -> M
     return model_of(params, metadata)
 
 
+def load_verifier(folder: epath.Path, tokenizer: tokenizers.Tokenizer) -> Model:
+    """Load a verifier, whoever trained it, from the folder of its model.
+
+    Raises:
+        UserError: There is none, it is corrupt, is no verifier, or was trained with another tokenizer.
+    """
+    params, metadata = load_params(folder, tokenizer)
+    found = model_of(params, metadata)
+    if found.judge is None:
+        raise UserError(f"the model in {folder} is a {metadata.get('kind')} and no verifier: name a verifier's folder")
+    return found
+
+
 def model_of(params: Params, metadata: Mapping[str, Any]) -> Model:
     """Return a model as its checkpoint's metadata tells of it; see `ttcjax.runtime.checkpoint.load_params`.
 
@@ -62,7 +75,7 @@ def load_engine(
     sampler: SamplerConfig,
     *,
     policy: str = "policy",
-    verifier: str | None = "prm",
+    verifier: str | epath.Path | None = "prm",
     steps: StepFormat = LINES,
 ) -> Engine:
     """Load the tokenizer, a policy and a verifier of a workdir.
@@ -71,14 +84,20 @@ def load_engine(
         workdir: Of the run that trained them; in a stage, what it reads.
         sampler: Settings of the engine.
         policy: The stage that trained the policy.
-        verifier: The stage that trained the verifier, as in `load_model`; `None` for an engine without one.
+        verifier: The stage that trained the verifier, as in `load_model`, or the folder of its model, as a path; `None`
+            for an engine without one.
         steps: The task's `steps`.
 
     Raises:
         UserError: A stage is missing, a checkpoint is corrupt, or it was trained with another tokenizer.
     """
-    names = ("data", *(stage.partition("/")[0] for stage in (policy, verifier) if stage))
+    trained = verifier if isinstance(verifier, str) else None
+    names = ("data", *(stage.partition("/")[0] for stage in (policy, trained) if stage))
     inputs = workdir if isinstance(workdir, Inputs) else Inputs.of(resolve_workdir(workdir, "the workdir"), names)
     tokenizer = loader.tokenizer(inputs["data"])
-    scorer = load_model(inputs, verifier, tokenizer) if verifier else None
+    scorer = None
+    if isinstance(verifier, str):
+        scorer = load_model(inputs, verifier, tokenizer)
+    elif verifier is not None:
+        scorer = load_verifier(verifier, tokenizer)
     return Engine(load_model(inputs, policy, tokenizer), tokenizer, sampler, verifier=scorer, steps=steps)

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.config import ExperimentConfig, OwnVerifier, config_hash
 from ttcjax.data import sources
 from ttcjax.data.sets import data_set
 from ttcjax.pipeline import stages
@@ -31,7 +31,7 @@ def resolved(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfig:
         UserError: An input is missing and was not read before, or has changed and `changed_inputs` refuses that.
     """
     config = _with_data(config, workdir)
-    return _with_samples(config, workdir)
+    return _with_verifiers(_with_samples(config, workdir), workdir)
 
 
 def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfig:
@@ -105,6 +105,47 @@ def _with_samples(config: ExperimentConfig, workdir: epath.Path) -> ExperimentCo
         told = f"the bank stage is to read samples that {folder} does not hold"
         cure = "read what is there and make again what was made of it (--changed_inputs read)"
         _require_kept("bank", config, workdir, UserError(f"{told}: put the bank back as it was, or {cure}"))
+    return config
+
+
+def _with_verifiers(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfig:
+    if not config.sweep.verifiers:
+        return config
+    from ttcjax.runtime import checkpoint  # imports jax
+
+    read = _recorded(workdir / "rescore", "rescore", "sweep")
+    before, known, wanted = (
+        {own.name: own.place for own in map(OwnVerifier.parse, texts or ())}
+        for texts in (read.get("verifiers"), read.get("verifiers_content"), config.sweep.verifiers_content)
+    )
+    placed, contents, lost = [], [], []
+    for own in config.sweep.own_verifiers:
+        folder = resolve(own.place, f"the folder of {own.name} in --sweep.verifiers", kind="folder")
+        found = now = checkpoint.content(folder)
+        if found is None:
+            if own.name not in known or is_there(folder) or config.changed_inputs == "read":
+                raise UserError(
+                    f"sweep.verifiers: {folder}, of {own.name}, holds no model: name a folder such as runs/a/prm/best"
+                )
+            logger.warning("%s is not there any more: the scores of the model that was there go on to count", folder)
+            now = known[own.name]
+        elif own.name in known and found != known[own.name] and _same(before.get(own.name), own.place):
+            now = _choose(
+                config,
+                f"the verifier {own.name} in {folder} is not the one that judged the bank",
+                known[own.name],
+                found,
+            )
+        if own.name in wanted and found is not None and wanted[own.name] != now:
+            raise UserError(f"sweep.verifiers_content is of another model than {folder} holds: leave the setting out")
+        placed.append(str(dataclasses.replace(own, place=os.fspath(folder))))
+        contents.append(str(dataclasses.replace(own, place=now)))
+        lost += [folder] * (found != now)
+    config = _with(config, "sweep", verifiers=tuple(placed), verifiers_content=tuple(contents))
+    if lost:
+        cure = "put it back as it was, or read what is there (--changed_inputs read)"
+        told = f"the rescore stage is to ask a verifier that {lost[0]} does not hold"
+        _require_kept("rescore", config, workdir, UserError(f"{told}: {cure}"))
     return config
 
 

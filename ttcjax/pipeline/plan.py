@@ -35,6 +35,8 @@ _HEADER = (
     *("stage", "strategy", "budget", "seeds", "shards done"),
     *("generations left", "policy tokens", "verifier tokens", "policy FLOPs", "verifier FLOPs", "time left"),
 )
+_READ_AGAIN = ("rescore", "rescore_chains")
+"""Stages in which verifiers read what is there, in about the time that the bank's scoring took."""
 _COUNTS = ("tokens", "lookahead_tokens", "verifier_tokens", "seconds", "shown")
 
 
@@ -239,11 +241,12 @@ class _Costs:
         prompts = ledger.prompt_tokens(config.questions, workdir / "data")
         base = _base(seen)
         token, token_from = _tokens_of_generation(config, workdir, base)
+        own = {v.name: ledger.parameters(epath.Path(v.place)) for v in config.sweep.own_verifiers}
         inputs = {name: folder for one in planned.values() for name, folder in one.inputs.items()}
         return cls(
             config,
             planned,
-            {name: model["params"] for name, model in trained.items()},
+            {name: model["params"] for name, model in trained.items()} | own,
             Units(sum(prompts.values()) / len(prompts), token, inputs, base),
             token_from,
             seen,
@@ -268,12 +271,15 @@ class _Costs:
             compute.inference(reader, spent.verifier),
             seconds,
         )
-        read = own and stage != "rescore"
+        read = own and stage not in _READ_AGAIN
         return amount, stage if read else self.token_from, seconds_from
 
     def _seconds(self, stage: str, own: list[Seen], generations: int) -> tuple[float | None, str | None]:
-        if stage == "rescore":
-            return self.scoring, None if self.scoring is None else "the bank's scoring"
+        if stage in _READ_AGAIN:
+            if self.scoring is None:
+                return None, None
+            answers = sum(self.config.chains.lengths) / self.config.sweep.samples
+            return self.scoring * (answers if stage == "rescore_chains" else 1.0), "the bank's scoring"
         if own:
             # The first shard of a process compiles too.
             return statistics.median_low(found.seconds for found in own), _OWN
@@ -378,7 +384,7 @@ def _notes(plan: Plan, probe: str) -> list[str]:
         sources.append(f"{basis} for {stages}")
     notes = [f"tokens from {'; '.join(sources)}"]
     notes.append("FLOPs: 2 a parameter and token, prompts included")
-    unknown = [stage for stage in plan.unknown if stage != "rescore"]
+    unknown = [stage for stage in plan.unknown if stage not in _READ_AGAIN]
     if plan.unknown:
         known = f"{duration(plan.known_seconds)} for the rest, and " if plan.known_seconds else ""
         tells = f"; `{probe}` runs one shard of each and tells" if unknown else " before the bank is complete"

@@ -60,16 +60,21 @@ class Stage:
 
     def wanted(self, config: ExperimentConfig) -> bool:
         """Return whether an experiment has this stage."""
-        return all(_lookup(config, path) for path in self.declared.switch)
+        return all(any(_lookup(config, path) for path in paths) for paths in self._switches)
 
     @property
     def turned_on_by(self) -> str | None:
         """The settings that turn it on, with values that do; `None` for a stage of every experiment."""
-        given = [
-            f"{path} True" if isinstance(_lookup(ExperimentConfig(), path), bool) else f"{path} (its help says how)"
-            for path in self.declared.switch
-        ]
-        return " --".join(given) or None
+
+        def given(path: str) -> str:
+            known = isinstance(_lookup(ExperimentConfig(), path), bool)
+            return f"{path} True" if known else f"{path} (its help says how)"
+
+        return " --".join(" or --".join(map(given, paths)) for paths in self._switches) or None
+
+    @property
+    def _switches(self) -> list[tuple[str, ...]]:
+        return [(switch,) if isinstance(switch, str) else switch for switch in self.declared.switch]
 
 
 STAGES = (
@@ -103,11 +108,16 @@ STAGES = (
     ),
     Stage("base_orm", "ttcjax.train.models.base_orm", "train an outcome-reward model on the policy's samples"),
     Stage("larger", "ttcjax.train.models.larger", "train a larger policy on the same data"),
-    Stage("rescore", "ttcjax.eval.collect.rescore", "judge the bank's samples with an outcome-reward model"),
+    Stage("rescore", "ttcjax.eval.collect.rescore", "judge the bank's samples with further verifiers"),
     Stage(
         "chains",
         "ttcjax.eval.collect.revision_chains",
         "sample and score the revision model's chains on the test questions",
+    ),
+    Stage(
+        "rescore_chains",
+        "ttcjax.eval.collect.rescore_chains",
+        "judge the chains' answers with verifiers from elsewhere",
     ),
     Stage(
         "report",

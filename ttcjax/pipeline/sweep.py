@@ -29,7 +29,7 @@ from ttcjax.runtime.stage import Inputs
 
 logger = logging.getLogger(__name__)
 
-NAMES = ("tune", "bank", "rescore", "search", "chains", "greedy")
+NAMES = ("tune", "bank", "rescore", "search", "chains", "rescore_chains", "greedy")
 """The stages of an evaluation that sample or score, in order; the report follows."""
 
 

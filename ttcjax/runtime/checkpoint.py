@@ -11,6 +11,7 @@ bits, and reports either in many lines, so a list of sizes and checksums is kept
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -292,6 +293,22 @@ def load_params(
     with _reading(folder), ocp.StandardCheckpointer() as checkpointer:
         params = checkpointer.restore(folder / "params")
     return params, metadata
+
+
+def content(folder: epath.Path) -> str | None:
+    """Return a hash of a model, from the list of its files; `None` where there is no model.
+
+    Raises:
+        DamagedError: The list is.
+    """
+    try:
+        listed = json.loads((folder / _SEAL).read_text())
+        found = json.dumps(sorted(listed.items()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, AttributeError) as error:
+        raise records.damaged(folder / _SEAL, "it is no table of JSON") from error
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -75,8 +75,9 @@ class Stage(Generic[S]):
     """Stages whose folders it reads, as far as an experiment has them."""
     writes: tuple[str, ...] = ()
     """Paths, from its folder, without which a complete stage is not complete after all."""
-    switch: tuple[str, ...] = ()
-    """Dotted paths of the settings that turn it on together; none for a stage of every experiment."""
+    switch: tuple[str | tuple[str, ...], ...] = ()
+    """Dotted paths of the settings that turn it on together, of some in a tuple any one; none for a stage of every
+    experiment."""
     version: int = 1
     """Part of its fingerprint: raise it when the same settings come to mean other results of this stage."""
     schema: pa.Schema | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, InView
+from ttcjax.config import Aggregation, ExperimentConfig, InView
 from ttcjax.engine.engine import Engine, Prompt
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
@@ -29,7 +29,7 @@ class Judges:
 
     names: tuple[str, ...]
     """The ORMs of `orm.variants`, where the experiment trains any, then `prm`."""
-    aggregate: str
+    aggregate: Aggregation
     """How the PRM's scores of steps become one of an answer; of the ORMs the last step's is the answer's."""
 
     @classmethod
@@ -72,8 +72,13 @@ class Judges:
             view: What the revision model has in view.
             verifier: One of `names`; `history` sees the answers before.
         """
-        how = self.aggregate if verifier == "prm" else "last"
+        how = self.aggregates[verifier]
         return Reviser(engine, prompts, view, history=verifier == "history", aggregate=how)
+
+    @property
+    def aggregates(self) -> dict[str, Aggregation]:
+        """How the scores of steps become one of an answer, by verifier in the order of the names."""
+        return {name: self.aggregate if name == "prm" else "last" for name in sorted(self.names)}
 
 
 def stage_of(verifier: str) -> str:

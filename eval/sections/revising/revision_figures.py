@@ -76,10 +76,10 @@ def verifiers(found: Revision) -> Figure:
         figure = new_figure(7.5, 4.6)
         axes = figure.add_subplot()
         for i, (name, cells) in enumerate(found.verifiers.items()):
-            band(axes, list(cells), cells.values(), i + 1, f"one chain: {_VERIFIERS[name]}")
+            band(axes, list(cells), cells.values(), i + 1, f"one chain: {_VERIFIERS.get(name, name)}")
         ns = found.budgets
         parallel = [found.accuracy[strategy_name(1, n)]["hierarchical"] for n in ns]
-        band(axes, ns, parallel, 0, f"parallel: {_VERIFIERS[found.verifier]}")
+        band(axes, ns, parallel, 0, f"parallel: {_VERIFIERS.get(found.verifier, found.verifier)}")
         powers_of_two(axes, ns)
         axes.set(xlabel="generation budget N", ylabel="accuracy (%)", title="Verifiers of revisions")
         legend_below(figure)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from ttcjax.config import Aggregation
+from ttcjax.eval.records import verifier_scores
 from ttcjax.eval.records.answer_chains import SELECTORS, pairs, strategy_name
 from ttcjax.eval.report.drawing import tables
 from ttcjax.eval.sections.revising.revision_numbers import Answer, Chain, Revision, Selection
@@ -20,7 +23,7 @@ _SHOWN = 3
 """Most answers of a chain that are shown."""
 
 
-def examples(table: pa.Table, verifier: str) -> list[Chain]:
+def examples(table: pa.Table, verifier: str, aggregates: Mapping[str, Aggregation]) -> list[Chain]:
     """Return the heads of some chains whose second answer is right where the first is not, or the other way round.
 
     The first such questions in the order of their ids, each with its first chain, so that nobody picked them.
@@ -28,13 +31,16 @@ def examples(table: pa.Table, verifier: str) -> list[Chain]:
     Args:
         table: Rows of the chains stage.
         verifier: Whose scores are shown.
+        aggregates: As for `verifier_scores.of_answers`.
     """
     first = table.filter(
         (pc.field("strategy") == "revise") & (pc.field("chain") == 0) & (pc.field("place") < _SHOWN)
     ).sort_by([("question", "ascending"), ("place", "ascending")])
     chains: dict[str, list[dict[str, Any]]] = {}
-    for row in first.select(["question", "gold", "text", "correct", f"score_{verifier}"]).to_pylist():
-        chains.setdefault(row["question"], []).append(row)
+    scores = verifier_scores.of_answers(first, aggregates).get(verifier, np.full(first.num_rows, np.nan))
+    shown = first.select(["question", "gold", "text", "correct"]).to_pylist()
+    for row, score in zip(shown, scores.tolist(), strict=True):
+        chains.setdefault(row["question"], []).append({**row, "score": score})
     found: list[list[dict[str, Any]]] = []
     for turned, count in zip(((False, True), (True, False)), EXAMPLES, strict=True):
         some = [rows for rows in chains.values() if tuple(row["correct"] for row in rows[:2]) == turned]
@@ -43,14 +49,10 @@ def examples(table: pa.Table, verifier: str) -> list[Chain]:
         Chain(
             question=rows[0]["question"],
             gold=rows[0]["gold"],
-            answers=[Answer(row["text"], row["correct"], _score(row[f"score_{verifier}"])) for row in rows],
+            answers=[Answer(row["text"], row["correct"], row["score"]) for row in rows],
         )
         for rows in found
     ]
-
-
-def _score(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def render(found: Revision, console: Console) -> None:

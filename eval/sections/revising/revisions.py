@@ -168,7 +168,7 @@ class Revisions(Section[Revision]):
             compare(records.settings, splits, ease["oracle"], ease["predicted"]),
             selection=selection,
             trajectories=trajectories_of(results["trajectories"]["result"]),
-            examples=revision_tables.examples(records.answers, splits.verifier),
+            examples=revision_tables.examples(records.answers, splits.verifier, records.settings.judges.aggregates),
         )
 
     def text(self, found: Revision, summary: Summary, console: Console) -> None:

@@ -1,4 +1,5 @@
-"""The outcome-reward model of base samples beside the process-reward model.
+"""Every verifier that judges the bank, as a selector of the same samples; above all the outcome-reward model of base
+samples beside the process-reward model.
 
 Snell et al. 2024, Fig. 14, and in the version of 2025 Figs. 13 and 15.
 """
@@ -15,7 +16,8 @@ import pyarrow as pa
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from ttcjax.config import SweepConfig
+from ttcjax.config import Aggregation, SweepConfig
+from ttcjax.eval.records import verifier_scores
 from ttcjax.eval.records.bundle import Records
 from ttcjax.eval.report.coding import key
 from ttcjax.eval.report.drawing import figures, tables
@@ -31,7 +33,10 @@ from ttcjax.verify.quality import auroc
 
 RULES = ("weighted", "best")
 """How a verifier selects: by votes that its scores weigh, or the sample with the highest score."""
-_NAMES = {"prm": "PRM", "orm": "ORM"}
+PRM, ORM = "prm", "orm"
+_TOLD_AS = {verifier_scores.PRM: PRM, verifier_scores.BASE_ORM: ORM}
+"""Names in the result of verifiers that rows call otherwise, or as here."""
+_NAMES = {PRM: "PRM", ORM: "ORM"}
 _RULE_NAMES = {"weighted": "best-of-N weighted", "best": "best-of-N"}
 _KEPT = -0.01
 """A loss in accuracy that is none: one point."""
@@ -74,16 +79,17 @@ class Since(Estimate):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Both verifiers as selectors of the same samples.
+    """Verifiers as selectors of the same samples: `prm`, `orm` and those of `sweep.verifiers` by their names.
 
     Attributes:
-        incomparable: Why nothing follows from how they compare, see `comparable`.
+        incomparable: Why nothing follows from how PRM and ORM compare, see `comparable`.
         accuracy: By verifier, rule and budget.
-        prm_minus_orm: By rule and budget, paired.
+        prm_minus_orm: By rule and budget, paired; nothing where there is no ORM.
         weighted_minus_best: By verifier and budget, paired.
         solution_auroc: How well the score of a whole sample tells right from wrong, by verifier.
         gap_growth: PRM less ORM, both weighted, at the largest budget, less the same at a smaller one.
         late_gain: Accuracy at the largest budget less that at a quarter of it, by verifier and rule.
+        prm_minus: As `prm_minus_orm`, by verifier of `sweep.verifiers`.
     """
 
     incomparable: str | None
@@ -93,37 +99,49 @@ class Outcome:
     solution_auroc: dict[str, float]
     gap_growth: Since | None = None
     late_gain: dict[str, dict[str, Since]] = field(default_factory=dict)
+    prm_minus: dict[str, list[BySelector]] = field(default_factory=dict)
+
+    @property
+    def minus(self) -> dict[str, list[BySelector]]:
+        """The PRM less every other verifier."""
+        return {**({ORM: self.prm_minus_orm} if self.prm_minus_orm else {}), **self.prm_minus}
 
 
-def compare(settings: SweepConfig, how: str, prm: pa.Table, orm: pa.Table, incomparable: str | None) -> Outcome:
-    """Compare both verifiers as selectors of the same samples.
+def compare(
+    settings: SweepConfig, tables: Mapping[str, tuple[pa.Table, Aggregation]], incomparable: str | None
+) -> Outcome:
+    """Compare verifiers as selectors of the same samples.
 
     Args:
         settings: `samples`, `judged`, `budgets` and `bootstrap` are used.
-        how: Step aggregation behind the PRM's score; the ORM's is its last.
-        prm: Rows of the bank.
-        orm: The same rows with the scores of the outcome-reward model.
-        incomparable: What `comparable` returns of their training.
+        tables: By verifier, `PRM` and others: rows of the bank with its scores, and the step aggregation behind the
+            score of a solution.
+        incomparable: What `comparable` returns of the training of PRM and ORM.
     """
-    questions = sorted(set(prm["question"].to_pylist()))
+    questions = sorted(set(tables[PRM][0]["question"].to_pylist()))
     bootstrap = Bootstrap(len(questions), settings.bootstrap, settings.bootstrap_seed)
     by_rule: dict[str, dict[str, dict[int, np.ndarray]]] = {}
     told_apart: dict[str, float] = {}
-    for name, (table, aggregation) in {"prm": (prm, how), "orm": (orm, "last")}.items():
+    for name, (table, aggregation) in tables.items():
         samples = Samples.from_table(table, questions, settings.samples).part(0, settings.judged)
         by_rule[name] = {rule: {n: samples.accuracy(rule, aggregation, n) for n in settings.budgets} for rule in RULES}
         told_apart[name] = float(auroc(aggregate(step_scores(table), aggregation), table["correct"].to_numpy()))
+
+    def less(other: str) -> list[BySelector]:
+        return [
+            bootstrap.paired(by_rule[PRM][rule][n], by_rule[other][rule][n]).as_a(BySelector, n=n, selector=rule)
+            for rule in RULES
+            for n in settings.budgets
+        ]
+
     return Outcome(
         incomparable=incomparable,
         accuracy={
             name: {rule: {n: bootstrap(values) for n, values in by_budget.items()} for rule, by_budget in rules.items()}
             for name, rules in by_rule.items()
         },
-        prm_minus_orm=[
-            bootstrap.paired(by_rule["prm"][rule][n], by_rule["orm"][rule][n]).as_a(BySelector, n=n, selector=rule)
-            for rule in RULES
-            for n in settings.budgets
-        ],
+        prm_minus_orm=less(ORM) if ORM in by_rule else [],
+        prm_minus={name: less(name) for name in by_rule if name not in (PRM, ORM)},
         weighted_minus_best={
             name: {n: bootstrap.paired(rules["weighted"][n], rules["best"][n]) for n in settings.budgets}
             for name, rules in by_rule.items()
@@ -143,8 +161,8 @@ def _growth(
     small = min(
         (n for n in budgets if 8 <= n < largest), default=min((n for n in budgets if 1 < n < largest), default=None)
     )
-    if small is not None:
-        gap = {n: accuracy["prm"]["weighted"][n] - accuracy["orm"]["weighted"][n] for n in (small, largest)}
+    if small is not None and ORM in accuracy:
+        gap = {n: accuracy[PRM]["weighted"][n] - accuracy[ORM]["weighted"][n] for n in (small, largest)}
         found["gap_growth"] = bootstrap.paired(gap[largest], gap[small]).as_a(Since, start=small)
     quarter = largest // 4
     if largest % 4 == 0 and quarter in budgets:
@@ -169,10 +187,10 @@ def figure(found: Outcome, majority: Mapping[int, Estimate] | None = None) -> Fi
         drawn = figures.new_figure(10.0, 3.9)
         for i, (where, rule) in enumerate(zip(drawn.subplots(1, 2, sharey=True), RULES, strict=True)):
             for j, (name, rules) in enumerate(found.accuracy.items()):
-                figures.band(where, list(rules[rule]), rules[rule].values(), j, _NAMES[name])
+                figures.band(where, list(rules[rule]), rules[rule].values(), j, told(name))
             if majority is not None:
-                figures.band(where, list(majority), majority.values(), len(_NAMES), "majority")
-            figures.powers_of_two(where, list(found.accuracy["prm"][rule]))
+                figures.band(where, list(majority), majority.values(), len(found.accuracy), "majority")
+            figures.powers_of_two(where, list(found.accuracy[PRM][rule]))
             where.set(xlabel="generation budget N", title=_RULE_NAMES[rule])
             if not i:
                 where.set_ylabel("accuracy (%)")
@@ -181,19 +199,25 @@ def figure(found: Outcome, majority: Mapping[int, Estimate] | None = None) -> Fi
 
 
 def render(found: Outcome, console: Console) -> None:
-    """Print both verifiers' accuracies by budget, and their paired differences."""
-    budgets = map(str, found.accuracy["prm"][RULES[0]])
+    """Print the verifiers' accuracies by budget, and the PRM's paired differences from the others."""
+    budgets = map(str, found.accuracy[PRM][RULES[0]])
     table = tables.table("verifiers of base samples: accuracy in % by budget", ["N =", *budgets])
     for rule in RULES:
         for name, rules in found.accuracy.items():
-            table.add_row(f"{_RULE_NAMES[rule]}, {_NAMES[name]}", *map(tables.cell, rules[rule].values()))
-        rows = [row for row in found.prm_minus_orm if row.selector == rule]
-        if found.incomparable is None:
-            table.add_row("PRM - ORM", *map(tables.difference_cell, rows), style="dim")
+            table.add_row(f"{_RULE_NAMES[rule]}, {told(name)}", *map(tables.cell, rules[rule].values()))
+        for name, differences in found.minus.items():
+            rows = [row for row in differences if row.selector == rule]
+            if name != ORM or found.incomparable is None:
+                table.add_row(f"PRM - {told(name)}", *map(tables.difference_cell, rows), style="dim")
     console.print(table)
-    if found.incomparable is not None:
+    if found.prm_minus_orm and found.incomparable is not None:
         text = f"which of the two verifiers is better cannot be told: {found.incomparable}"
         console.print(Shown(text), soft_wrap=True)
+
+
+def told(verifier: str) -> str:
+    """Return how figures and tables call a verifier of the result."""
+    return _NAMES.get(verifier, verifier)
 
 
 def csv_rows(found: Outcome) -> list[tuple[Any, ...]]:
@@ -207,7 +231,7 @@ def csv_rows(found: Outcome) -> list[tuple[Any, ...]]:
 
 
 class OutcomeVerifier(Section[Outcome]):
-    """The outcome-reward model of base samples, where there is one."""
+    """Verifiers of base samples, where there are others than the PRM."""
 
     name = "orm"
     result = Outcome
@@ -219,7 +243,7 @@ class OutcomeVerifier(Section[Outcome]):
                 "The process-reward model beats the outcome-reward model, the more the larger the budget, and both "
                 "beat majority. Weighted votes beat the single best sample; by the outcome-reward model the latter "
                 "turns down at large budgets.",
-                "orm.base True",
+                "orm.base True, or sweep.verifiers",
                 paper="14",
                 iclr="13 and 15",
                 tables=("verifiers",),
@@ -231,17 +255,22 @@ class OutcomeVerifier(Section[Outcome]):
     tables = (Table[Outcome]("verifiers", "verifier selector budget mean low high", lambda found, _: csv_rows(found)),)
 
     def wanted(self, records: Records) -> bool:
-        return records.settings.base_orm
+        return len(records.settings.verifiers) > 1
 
     def compute(self, records: Records) -> Outcome:
         settings = records.settings
-        incomparable = comparable(records.stages)
-        return compare(settings.sweep, settings.aggregate, records.base, records.rescored, incomparable)
+        judged: dict[str, tuple[pa.Table, Aggregation]] = {
+            _TOLD_AS.get(verifier.name, verifier.name): (records.judged_by(verifier.name), verifier.aggregate)
+            for verifier in settings.verifiers
+        }
+        return compare(settings.sweep, judged, comparable(records.stages) if ORM in judged else None)
 
     def text(self, found: Outcome, summary: Summary, console: Console) -> None:
         render(found, console)
 
     def claims(self, found: Outcome, summary: Summary) -> Iterator[Claim]:
+        if not found.prm_minus_orm:  # The claims are of an ORM.
+            return
         cells = {row.n: row for row in found.prm_minus_orm if row.selector == "weighted"}
         n, reason = max(cells), found.incomparable
         text = f"The PRM beats the ORM in best-of-N weighted (N = {n})"

@@ -30,7 +30,7 @@ from ttcjax.eval.stats.difficulty import BINS, quantile_bins
 from ttcjax.eval.stats.estimators import LIKELIHOOD, Samples, scores_of, step_scores
 from ttcjax.eval.stats.intervals import UNKNOWN, Bootstrap, Estimate
 from ttcjax.search import registry
-from ttcjax.text.steps import LINES
+from ttcjax.text.steps import StepFormat
 from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.quality import auroc
 from ttcjax.verify.select import choose
@@ -83,14 +83,17 @@ def chosen_rows(
     return np.where(chosen < 0, -1, row).reshape(questions, -1)
 
 
-def reference_lines(questions: Sequence[str], references: Mapping[str, str]) -> dict[str, np.ndarray]:
+def reference_lines(
+    questions: Sequence[str], references: Mapping[str, str], steps: StepFormat
+) -> dict[str, np.ndarray]:
     """Return which reference solutions repeat a step and which are short, `[Q]` by the measures of `BEYOND`.
 
     Args:
         questions: Their ids.
         references: Texts of the reference solutions by id.
+        steps: Where a step of them ends.
     """
-    found = [lines_of(references[question]) for question in questions]
+    found = [lines_of(references[question], steps) for question in questions]
     return {
         "repeated_beyond_reference": np.array([repeated for _, repeated in found], float),
         "short_beyond_reference": np.array([count <= SHORT for count, _ in found], float),
@@ -179,6 +182,7 @@ def measure(
     search: pa.Table,
     held_samples: Mapping[float, int],
     sampled_at: Mapping[str, Mapping[int, float]],
+    steps: StepFormat,
     references: Mapping[str, str] | None = None,
 ) -> Exploitation:
     """Measure the chosen solutions by strategy and budget, and the verifier by difficulty; examples apart.
@@ -189,6 +193,7 @@ def measure(
         search: Rows of all search strategies, the same.
         held_samples: Samples of a question that the bank holds, by temperature.
         sampled_at: At which temperature each strategy samples, by strategy and budget.
+        steps: Where a step of a reference ends.
         references: Texts of the reference solutions by question, where they are known.
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
@@ -205,7 +210,7 @@ def measure(
         )
     base, base_rows, _ = by_temperature[settings.temperature]
     median_Q = _median_lines(base, base_rows)
-    known = {} if references is None else reference_lines(questions, references)
+    known = {} if references is None else reference_lines(questions, references, steps)
     looks: dict[str, dict[int, Looks]] = {}
     growth: dict[str, Looks] = {}
     ends: dict[str, dict[str, tuple[_Pair, _Pair]]] = {}
@@ -272,13 +277,14 @@ def measure(
     )
 
 
-def examples(found: Sequence[Exploited], table: pa.Table, folder: epath.PathLike) -> list[Example]:
+def examples(found: Sequence[Exploited], table: pa.Table, folder: epath.PathLike, steps: StepFormat) -> list[Example]:
     """Return exploited solutions in full.
 
     Args:
         found: Which.
         table: The rows that they count, with `gold`: of the search, or of the bank if nothing searches.
         folder: Where those were read from.
+        steps: Where a step ends.
     """
     places = [item.row for item in found]
     return [
@@ -288,7 +294,7 @@ def examples(found: Sequence[Exploited], table: pa.Table, folder: epath.PathLike
             question=table["question"][item.row].as_py(),
             gold=table["gold"][item.row].as_py(),
             answer=table["answer"][item.row].as_py(),
-            steps=list(zip(LINES.split(text), table["step_scores"][item.row].as_py(), strict=False)),
+            steps=list(zip(steps.split(text), table["step_scores"][item.row].as_py(), strict=False)),
         )
         for item, text in zip(found, texts_at(folder, places), strict=True)
     ]
@@ -450,9 +456,10 @@ class OverOptimisation(Section[Exploitation]):
     def compute(self, records: Records) -> Exploitation:
         bank, search = records.bank, records.search
         sampled_at = records.measured.temperatures
-        found = measure(records.settings, bank, search, records.bank_samples, sampled_at, records.references)
+        steps = records.task.steps
+        found = measure(records.settings, bank, search, records.bank_samples, sampled_at, steps, records.references)
         table, stage = (search, "search") if search.num_rows else (bank, "bank")
-        return replace(found, examples=examples(found.exploited, table, records.workdir / stage))
+        return replace(found, examples=examples(found.exploited, table, records.workdir / stage, steps))
 
     def text(self, found: Exploitation, summary: Summary, console: Console) -> None:
         render(found, console)

@@ -530,8 +530,7 @@ def test_the_verifier_that_validation_chose_decides_what_is_kept(whole):
     table = revision_chains.read(epath.Path(config.workdir) / "chains").to_pylist()
     refined = [row for row in table if row["strategy"] == "refine"]
     assert refined
-    assert all(row["score_no_history"] is not None for row in refined)
-    assert all(row["score_history"] is row["score_prm"] is None for row in refined)
+    assert all([score["verifier"] for score in row["scores"]] == ["no_history"] for row in refined)
 
 
 def test_chains_are_planned_with_what_is_in_view(models, whole):

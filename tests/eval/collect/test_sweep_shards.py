@@ -3,8 +3,8 @@
 import pytest
 from etils import epath
 
-from ttcjax.config import ChainsConfig, ExperimentConfig, SweepConfig
-from ttcjax.eval.collect import bank, rescore, revision_chains, searches
+from ttcjax.config import ChainsConfig, ExperimentConfig, ORMConfig, SweepConfig
+from ttcjax.eval.collect import bank, rescore, rescore_chains, revision_chains, searches
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.shards import WHOLE, Part, cut
 
@@ -15,7 +15,9 @@ CONFIG = ExperimentConfig(
         strategies=("majority", "beam:width=4", "beam:width=sqrt", "lookahead:width=4,k=1"),
         seeds=3,
         shard_questions=7,
+        verifiers=("one=elsewhere", "two:min=elsewhere"),
     ),
+    orm=ORMConfig(base=True),
     chains=ChainsConfig(questions=20, shard_questions=8),
 )
 QUESTIONS = 45
@@ -25,6 +27,7 @@ SHARDS = {
     "rescore": rescore.shards_of(rescore.Settings.of(CONFIG), QUESTIONS),
     "search": searches.shards_of(SEARCHES, QUESTIONS, {}),
     "chains": revision_chains.shards_of(revision_chains.Settings.of(CONFIG), QUESTIONS),
+    "rescore_chains": rescore_chains.shards_of(rescore_chains.Settings.of(CONFIG), QUESTIONS),
 }
 
 
@@ -34,12 +37,13 @@ def work(shards):
 
 @pytest.mark.parametrize("stage", SHARDS)
 def test_shards_cover_every_question_of_every_cell_once(stage):
-    questions = 20 if stage == "chains" else QUESTIONS
+    questions = 20 if "chains" in stage else QUESTIONS
     cells: dict[tuple, list[int]] = {}
     for shard in SHARDS[stage]:
         cells.setdefault((shard.answers, shard.seed), []).extend(range(shard.first, shard.first + shard.questions))
-    runs = 3 * len(searches.by_answers(SEARCHES))
-    assert len(cells) == (runs if stage == "search" else 1)
+    assert len(cells) == {"search": 3 * len(searches.by_answers(SEARCHES)), "rescore": 3, "rescore_chains": 2}.get(
+        stage, 1
+    )
     assert all(taken == list(range(questions)) for taken in cells.values())
 
 

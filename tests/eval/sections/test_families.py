@@ -29,7 +29,7 @@ def config(questions):
 def rows(right_QCS, lengths, swap_QS):
     """Rows of the chains stage for given right and wrong answers."""
     empty = {field.name: None if field.nullable else 0 for field in chains.SCHEMA}
-    empty |= {"gold": "1", "text": "", "finished": True, "shown": 0}
+    empty |= {"gold": "1", "text": "", "finished": True, "shown": 0, "scores": []}
     found = []
     for q in range(len(right_QCS)):
         for c, length in enumerate(lengths):

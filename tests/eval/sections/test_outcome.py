@@ -14,9 +14,11 @@ from rich.console import Console
 from tests.eval.report.test_report import BUDGETS, CONFIG, QUESTIONS, SAMPLES, make_rows, run, summarise, write
 from ttcjax.config import ORMConfig
 from ttcjax.eval.collect import rescore
+from ttcjax.eval.records import sample_rows, verifier_scores
 from ttcjax.eval.report import report, summary_file
+from ttcjax.eval.sections import aggregation
 from ttcjax.eval.sections.verifying import outcome
-from ttcjax.eval.stats.estimators import pass_at_k
+from ttcjax.eval.stats.estimators import LIKELIHOOD, Samples, pass_at_k
 from ttcjax.runtime import parquet
 from ttcjax.runtime.errors import UserError
 from ttcjax.testing import folders
@@ -24,11 +26,9 @@ from ttcjax.testing import folders
 WITH_ORM = dataclasses.replace(CONFIG, orm=ORMConfig(base=True))
 
 
-def scored(bank, score):
+def scored(bank, score, verifier=verifier_scores.BASE_ORM):
     """Rows of the rescore stage, in another order than the bank's."""
-    found = [
-        {"question": r["question"], "seed": r["seed"], "sample": r["sample"], "step_scores": score(r)} for r in bank
-    ]
+    found = verifier_scores.rows(bank, verifier, map(score, bank))
     random.Random(0).shuffle(found)
     return found
 
@@ -154,16 +154,86 @@ def test_the_comparison_is_written_and_printed(judged):
     assert f"{100 * summary['orm']['accuracy']['orm']['best']['8']['mean']:.1f}" in text
 
 
+def as_table(bank):
+    return pa.Table.from_pylist(bank, schema=sample_rows.SCHEMA)
+
+
 def test_scores_find_their_rows(judged):
     workdir, bank = judged
-    table = pa.Table.from_pylist([{key: row[key] for key in ("question", "seed", "sample", "correct")} for row in bank])
-    table = table.append_column("step_scores", pa.array([[0.5]] * len(bank), pa.list_(pa.float32())))
-    joined = rescore.with_scores(table, workdir / "rescore")
+    table = as_table(bank)
+    joined = verifier_scores.judged_by(table, verifier_scores.BASE_ORM, workdir / "rescore")
     assert [scores[-1] for scores in joined["step_scores"].to_pylist()] == [float(row["correct"]) for row in bank]
+    assert joined.drop_columns("step_scores").equals(table.drop_columns("step_scores"))
+
+
+def test_the_scores_of_any_verifier_are_read_by_its_name(judged):
+    """Each finds its own, whatever else the rows hold: other verifiers, seeds, budgets, temperatures."""
+    workdir, bank = judged
+    own = {name: [[k / 4, i / 256] for i in range(len(bank))] for k, name in enumerate(("base_orm", "judge", "pair"))}
+    rows = [row for name, scores in own.items() for row in verifier_scores.rows(bank, name, scores)]
+    others = verifier_scores.rows(bank, "judge", [[0.9]] * len(bank))
+    for column, value in (("seed", 77), ("temperature", 0.5), ("n", 8), ("strategy", "beam")):
+        rows += [row | {column: value} for row in others]
+    random.Random(1).shuffle(rows)
+    write_scores(workdir, rows)
+
+    def read(name):
+        return verifier_scores.judged_by(as_table(bank), name, workdir / "rescore")
+
+    for name, want in own.items():
+        assert read(name)["step_scores"].to_pylist() == want, name
+    assert read("prm").equals(as_table(bank)), "the bank's own"
+    questions = sorted({row["question"] for row in bank})
+    by_policy, by_rows = (Samples.from_table(read(name), questions, SAMPLES) for name in ("likelihood", "prm"))
+    assert np.array_equal(by_policy.scores("last"), by_rows.scores(LIKELIHOOD))
+    with pytest.raises(UserError, match=rf"oracle has no scores of {len(bank)} of {len(bank)} samples"):
+        read("oracle")
+    write_scores(workdir, [*rows, rows[0]])
+    with pytest.raises(UserError, match=rf"1 scores of {rows[0]['verifier']} stand twice"):
+        read(rows[0]["verifier"])
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_a_further_verifier_is_compared_for_being_named(judged, base):
+    """A setting alone puts it into numbers, table, text and figure of the report, with or without an ORM."""
+    workdir, bank = judged
+    rows = scored(bank, lambda row: [0.9, float(not row["correct"])], "judge")
+    rows += scored(bank, lambda row: [0.0, 0.5, float(row["correct"])]) if base else []
+    write_scores(workdir, rows)
+    sweep = dataclasses.replace(CONFIG.sweep, verifiers=("judge:mean=elsewhere",))
+    config = dataclasses.replace(CONFIG, sweep=sweep, orm=ORMConfig(base=base))
+    summary = report.results(config, workdir).summary
+    found = summary_file.encode(summary)["sections"]["orm"]
+    assert list(found["accuracy"]) == ["prm", *["orm"] * base, "judge"]
+    assert found["solution_auroc"]["judge"] == 0, "it has everything upside down"
+    for row in found["prm_minus"]["judge"]:
+        prm, own = (found["accuracy"][name][row["selector"]][str(row["n"])]["mean"] for name in ("prm", "judge"))
+        assert row["mean"] == pytest.approx(prm - own, abs=2e-6)
+    assert bool(found["prm_minus_orm"]) is base
+    there = summary.of(outcome.SECTION)
+    assert len(outcome.csv_rows(there)) == (2 + base) * 2 * len(BUDGETS)
+    for figure in (outcome.figure(there), aggregation.figure(summary.of(aggregation.SECTION), summary)):
+        labels = [line.get_label() for axes in figure.get_axes() for line in axes.get_lines()]
+        assert "judge" in " ".join(map(str, labels))
+    console = Console(file=io.StringIO(), width=80)
+    outcome.render(there, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "PRM - judge" in text
+    assert ("ORM" in text) is base
+
+
+def test_rows_of_an_earlier_version_are_refused_in_a_line(judged):
+    workdir, bank = judged
+    columns = [verifier_scores.SCHEMA.field(name) for name in ("question", "seed", "sample", "step_scores")]
+    row = {"question": "q", "seed": 0, "sample": 0, "step_scores": [0.5]}
+    parquet.write_shard(parquet.shard_path(workdir / "rescore", 0), [row], pa.schema(columns))
+    folders.complete(workdir / "rescore")
+    with pytest.raises(UserError, match=r"was written by another version \(its columns differ\): move .* away"):
+        verifier_scores.judged_by(as_table(bank), "base_orm", workdir / "rescore")
 
 
 def test_a_sample_without_a_score_is_refused(judged):
     workdir, bank = judged
     write_scores(workdir, scored(bank, lambda row: [0.5])[2:])
-    with pytest.raises(UserError, match=r"lacks scores of 2 of 160 samples: move it away and run again"):
+    with pytest.raises(UserError, match=r"base_orm has no scores of 2 of 160 samples: move .*rescore away"):
         summarise(workdir, WITH_ORM)

@@ -16,6 +16,7 @@ from ttcjax.eval.sections.verifying import overoptimisation as over
 from ttcjax.eval.stats.estimators import Samples
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import shard_path
+from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.verify.quality import auroc
 from ttcjax.verify.select import choose_one
 
@@ -36,7 +37,7 @@ def tables(tmp_path):
     bank, search = with_texts(bank), {key: with_texts(found, i) for i, (key, found) in enumerate(search.items())}
     write(workdir, bank, search)
     read = [
-        solution_lines.with_lines(sample_rows.read_folder(workdir / name), workdir / name)
+        solution_lines.with_lines(sample_rows.read_folder(workdir / name), workdir / name, LINES)
         for name in ("bank", "search")
     ]
     return workdir, bank, search, *read
@@ -45,7 +46,7 @@ def tables(tmp_path):
 def with_counts(made):
     """Rows as a table, with what `with_lines` adds."""
     table = pa.Table.from_pylist(made, schema=sample_rows.SCHEMA)
-    counted = zip(*(solution_lines.lines_of(row["text"]) for row in made), strict=True)
+    counted = zip(*(solution_lines.lines_of(row["text"], LINES) for row in made), strict=True)
     for name, values in zip(("lines", "repeated"), counted, strict=True):
         table = table.append_column(name, pa.array(values))
     return table
@@ -53,7 +54,7 @@ def with_counts(made):
 
 def measured(bank, search, references=None):
     at = {name: dict.fromkeys(BUDGETS, CONFIG.sampler.temperature) for name in STRATEGIES}
-    return over.measure(settings_of(CONFIG), bank, search, {CONFIG.sampler.temperature: SAMPLES}, at, references)
+    return over.measure(settings_of(CONFIG), bank, search, {CONFIG.sampler.temperature: SAMPLES}, at, LINES, references)
 
 
 def told(*args):
@@ -61,12 +62,15 @@ def told(*args):
 
 
 def test_steps_are_counted_by_hand():
-    assert solution_lines.lines_of("a\nb\nc") == (3, False)
-    assert solution_lines.lines_of("a\n\n a \nb\n") == (3, True), (
+    assert solution_lines.lines_of("a\nb\nc", LINES) == (3, False)
+    assert solution_lines.lines_of("a\n\n a \nb\n", LINES) == (3, True), (
         "blanks around a step do not make it another, blank lines none"
     )
-    assert solution_lines.lines_of("") == (0, False)
-    assert solution_lines.lines_of("a\n\n\n") == (1, False), "blank lines repeat nothing"
+    assert solution_lines.lines_of("", LINES) == (0, False)
+    assert solution_lines.lines_of("a\n\n\n", LINES) == (1, False), "blank lines repeat nothing"
+    paragraphs = StepFormat("\n\n")
+    assert solution_lines.lines_of("a\na\n\nb\n\na\na", paragraphs) == (3, True), "a step ends where the task says"
+    assert over.reference_lines(["q"], {"q": "a\na\n\nb"}, paragraphs)["repeated_beyond_reference"] == [0]
 
 
 def test_lines_stand_beside_their_rows(tables):
@@ -74,13 +78,13 @@ def test_lines_stand_beside_their_rows(tables):
     for table, name in ((bank, "bank"), (search, "search")):
         texts = sample_rows.read_folder(workdir / name, ("text",))["text"].to_pylist()
         assert list(zip(table["lines"].to_pylist(), table["repeated"].to_pylist(), strict=True)) == [
-            solution_lines.lines_of(text) for text in texts
+            solution_lines.lines_of(text, LINES) for text in texts
         ]
         places = [table.num_rows - 1, 0, table.num_rows // 2, 0]
         assert solution_lines.texts_at(workdir / name, places) == [texts[i] for i in places]
     shard_path(workdir / "bank", 0).unlink()
     with pytest.raises(UserError, match="does not exist"):
-        solution_lines.with_lines(bank, workdir / "bank")
+        solution_lines.with_lines(bank, workdir / "bank", LINES)
 
 
 def naive(found, n, rule, median):
@@ -96,7 +100,7 @@ def naive(found, n, rule, median):
         values = np.zeros(7)
         if place is not None:
             row = block[place]
-            lines, repeated = solution_lines.lines_of(row["text"])
+            lines, repeated = solution_lines.lines_of(row["text"], LINES)
             score, right = row["step_scores"][-1], row["correct"]
             values[:] = (repeated, lines <= 2, lines / median[question], score, right, score - right, 1)
         sums.setdefault(question, []).append(values)
@@ -110,7 +114,9 @@ def test_measures_agree_with_loops(tables):
     median = {}
     for q in range(QUESTIONS):
         name = f"test-{q:03d}"
-        median[name] = np.median([solution_lines.lines_of(r["text"])[0] for r in bank_rows if r["question"] == name])
+        median[name] = np.median(
+            [solution_lines.lines_of(r["text"], LINES)[0] for r in bank_rows if r["question"] == name]
+        )
     assert list(found["chosen"]) == list(STRATEGIES)
     for strategy in STRATEGIES:
         for n in BUDGETS:
@@ -203,7 +209,7 @@ def test_an_exploited_verifier_shows(tables):
 def test_examples_are_the_texts_of_their_rows(tables):
     workdir, _, _, bank, search = tables
     found = told(bank, search)
-    shown = encode(over.examples(measured(bank, search).exploited, search, workdir / "search"), places=17)
+    shown = encode(over.examples(measured(bank, search).exploited, search, workdir / "search", LINES), places=17)
     assert shown
     scores = []
     for item, example in zip(found["exploited"], shown, strict=True):

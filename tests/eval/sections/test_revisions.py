@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ttcjax.config import (
+    Aggregation,
     ChainsConfig,
     DraftsConfig,
     ExperimentConfig,
@@ -19,7 +20,7 @@ from ttcjax.config import (
     TrajectoryConfig,
 )
 from ttcjax.eval.collect import revision_chains
-from ttcjax.eval.records import answer_chains
+from ttcjax.eval.records import answer_chains, verifier_scores
 from ttcjax.eval.records.answer_chains import SELECTORS, AnswerChains, pairs
 from ttcjax.eval.records.bundle import settings_of
 from ttcjax.eval.report.coding import encode
@@ -63,9 +64,7 @@ def row(question, chain, place, answer, correct, score, strategy="revise", kept=
         "finished": True,
         "shown": min(place, 4),
         "kept": kept,
-        "score_history": score,
-        "score_no_history": None,
-        "score_prm": score / 2,
+        "scores": verifier_scores.nested({"history": [score], "prm": [score / 2]}),
         "tokens": 1,
         "verifier_tokens": 1,
         "logprob": 0.0,
@@ -175,6 +174,27 @@ def test_rows_that_do_not_fit_are_said_so(change):
     }[change]
     with pytest.raises(UserError, match="move their folder away"):
         AnswerChains.from_table(table, [2, 1])
+
+
+def test_scores_of_answers_are_read_by_the_name_of_their_verifier():
+    """By loops; step scores are put together as each verifier's are, to the rows' precision."""
+    rng = np.random.default_rng(4)
+    how: dict[str, Aggregation] = {"prm": "product", "history": "last"}
+    rows = [row(f"q{i}", 0, 0, "g", True, 0.5) for i in range(40)]
+    for one in rows:
+        names = rng.permutation(["prm", "history", "a_mean_one"])[: rng.integers(4)]
+        one["scores"] = verifier_scores.nested({name: rng.random(rng.integers(4)).tolist() for name in names.tolist()})
+    table = pa.Table.from_pylist(rows, schema=revision_chains.SCHEMA)
+    found = verifier_scores.of_answers(pa.concat_tables([table.slice(7), table.slice(0, 7)]), how)
+    assert list(found) == ["prm", "history", "a_mean_one"], "those that are named first, in their order"
+    for place, one in enumerate(rows[7:] + rows[:7]):
+        told = {judged["verifier"]: np.asarray(judged["step_scores"], np.float32) for judged in one["scores"]}
+        for name, values in found.items():
+            steps = told.get(name)
+            expected = np.nan if steps is None else 0.0 if not len(steps) else steps[-1]
+            if steps is not None and name == "prm" and len(steps):
+                expected = np.float32(np.prod(steps.astype(np.float64)))
+            assert values[place] == expected or (np.isnan(values[place]) and np.isnan(expected))
 
 
 def test_bins_are_of_a_size_and_in_order():
@@ -314,7 +334,7 @@ def test_examples_are_chains_that_turn():
     texts = [f"{r['question']}/{r['chain']}/{r['place']}" for r in table.to_pylist()]
     table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
-    found = encode(revision_tables.examples(shuffled, "history"), places=15)
+    found = encode(revision_tables.examples(shuffled, "history", {}), places=15)
     right = {(r["question"], r["place"]): r["correct"] for r in table.to_pylist() if r["chain"] == 0}
     turns = [[answer["correct"] for answer in example["answers"][:2]] for example in found]
     assert turns == [[False, True], [False, True], [True, False]]
@@ -335,10 +355,12 @@ def test_the_verifier_given_selects_and_all_are_compared():
         sweep=SweepConfig(bootstrap=20),
     )
     table = markov_chains(np.random.default_rng(3), 20, config.chains.lengths)
-    names, rng = ("history", "no_history", "prm"), np.random.default_rng(0)
-    for name in names[1:]:
-        scores = pa.array(rng.random(table.num_rows), pa.float32())
-        table = table.set_column(table.schema.get_field_index(f"score_{name}"), f"score_{name}", scores)
+    names, rng = ("history", "no_history", "prm", "of_mine"), np.random.default_rng(0)
+    rows = table.to_pylist()
+    for row in rows:
+        [own, *_] = row["scores"]
+        row["scores"] = [*verifier_scores.nested({name: rng.random(2).tolist() for name in names[1:]}), own]
+    table = pa.Table.from_pylist(rows, schema=table.schema)
     ease = {f"q{q:03d}": q / 20 for q in range(20)}
     found, differences = {}, {}
     for name in names:
@@ -351,8 +373,8 @@ def test_the_verifier_given_selects_and_all_are_compared():
         found[name] = accuracy["revise:s=8,p=1"]["hierarchical"]["mean"]
         rows = revision["verifier_differences"]
         differences[name] = {frozenset((r["a"], r["b"])): (r["a"], r["mean"]) for r in rows if r["n"] == 8}
-        assert len(differences[name]) == 3, "every two are compared once"
-    assert len(set(found.values())) == 3
+        assert len(differences[name]) == 6, "every two are compared once"
+    assert len(set(found.values())) == 4
     for of_one in differences.values():
         for pair, (a, mean) in of_one.items():
             [b] = pair - {a}
