@@ -230,8 +230,10 @@ def run(strategy: Strategy, session: Session, seed: int) -> list[Outcome]:
     """
     plain = strategy.plain()
     if isinstance(plain, HostStrategy):
-        return plain.run(session, seed)
-    return search(session.engine, plain, session.prompts, seed)
+        found = plain.run(session, seed)
+    else:
+        found = search(session.engine, plain, session.prompts, seed)
+    return [session.judged(outcome, strategy) for outcome in found]
 
 
 def search(

@@ -33,7 +33,7 @@ from ttcjax.eval.stats.allocate import Choice
 from ttcjax.eval.stats.difficulty import BINS, quantile_bins
 from ttcjax.eval.stats.intervals import UNKNOWN, Bootstrap, Estimate
 from ttcjax.model import flops as compute
-from ttcjax.search import revision_verifiers
+from ttcjax.search import registry, revision_verifiers
 from ttcjax.text.terminal import Shown
 
 GROUPS = {"easy": (1, 2), "medium": (3,), "hard": (4, 5), "all": (1, 2, 3, 4, 5)}
@@ -469,7 +469,8 @@ def sources_of(records: Records) -> dict[str, Source]:
     flops = {
         n: {name: cells[n].flops for name, cells in spent.per_question.items()} for n in records.settings.sweep.budgets
     }
-    candidates = optimal.by_budget(optimal.verified(measured.accuracy))
+    searched = {name: cells for name, cells in measured.accuracy.items() if not registry.named(name).revises}
+    candidates = optimal.by_budget(optimal.verified(searched))
     sources = {"search": Source(records.questions, candidates, flops, ("policy", "prm"))}
     if records.settings.revision.enabled:
         splits = records.splits

@@ -21,13 +21,14 @@ from rich.console import Console
 from rich.text import Text
 
 from ttcjax.eval.records.bundle import Records, ReportSettings
+from ttcjax.eval.records.measured import aggregate_for
 from ttcjax.eval.records.solution_lines import lines_of, texts_at
 from ttcjax.eval.report.drawing import figures, markup, tables
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, higher
 from ttcjax.eval.sections.paired import WEIGHTED, searches
 from ttcjax.eval.stats.difficulty import BINS, quantile_bins
-from ttcjax.eval.stats.estimators import LIKELIHOOD, Samples, scores_of, step_scores
+from ttcjax.eval.stats.estimators import Samples, scores_of, step_scores
 from ttcjax.eval.stats.intervals import UNKNOWN, Bootstrap, Estimate
 from ttcjax.search import registry
 from ttcjax.text.steps import LINES
@@ -180,6 +181,7 @@ def measure(
     held_samples: Mapping[float, int],
     sampled_at: Mapping[str, Mapping[int, float]],
     references: Mapping[str, str] | None = None,
+    verifier: str | None = None,
 ) -> Exploitation:
     """Measure the chosen solutions by strategy and budget, and the verifier by difficulty; examples apart.
 
@@ -190,6 +192,7 @@ def measure(
         held_samples: Samples of a question that the bank holds, by temperature.
         sampled_at: At which temperature each strategy samples, by strategy and budget.
         references: Texts of the reference solutions by question, where they are known.
+        verifier: As for `measured.measure`.
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     sweep = settings.sweep
@@ -214,9 +217,10 @@ def measure(
     for strategy in sweep.strategies:
         named = registry.named(strategy)
         by = named.selector
-        how = scores_of(by, settings.aggregate)
+        own = aggregate_for(named, settings.aggregate, verifier)
+        how = scores_of(by, own)
         # What is chosen is judged by the verifier, whatever chose it.
-        judged = settings.aggregate if how == LIKELIHOOD else how
+        judged = own
         parts: dict[int, dict[str, _Pair]] = {}
         for n in sweep.budgets:
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
@@ -225,7 +229,13 @@ def measure(
                 kept = named.at(n).rows()
                 samples = Samples.from_table(cell, questions, kept, sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
-                row = chosen_rows(samples, by.rule, how, None, by.ties, by.vote_temperature)
+                plain = named.at(n).plain()
+                if plain.chooses_itself:
+                    place = samples.chosen(plain.choose, how)
+                    row = np.take_along_axis(samples.row, np.maximum(place, 0)[..., None], axis=2)[..., 0]
+                    row = np.where(place < 0, -1, row)
+                else:
+                    row = chosen_rows(samples, by.rule, how, None, by.ties, by.vote_temperature)
             else:
                 samples, table, places = by_temperature[sampled_at[strategy][n]]
                 row = chosen_rows(samples, by.rule, how, n, by.ties, by.vote_temperature)
@@ -233,7 +243,7 @@ def measure(
             values |= {measure: values[BEYOND[measure]] - of_Q[:, None] for measure, of_Q in known.items()}
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
-            searched = named.searches and by.asks_verifier
+            searched = named.searches and named.asks_verifier
             if n == max(sweep.budgets) and (searched or not search.num_rows):
                 wrong = made & (values["right"] == 0)
                 scores = np.where(wrong, values["score"], -np.inf)
@@ -450,7 +460,9 @@ class OverOptimisation(Section[Exploitation]):
     def compute(self, records: Records) -> Exploitation:
         bank, search = records.bank, records.search
         sampled_at = records.measured.temperatures
-        found = measure(records.settings, bank, search, records.bank_samples, sampled_at, records.references)
+        found = measure(
+            records.settings, bank, search, records.bank_samples, sampled_at, records.references, records.verifier
+        )
         table, stage = (search, "search") if search.num_rows else (bank, "bank")
         return replace(found, examples=examples(found.exploited, table, records.workdir / stage))
 
