@@ -84,6 +84,22 @@ class Ops(Protocol):
         """Continue row `parent_B[b]` at place `b`."""
         ...
 
+    def save(self, state: Any, slot_B: jax.Array) -> Any:
+        """Keep row `b` in slot `slot_B[b]` of its question, whatever that held; at -1 it is kept nowhere.
+
+        A question has `DeviceStrategy.nodes` slots, whose contents mean nothing when it begins. Two of its rows need
+        two slots.
+        """
+        ...
+
+    def load(self, state: Any, slot_B: jax.Array) -> Any:
+        """Continue at place `b` the row that slot `slot_B[b]` of its question keeps; at -1 the row there goes on.
+
+        As with `fork` random keys and counts of work are the place's, so a row that is loaded where it was saved, and
+        extended in the same round, goes on as if it had never been left.
+        """
+        ...
+
 
 class Strategy(abc.ABC):
     """A strategy with its settings: what those of the device and those of the host have in common."""
@@ -168,6 +184,8 @@ class DeviceStrategy(Strategy):
     """Rows of a question."""
     max_rounds: int
     """Rounds after which a question ends, finished or not."""
+    nodes = 0
+    """Slots of a question for rows that are kept aside, see `Ops.save`; each takes the memory of a row."""
 
     def rows(self) -> int:
         return self.n
