@@ -57,6 +57,8 @@ class Spent:
     """The stage that trained the model which writes."""
     readers: tuple[str, ...] = ("prm",)
     """The stages that trained the verifiers."""
+    at_most: bool = False
+    """Whether it may come to less."""
 
 
 def mean(seen: Sequence[Seen], name: str) -> float:

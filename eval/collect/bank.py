@@ -284,12 +284,28 @@ def result_rows(
     seed: int,
     temperature: float,
     seconds: float,
+    answers: Sequence[Sequence[str | None]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the rows of `rows.SCHEMA` for the solutions of some questions; `seconds` is a row's share."""
+    """Return the rows of `rows.SCHEMA` for the solutions of some questions.
+
+    Args:
+        task: Reads and grades their answers.
+        examples: The questions.
+        found: Their solutions.
+        strategy: What found them; this and the following stand in every row.
+        n: Its budget.
+        seed: Its seed.
+        temperature: Of sampling.
+        seconds: A row's share.
+        answers: Of the solutions, where they have been read already.
+    """
     table = []
-    for example, solutions in zip(examples, found, strict=True):
+    for place, (example, solutions) in enumerate(zip(examples, found, strict=True)):
         for index, solution in enumerate(solutions):
-            answer = task.extract(solution.text) if solution.finished else None
+            if answers is not None:
+                answer = answers[place][index]
+            else:
+                answer = task.extract(solution.text) if solution.finished else None
             lines = task.steps.split(solution.text)[: len(solution.step_scores)]
             table.append(
                 {

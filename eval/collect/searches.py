@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, Questions, SamplerConfig
+from ttcjax.config import Aggregation, ExperimentConfig, Questions, SamplerConfig
 from ttcjax.data import loader
 from ttcjax.data.task import Example, Task
 from ttcjax.engine.engine import Engine
@@ -28,9 +31,10 @@ from ttcjax.runtime.parquet import write_shard
 from ttcjax.runtime.progress import progress
 from ttcjax.runtime.shards import Shard
 from ttcjax.runtime.stage import Inputs, Sink, Stage
-from ttcjax.search import registry
+from ttcjax.search import registry, revision_verifiers
 from ttcjax.search.contract import HostStrategy, Strategy
 from ttcjax.search.ops import run as run_strategy
+from ttcjax.search.revision_verifiers import Revising
 from ttcjax.search.session import Session, read
 
 SCHEMA = sample_rows.SCHEMA
@@ -51,10 +55,12 @@ class Settings:
     """Most steps of a search."""
     seed: int
     shard_questions: int
-    aggregate: str | None
+    aggregate: Aggregation | None
     """How step scores become the score of a solution, where a strategy asks for it while it runs."""
     choice: Choice | None
     """How temperatures are chosen on validation questions, where a strategy asks for that."""
+    revising: Revising | None = None
+    """The revision model's part, where a strategy revises."""
 
     @classmethod
     def of(cls, config: ExperimentConfig) -> Settings:
@@ -70,12 +76,24 @@ class Settings:
             sweep.shard_questions,
             aggregate_of(grid, config.prm.aggregate),
             Choice.of(config) if grid.validated else None,
+            revising_of(grid, config),
         )
 
 
-def aggregate_of(grid: Grid, aggregate: str) -> str | None:
+def revising_of(grid: Grid, config: ExperimentConfig) -> Revising | None:
+    """Return what strategies that revise ask of an experiment, where one is named."""
+    return Revising.of(config) if any(registry.named(s).revises for s in grid.strategies) else None
+
+
+def also_needs(settings: Settings) -> tuple[str, ...]:
+    """Return the stages that strategies that revise read, where one is named."""
+    return () if settings.revising is None else settings.revising.needs
+
+
+def aggregate_of(grid: Grid, aggregate: Aggregation) -> Aggregation | None:
     """Return how step scores become the score of a solution, where a strategy asks for it while it runs."""
-    return aggregate if any(isinstance(registry.named(s).strategy, HostStrategy) for s in grid.strategies) else None
+    asking = (registry.named(s).strategy for s in grid.strategies)
+    return aggregate if any(isinstance(one, HostStrategy) and not one.revises for one in asking) else None
 
 
 def search_cells(grid: Grid, max_rounds: int, chosen: Chosen | None = None) -> dict[Strategy, list[tuple[str, int]]]:
@@ -139,28 +157,58 @@ def spends(
     settings: Settings, answers: tuple[tuple[str, int], ...], generations: int, own: Sequence[Seen], units: Units
 ) -> Spent:
     """Return what a question of a cell takes."""
-    del settings, answers
+    name, n = answers[0]
+    strategy = registry.named(name).at(n, max_rounds=settings.max_rounds).plain()
+    if strategy.revises:
+        return _spends_revising(settings, strategy, generations, own, units)
     if own:
         written = amounts.mean(own, "tokens") + amounts.mean(own, "lookahead_tokens")
-        return Spent(units.prompt + written, units.prompt + amounts.mean(own, "verifier_tokens"), generations)
+        read = amounts.mean(own, "verifier_tokens")
+        return Spent(units.prompt + written, units.prompt + read, generations, at_most=strategy.may_stop)
     # Whole rows and whole rollouts, so rather too many.
     tokens = units.prompt + generations * units.token
-    return Spent(tokens, tokens, generations)
+    return Spent(tokens, tokens, generations, at_most=strategy.may_stop)
+
+
+def _spends_revising(
+    settings: Settings, strategy: Strategy, generations: int, own: Sequence[Seen], units: Units
+) -> Spent:
+    """Return what a question of a cell takes of the revision model and its verifier, at equal lengths of answers."""
+    assert isinstance(strategy, HostStrategy)
+    assert settings.revising is not None
+    verifier = settings.revising.selecting(units.inputs)
+    written = amounts.mean(own, "tokens") if own else generations * units.token
+    # Of scores that rise `refine` keeps every answer, which is the most that can be in view.
+    rising = np.arange(generations, dtype=np.float64)
+    views = strategy.before(np.zeros(generations, np.int64), rising)
+    each = written / generations
+    shown = sum(settings.revising.in_view([each] * len(view), units.prompt - 1, math.inf) for view in views)
+    read = amounts.mean(own, "verifier_tokens") if own else written + shown * (verifier == "history")
+    return Spent(
+        units.prompt + written + shown,
+        units.prompt + read,
+        generations,
+        writer="revision",
+        readers=(revision_verifiers.stage_of(verifier),),
+        at_most=strategy.may_stop,
+    )
 
 
 def work_of(settings: Settings, questions: int) -> str:
     """Return how much there is to search of so many questions."""
     cells = search_cells(settings.grid, settings.max_rounds)
     generations = sum(strategy.cost() for strategy in cells) * settings.seeds
-    return f"{len(cells)} searches of {questions:,} questions, {generations:,} generations each in all"
+    most = "at most " * any(strategy.may_stop for strategy in cells)
+    return f"{len(cells)} searches of {questions:,} questions, {most}{generations:,} generations each in all"
 
 
 def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Run the missing shards of every cell.
 
     Returns:
-        `questions`, `solutions` (at most, where a strategy may leave samples undrawn), `cells`, `shards`, and
-        `seconds_per_question` of each cell run by this call (compilation included).
+        `questions`, `solutions` (at most, where a strategy may leave samples undrawn), `cells`, `shards`,
+        `seconds_per_question` of each cell run by this call (compilation included), and where a strategy revises
+        `verifier`, whose scores the rows of such have.
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
     examples = splits.test[:]
@@ -170,14 +218,14 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     every = shards_of(settings, len(examples), won)
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
-    engine = load_engine(inputs, settings.sampler, steps=task.steps)
+    models = Models(settings, inputs, task)
     whole, left = (sum(s.questions * cells[s.answers].rows() for s in some) for some in (mine, todo))
     with progress(whole, "search: solutions") as bar:
         bar.skip(whole - left)
-        engine.on_batch = bar.update
+        models.on_batch = bar.update
         for shard in todo:
             strategy = cells[shard.answers]
-            spent = write(strategy, settings.aggregate, task, examples, engine, shard, sink.folder)
+            spent = write(strategy, models, examples, shard, sink.folder)
             seconds[strategy.name] = seconds.get(strategy.name, 0.0) + spent / len(examples)
     files = shards_lib.names(every)
     sink.lists(*files)
@@ -187,33 +235,69 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         "cells": len(cells),
         "shards": len(files),
         "seconds_per_question": seconds,
+        **models.told,
     }
 
 
-def write(
-    strategy: Strategy,
-    aggregate: str | None,
-    task: Task,
-    examples: Sequence[Example],
-    engine: Engine,
-    shard: Shard,
-    out: epath.Path,
-) -> float:
+@dataclass
+class Models:
+    """The models that searches ask, each pair loaded when a strategy first asks it."""
+
+    settings: Settings
+    inputs: Inputs
+    task: Task
+    """Of the questions."""
+    on_batch: Callable[[int], None] = lambda count: None
+    """Told of the solutions of every batch; see `Engine.on_batch`."""
+
+    @functools.cached_property
+    def base(self) -> Engine:
+        """The policy and its verifier."""
+        return load_engine(self.inputs, self.settings.sampler, steps=self.task.steps)
+
+    @functools.cached_property
+    def revision(self) -> Engine:
+        """The revision model and the verifier that selects among its answers."""
+        verifier = revision_verifiers.stage_of(self.verifier)
+        sampler = self.settings.sampler.of_solutions()
+        return load_engine(self.inputs, sampler, policy="revision", verifier=verifier, steps=self.task.steps)
+
+    @functools.cached_property
+    def verifier(self) -> str:
+        """The verifier that selects among revisions."""
+        assert self.settings.revising is not None
+        return self.settings.revising.selecting(self.inputs)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What a record says of the models that revise."""
+        return {} if self.settings.revising is None else {"verifier": self.verifier}
+
+    def session(self, strategy: Strategy, examples: Sequence[Example]) -> Session:
+        """Return a strategy's session on some questions."""
+        engine = self.revision if strategy.revises else self.base
+        engine.on_batch = self.on_batch
+        prompts = [engine.encode_prompt(e.id, self.task.prompt(e.question)) for e in examples]
+        if not strategy.revises:
+            return Session(engine, self.task, prompts, self.settings.aggregate or "last")
+        assert self.settings.revising is not None
+        view, judges = self.settings.revising.view, self.settings.revising.judges
+        return Session(engine, self.task, prompts, reviser=judges.reviser(engine, prompts, view, self.verifier))
+
+
+def write(strategy: Strategy, models: Models, examples: Sequence[Example], shard: Shard, out: epath.Path) -> float:
     """Make one shard, and return the seconds that it took.
 
     Args:
         strategy: The search behind it.
-        aggregate: How step scores become the score of a solution, for a strategy that asks for it.
-        task: Of the questions.
-        examples: All of them.
-        engine: Samples and scores.
-        shard: Which of the questions.
+        models: Sample and score.
+        examples: All questions.
+        shard: Which of them.
         out: The folder.
     """
     asked = shard.take(examples)
-    begin = time.perf_counter()
-    prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
-    session = Session(engine, task, prompts, aggregate or "last")
+    session = models.session(strategy, asked)
+    engine, begin = session.engine, time.perf_counter()
     if isinstance(strategy, HostStrategy):
         with _quiet(engine):  # how many samples it takes is known afterwards
             found = run_strategy(strategy, session, shard.seed)
@@ -223,12 +307,20 @@ def write(
     else:
         found = run_strategy(strategy, session, shard.seed)
         spent = time.perf_counter() - begin
-    candidates = [outcome.candidates for outcome in found]
+    candidates, answers = [outcome.candidates for outcome in found], [outcome.answers for outcome in found]
     share = spent / sum(map(len, candidates))
     temperature = engine.sampler.temperature if strategy.temperature is None else strategy.temperature
     for (name, n), path in zip(shard.answers, shard.paths(out), strict=True):
         table = result_rows(
-            task, asked, candidates, strategy=name, n=n, seed=shard.seed, temperature=temperature, seconds=share
+            models.task,
+            asked,
+            candidates,
+            strategy=name,
+            n=n,
+            seed=shard.seed,
+            temperature=temperature,
+            seconds=share,
+            answers=answers,
         )
         write_shard(path, table, SCHEMA)
     return spent
@@ -256,6 +348,7 @@ STAGE = Stage(
     Settings.of,
     run,
     needs=("data", "policy", "prm", "tune"),
+    also_needs=also_needs,
     version=2,
     schema=SCHEMA,
     shards=shards,

@@ -13,7 +13,6 @@ from typing import Any
 
 from ttcjax.config import ExperimentConfig
 from ttcjax.data import loader
-from ttcjax.engine.loading import load_engine
 from ttcjax.eval.collect import bank, searches
 from ttcjax.eval.collect.amounts import Seen, Spent, Units
 from ttcjax.eval.collect.temperatures import BankSamples
@@ -63,6 +62,7 @@ class Settings:
                 sweep.shard_questions,
                 searches.aggregate_of(grid.searches, config.prm.aggregate),
                 None,
+                searches.revising_of(grid.searches, config),
             ),
         )
 
@@ -106,7 +106,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     every = shards_of(settings, len(examples))
     mine = sink.part.of(every)
     todo = shards_lib.missing(mine, sink.folder, SCHEMA)
-    engine = load_engine(inputs, settings.search.sampler, steps=task.steps)
+    models = searches.Models(settings.search, inputs, task)
     cells = searches.by_answers(settings.search)
     sampled = [shard for shard in todo if shard.answers not in cells]
     searched = [shard for shard in todo if shard.answers in cells]
@@ -117,17 +117,18 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
 
     with progress(solutions(mine), "tune: solutions of validation questions") as bar:
         bar.skip(solutions(mine) - solutions(todo))
-        engine.on_batch = bar.update
+        models.on_batch = bar.update
         for shard in sampled:
-            bank.write(settings.bank, task, examples, engine, shard, sink.folder)
+            models.base.on_batch = bar.update
+            bank.write(settings.bank, task, examples, models.base, shard, sink.folder)
         for shard in searched:
-            strategy = cells[shard.answers]
-            searches.write(strategy, settings.search.aggregate, task, examples, engine, shard, sink.folder)
+            searches.write(cells[shard.answers], models, examples, shard, sink.folder)
     sink.lists(*shards_lib.names(every))
     return {
         "questions": len(examples),
         "solutions": sum(shard.questions * shard.generations for shard in every),
         "shards": len(every),
+        **models.told,
     }
 
 
@@ -135,6 +136,7 @@ STAGE = Stage(
     Settings.of,
     run,
     needs=("data", "policy", "prm"),
+    also_needs=lambda settings: searches.also_needs(settings.search),
     switch=("sweep.temperatures",),
     version=2,
     schema=SCHEMA,

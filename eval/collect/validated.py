@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from etils import epath
 
-from ttcjax.config import ExperimentConfig, config_hash
+from ttcjax.config import Aggregation, ExperimentConfig, config_hash
 from ttcjax.eval.collect.temperatures import Chosen, Grid
 from ttcjax.eval.records import measured as measured_lib
 from ttcjax.eval.records import sample_rows
@@ -38,7 +38,7 @@ class Choice:
     """Validation questions, the first ones, at most."""
     seeds: int
     """Independent runs of each search."""
-    aggregate: str
+    aggregate: Aggregation
     """How step scores become the score of a solution."""
 
     @classmethod
@@ -62,12 +62,15 @@ class Choice:
         return max(self.grid.budgets)
 
 
-def accuracies(choice: Choice, found: pa.Table) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def accuracies(
+    choice: Choice, found: pa.Table, verifier: str | None = None
+) -> dict[tuple[str, int], dict[float, np.ndarray]]:
     """Return each validation question's accuracy `[Q]` by validated strategy and budget, and by temperature.
 
     Args:
         choice: What is chosen among.
         found: Rows of the tune stage, with the columns the estimators read.
+        verifier: As for `measured.measure`.
 
     Raises:
         UserError: Results are missing as a whole or of another config.
@@ -75,7 +78,7 @@ def accuracies(choice: Choice, found: pa.Table) -> dict[tuple[str, int], dict[fl
     sampled = np.array(found["strategy"].to_pylist(), object) == "sample"
     bank, search = found.filter(pa.array(sampled)), found.filter(pa.array(~sampled))
     rules = measured_lib.Rules(choice.trial, choice.samples, choice.samples, choice.seeds, choice.aggregate)
-    measured = measured_lib.measure(rules, bank, search)
+    measured = measured_lib.measure(rules, bank, search, verifier=verifier)
     if measured.missing:
         raise UserError(
             f"{len(measured.missing)} results of the tune stage are missing: move its folder away and run again"
@@ -126,11 +129,14 @@ def accuracies_of(choice: Choice, folder: epath.Path) -> dict[tuple[str, int], d
     """Return what `accuracies` does of the rows of a complete tune stage."""
     record = records.read_complete(folder)
     content = "" if record is None else config_hash(records.hashes(record))
-    return _kept(choice, os.fspath(folder), content)
+    verifier = None if record is None else (record.get("result") or {}).get("verifier")
+    return _kept(choice, os.fspath(folder), content, verifier)
 
 
 @functools.lru_cache(maxsize=4)
-def _kept(choice: Choice, folder: str, content: str) -> dict[tuple[str, int], dict[float, np.ndarray]]:
+def _kept(
+    choice: Choice, folder: str, content: str, verifier: str | None
+) -> dict[tuple[str, int], dict[float, np.ndarray]]:
     """Return the accuracies that a folder of that content tells: a sweep asks for them before every stage."""
     del content
-    return accuracies(choice, sample_rows.read_folder(folder, COLUMNS))
+    return accuracies(choice, sample_rows.read_folder(folder, COLUMNS), verifier)

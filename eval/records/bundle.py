@@ -37,7 +37,7 @@ from ttcjax.eval.stats.difficulty import enough
 from ttcjax.eval.stats.estimators import COLUMNS
 from ttcjax.eval.stats.intervals import Bootstrap
 from ttcjax.runtime import records as stage_records
-from ttcjax.search.revision_verifiers import Judges
+from ttcjax.search.revision_verifiers import Judges, Revising
 from ttcjax.verify.aggregate import Aggregation
 
 COUNTED = ("tokens", "lookahead_tokens", "verifier_tokens")
@@ -200,7 +200,17 @@ class Records:
     @cached_property
     def measured(self) -> Measured:
         """Each question's accuracy, by strategy and budget."""
-        return measured.measure(self.settings.rules, self.bank, self.search, chosen=self.chosen)
+        return measured.measure(self.settings.rules, self.bank, self.search, chosen=self.chosen, verifier=self.verifier)
+
+    @property
+    def revising(self) -> Revising:
+        """What strategies that revise ask of the experiment."""
+        return Revising(self.settings.revision.view, self.settings.judges, self.settings.chains.verifier)
+
+    @property
+    def verifier(self) -> str | None:
+        """The verifier that has scored the searches that revise; `None` where none does."""
+        return (self.stages.get("search", {}).get("result") or {}).get("verifier")
 
     @property
     def questions(self) -> Sequence[str]:

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ttcjax.config import ExperimentConfig
+from ttcjax.config import Aggregation, ExperimentConfig
 from ttcjax.data.sets import data_set
 from ttcjax.eval.collect import temperatures
 from ttcjax.eval.stats.estimators import Samples, scores_of
 from ttcjax.runtime.errors import UserError
 from ttcjax.search import registry
-from ttcjax.search.contract import HostStrategy
+from ttcjax.search.revision_verifiers import aggregate_of
 from ttcjax.verify.aggregate import AGGREGATIONS
 
 
@@ -66,7 +66,7 @@ class Rules:
     """How many of these, the first ones, judge majority and best-of-N."""
     seeds: int
     """Independent runs of each search."""
-    aggregate: str
+    aggregate: Aggregation
     """How step scores become the score of a solution."""
     questions: int | None = None
     """How many there have to be, where that is known."""
@@ -91,6 +91,7 @@ def measure(
     search: pa.Table,
     grade_equal: Callable[[str, str], bool] | None = None,
     chosen: temperatures.Chosen | None = None,
+    verifier: str | None = None,
 ) -> Measured:
     """Select answers by every strategy at every budget.
 
@@ -100,6 +101,7 @@ def measure(
         search: Rows of all search strategies and budgets.
         grade_equal: Tells whether two different answers are equal; `None` compares canonical strings.
         chosen: What won on validation, where a strategy asks for it.
+        verifier: Whose scores the rows of strategies that revise have, where there are any.
 
     Raises:
         UserError: Results are missing as a whole or of another config.
@@ -120,7 +122,7 @@ def measure(
     for strategy in grid.strategies:
         name = registry.named(strategy)
         by = name.selector
-        how = scores_of(by, rules.aggregate)
+        how = scores_of(by, aggregate_for(name, rules.aggregate, verifier))
         accuracy[strategy] = {}
         sampled_at[strategy] = {}
         for n in grid.budgets:
@@ -134,12 +136,29 @@ def measure(
                 raise UserError(
                     f"the search folder has no rows of {strategy} at budget {n}: move it away and run again"
                 )
-            kept = name.at(n).rows()
-            found = Samples.from_table(cell, questions, kept, rules.seeds, grade_equal)
-            accuracy[strategy][n] = found.accuracy(by.rule, how, ties=by.ties, temperature=by.vote_temperature)
-            if not isinstance(name.at(n).plain(), HostStrategy):  # which may leave samples undrawn
+            plain = name.at(n).plain()
+            found = Samples.from_table(cell, questions, name.at(n).rows(), rules.seeds, grade_equal)
+            if plain.chooses_itself:
+                accuracy[strategy][n] = found.right_at(found.chosen(plain.choose, how))
+            else:
+                accuracy[strategy][n] = found.accuracy(by.rule, how, ties=by.ties, temperature=by.vote_temperature)
+            if not plain.may_stop:
                 missing += [(strategy, n, *place) for place in found.missing]
     return Measured(levels, samples, others, accuracy, missing, sampled_at, at)
+
+
+def aggregate_for(name: registry.Named, aggregate: Aggregation, verifier: str | None) -> Aggregation:
+    """Return how step scores become the score of a solution in the rows of a strategy.
+
+    Args:
+        name: Of the strategy.
+        aggregate: That of the PRM.
+        verifier: As for `measure`.
+    """
+    if not name.revises:
+        return aggregate
+    assert verifier is not None, "rows of strategies that revise are read with the verifier that scored them"
+    return aggregate_of(verifier, aggregate)
 
 
 def by_aggregation(samples: Samples, budgets: Sequence[int]) -> dict[str, dict[int, np.ndarray]]:

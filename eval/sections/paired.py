@@ -35,7 +35,7 @@ LEAST = 4
 
 def searches(names: Iterable[str]) -> list[str]:
     """Return those strategies that search by the verifier, rather than choose among independent samples."""
-    return [name for name in names if registry.named(name).searches and registry.named(name).selector.asks_verifier]
+    return [name for name in names if registry.named(name).searches and registry.named(name).asks_verifier]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,6 +162,21 @@ class Samples:
             return (self._right_by_rank(how) @ _chances_of_ranks(self.row.shape[2], size)).mean(axis=1)
         return self._repeats(rule, how, n, ties, temperature).mean(axis=0)
 
+    def chosen(self, choose: Callable[[np.ndarray, np.ndarray], np.ndarray], how: str) -> np.ndarray:
+        """Return the place `[Q, R]` that a rule chooses among all samples of each run; -1 where none can be read.
+
+        Args:
+            choose: Returns the places of groups of equal answers and scores, both `[Q * R, N]`.
+            how: What the scores are, see `scores`.
+        """
+        N = self.row.shape[2]
+        return choose(self.groups.reshape(-1, N), self.scores(how).reshape(-1, N)).reshape(self.row.shape[:2])
+
+    def right_at(self, place_QR: np.ndarray) -> np.ndarray:
+        """Return each question's share of runs `[Q]` in which the sample at a place is right; at -1 none is."""
+        right = np.take_along_axis(self.correct, np.maximum(place_QR, 0)[..., None], axis=2)[..., 0]
+        return (right & (place_QR >= 0)).mean(axis=1)
+
     def accuracy_error(
         self, rule: str, how: str = "last", n: int | None = None, ties: str | None = None, temperature: float = 1.0
     ) -> float:

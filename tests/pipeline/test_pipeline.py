@@ -451,7 +451,7 @@ def test_stages_are_in_the_order_of_what_they_read():
     names = [stage.name for stage in run.wanted_stages(BASE)]
     assert names == ALL
     for stage in map(stages.get_stage, names):
-        assert set(stage.needs) & set(names) <= set(names[: names.index(stage.name)]), stage.name
+        assert set(stage.needs(BASE)) & set(names) <= set(names[: names.index(stage.name)]), stage.name
 
 
 def test_greedy_answers_are_due_as_soon_as_the_models_are_there():

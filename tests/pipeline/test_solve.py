@@ -1,5 +1,7 @@
 """One question: how it is read, what is said of it, and which settings it may have."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from etils import epath
@@ -73,7 +75,13 @@ def test_selectors_choose_as_their_names_say(workdir, monkeypatch):
     candidates = [
         Solution((0,) * tokens, f"Answer: {answer}", True, logprob, (score,)) for answer, tokens, logprob, score in made
     ]
-    monkeypatch.setattr(solve, "run", lambda *_: [Outcome(candidates, 4)])
+    seen: list[Outcome] = []
+
+    def run(strategy, session, seed):
+        seen[:] = [session.judged(Outcome(candidates, 4), strategy)]
+        return seen
+
+    monkeypatch.setattr(solve, "run", run)
 
     def found(strategy):
         return solve.solve(QUESTION, workdir, strategy)
@@ -82,8 +90,12 @@ def test_selectors_choose_as_their_names_say(workdir, monkeypatch):
     assert found("majority:n=4").steps == [("Answer: 1", 0.2)], "a vote shows its first sample"
     assert found("majority:n=4,ties=verifier").answer == "2"
     assert found("best_of_n:n=4").answer == "2"
+    assert seen[0].choices == {"majority": 0, "best": 1, "weighted": 1, "softmax": 1, "own": 1}
+    unread = dataclasses.replace(seen[0], scores=None)
+    assert unread.choices == {"majority": 0}, "all others ask the verifier"
     for select in ("weighted", "best"):
         assert found(f"best_of_n:n=4,select={select},by=likelihood").answer == "1"
+        assert seen[0].choices == {"majority": 0, "best": 1, "weighted": 1, "softmax": 1, "own": 3}
     answer, weight, count = found("best_of_n:n=4,by=likelihood").votes[0]
     assert (answer, count) == ("1", 2)
     assert weight == pytest.approx(np.exp(-0.1) + np.exp(-0.05))

@@ -34,7 +34,7 @@ FULL = ExperimentConfig(
     sweep=SweepConfig(
         strategies=(
             *("majority", "majority:temperature=validated", "beam:width=4", "beam:width=4,temperature=validated"),
-            *("adaptive:wave=2,confidence=0.6,select=weighted",),
+            *("adaptive:wave=2,confidence=0.6,select=weighted", "revise:p=2", "refine:temperature=validated"),
         ),
         temperatures=(0.5, 1.0),
         verifiers=("judge=elsewhere",),
@@ -159,7 +159,9 @@ def alone(name: str, settings: Callable[[ExperimentConfig], Any] | None = None) 
     stage = stages.get_stage(name)
     copy = dataclasses.replace(stage)
     given = stage.declared.settings if settings is None else settings
-    vars(copy)["declared"] = dataclasses.replace(stage.declared, settings=given, needs=())
+    vars(copy)["declared"] = dataclasses.replace(
+        stage.declared, settings=given, needs=(), also_needs=lambda settings: ()
+    )
     return copy
 
 

@@ -12,7 +12,7 @@ from ttcjax.config import ConfigError
 from ttcjax.data import gsm8k
 from ttcjax.engine.engine import Engine, Prompt, Solution
 from ttcjax.search.ops import run
-from ttcjax.search.session import Session
+from ttcjax.search.session import OWN, Session
 from ttcjax.search.strategies.adaptive import Adaptive
 from ttcjax.search.strategies.best_of_n import BestOfN
 from ttcjax.verify import select
@@ -86,7 +86,7 @@ def test_what_is_decided_by_weight_is_the_weighted_vote_of_all(samples):
     strategy = Adaptive(16, stop="decided", select="weighted")
     found = outcomes(strategy, Script({"q": answers}, {"q": scores}))["q"]
     seen = [s.text or None for s in found.candidates]
-    few, many = strategy.choose(found, seen, np.array(scores[: len(seen)])), select.choose_one(answers, scores)
+    few, many = found.choices[OWN], select.choose_one(answers, scores)
     assert (few is None) == (many is None)
     assert few is None or many is None or seen[few] == answers[many]
 

@@ -70,6 +70,7 @@ def plan(
     n: int,
     forks: bool = False,
     read_together: int = 1,
+    nodes: int = 0,
 ) -> MemoryPlan:
     """Return what a batch needs on one device.
 
@@ -85,6 +86,7 @@ def plan(
         n: Samples a question.
         forks: Whether rows take each other's caches, which takes a second copy while they do.
         read_together: Tokens of a row that one forward pass reads.
+        nodes: Rows of each question under way that are kept aside.
     """
     # Of a smaller batch as many may be read at once as fit, whatever divides this one.
     together = min(questions, cache.most_prefilled(prompt_slots))
@@ -109,7 +111,7 @@ def plan(
     # Prefixes are kept for the whole batch and copied for the groups under way, and a copy is made before the old
     # one is dropped; a batch that is under way as a whole still holds both. Prompts are read in at least two parts.
     prefixes = (max(questions, 2 * together) + 2 * groups) * prompt_slots * sum(per_token)
-    suffixes = (2 if forks else 1) * rows * sum(a * b for a, b in zip(held, per_token, strict=True))
+    suffixes = ((2 if forks else 1) * rows + groups * nodes) * sum(a * b for a, b in zip(held, per_token, strict=True))
     results = (questions * n + rows) * (slots * 8 + 32)
     return MemoryPlan(weights, prefixes, suffixes, activations, results)
 
@@ -177,6 +179,7 @@ class Capacity:
         forks: bool = False,
         whole: bool = False,
         read_together: int = 1,
+        nodes: int = 0,
     ) -> Fit:
         """Return the rows and questions that fit a device at once: `sampler.rows` and `sampler.waves`, or less.
 
@@ -187,6 +190,7 @@ class Capacity:
             forks: For searches: the rows of a question stay together, fork, and are read by the verifier.
             whole: The rows of a question are read together.
             read_together: Tokens of a row that one forward pass reads.
+            nodes: Rows of each question that are kept aside.
 
         Raises:
             UserError: Not even one row, or for searches the rows of one question, would fit.
@@ -206,6 +210,7 @@ class Capacity:
                 n=n,
                 forks=forks,
                 read_together=read_together,
+                nodes=nodes,
             )
             if planned.total <= self.limit:
                 return Fit(rows, questions, planned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +57,13 @@ class Rows:
 
     def fork(self, parent_B: jax.Array) -> Rows:
         """Continue row `parent_B[b]` at place `b`; keys, token counts and `broken` stay with the place."""
-        forked = jax.tree.map(lambda leaf: leaf[parent_B], self)
-        return dataclasses.replace(forked, keys=self.keys, sampled=self.sampled, broken=self.broken)
+        return dataclasses.replace(self, **jax.tree.map(lambda leaf: leaf[parent_B], self.of_row))
+
+    @property
+    def of_row(self) -> dict[str, Any]:
+        """The fields that go where a row goes: all but `keys`, `sampled` and `broken`, which are of its place."""
+        names = {field.name for field in dataclasses.fields(self)} - {"keys", "sampled", "broken"}
+        return {name: getattr(self, name) for name in sorted(names)}
 
 
 def question_number(question_id: str) -> int:

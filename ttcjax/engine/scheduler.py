@@ -50,6 +50,8 @@ class Search:
     has read `[B]`."""
     read_together: int
     """Tokens of a row that the verifier reads at once."""
+    nodes: int = 0
+    """Rows of a question that are kept aside, beside those under way."""
 
 
 class Scheduler:
@@ -231,7 +233,9 @@ class Scheduler:
         """Run a search's program on every prompt with a policy and a verifier; see `Engine.search`."""
         slots, plans, most = self._sampler.max_tokens + 1, {}, {}
         for length, count in collections.Counter(map(self.slots, prompts)).items():
-            fit = self.capacity.fit(length, n, slots, forks=True, read_together=search.read_together)
+            fit = self.capacity.fit(
+                length, n, slots, forks=True, read_together=search.read_together, nodes=search.nodes
+            )
             plans[length], most[length] = self.plan(n, slots, count, group_rows=n, fit=fit), fit.questions
         requests, ids = [Request(prompt, 0, n) for prompt in prompts], [prompt.id for prompt in prompts]
         for members, batch in self.batches(requests, most):

@@ -51,6 +51,8 @@ class Amount:
     verifier_flops: float = 0.0
     seconds: float | None = 0.0
     """Of one process; `None` where nothing is known yet."""
+    at_most: bool = False
+    """Whether it may come to less, as a strategy may stop before its budget is spent."""
 
     def __add__(self, other: Amount) -> Amount:
         known = self.seconds is not None and other.seconds is not None
@@ -61,7 +63,13 @@ class Amount:
             self.policy_flops + other.policy_flops,
             self.verifier_flops + other.verifier_flops,
             (self.seconds or 0.0) + (other.seconds or 0.0) if known else None,
+            self.at_most or other.at_most,
         )
+
+    @property
+    def told(self) -> str:
+        """What stands before its generations in text."""
+        return "at most " * self.at_most
 
     def times(self, count: int) -> Amount:
         """Return what `count` times the work takes; the time of nothing is known."""
@@ -72,6 +80,7 @@ class Amount:
             self.policy_flops * count,
             self.verifier_flops * count,
             None if self.seconds is None and count else (self.seconds or 0.0) * count,
+            self.at_most and count > 0,
         )
 
 
@@ -270,6 +279,7 @@ class _Costs:
             compute.inference(self.params[spent.writer], spent.policy),
             compute.inference(reader, spent.verifier),
             seconds,
+            spent.at_most,
         )
         read = own and stage not in _READ_AGAIN
         return amount, stage if read else self.token_from, seconds_from
@@ -405,7 +415,8 @@ def _numbers(amount: Amount, some: bool, mark: str = "") -> tuple[str, ...]:
     counts = (amount.generations, amount.policy_tokens, amount.verifier_tokens)
     flops = (amount.policy_flops, amount.verifier_flops)
     time = "?" if amount.seconds is None else mark + duration(amount.seconds)
-    return (*map(_short, counts), *map(_short, flops), time)
+    generations, *tokens = map(_short, counts)
+    return (amount.told + generations, *tokens, *map(_short, flops), time)
 
 
 def _short(value: float) -> str:

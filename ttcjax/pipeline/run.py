@@ -79,9 +79,10 @@ def wanted_stages(config: ExperimentConfig, only: str | None = None) -> list[Sta
     """
     if only is None:
         left = [stage for stage in stages_lib.STAGES if stage.wanted(config)]
-        names, ordered = {stage.name for stage in left}, list[Stage]()
+        needs, ordered = {stage.name: set(stage.needs(config)) for stage in left}, list[Stage]()
         while left:
-            ready = next(stage for stage in left if names.isdisjoint(set(stage.needs) - {s.name for s in ordered}))
+            waited_for = {stage.name for stage in left}
+            ready = next(stage for stage in left if needs[stage.name].isdisjoint(waited_for))
             left.remove(ready)
             ordered.append(ready)
         return ordered
@@ -104,7 +105,8 @@ def prepared(config: ExperimentConfig) -> tuple[ExperimentConfig, epath.Path]:
     from ttcjax.pipeline import inputs  # imports pyarrow, which reading this module does not need
     from ttcjax.search import registry  # imports jax
 
-    registry.check_for_sweep(config.sweep.strategies, config.sweep.budgets, config.sampler.temperature)
+    sweep, temperature = config.sweep, config.sampler.temperature
+    registry.check_for_sweep(sweep.strategies, sweep.budgets, temperature, revises=config.revision.enabled)
     workdir = resolve_workdir(config.workdir)
     config = dataclasses.replace(config, workdir=os.fspath(workdir))
     return inputs.resolved(config, workdir), workdir

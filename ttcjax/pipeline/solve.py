@@ -25,7 +25,7 @@ from ttcjax.search.chains import Answer, read_answer
 from ttcjax.search.contract import Strategy
 from ttcjax.search.ops import run
 from ttcjax.search.revision_verifiers import Judges
-from ttcjax.search.session import Session, read
+from ttcjax.search.session import OWN, Session, read
 from ttcjax.text.familiar import Familiar
 
 
@@ -198,9 +198,8 @@ def solve(
     [outcome] = read(session, [outcome])  # to be shown with scores
 
     candidates, chains = outcome.candidates, tuple(_replies(chain, task) for chain in outcome.chains)
-    answers = [session.answer(candidate) for candidate in candidates]
-    scores = session.scores(outcome, chosen.selector.by)
-    best = chosen.choose(outcome, answers, scores)
+    answers, best = outcome.answers, outcome.choices[OWN]
+    scores = outcome.likelihoods if chosen.selector.by == "likelihood" else np.array(outcome.scores)
     weights: dict[str | None, tuple[float, int]] = {}
     for answer, score in zip(answers, scores, strict=True):
         weight, count = weights.get(answer, (0.0, 0))

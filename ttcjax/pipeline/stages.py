@@ -34,10 +34,9 @@ class Stage:
         """The declaration of its module."""
         return importlib.import_module(self.module).STAGE
 
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Stages whose folders it reads, as far as an experiment has them."""
-        return self.declared.needs
+    def needs(self, config: ExperimentConfig) -> tuple[str, ...]:
+        """Return the stages whose folders it reads, as far as an experiment has them."""
+        return (*self.declared.needs, *self.declared.also_needs(self.settings(config)))
 
     @property
     def writes(self) -> tuple[str, ...]:
@@ -160,7 +159,7 @@ def fingerprint(stage: Stage, config: ExperimentConfig) -> str:
 
 def needs_of(stage: Stage, config: ExperimentConfig) -> list[Stage]:
     """Return the stages that a stage reads in this experiment."""
-    return [need for need in map(get_stage, stage.needs) if need.wanted(config)]
+    return [need for need in map(get_stage, stage.needs(config)) if need.wanted(config)]
 
 
 def _lookup(config: ExperimentConfig, path: str) -> Any:

@@ -143,9 +143,8 @@ def _stages(config: ExperimentConfig) -> list[Stage]:
 def _require_models(config: ExperimentConfig, workdir: epath.Path, command: str) -> None:
     """Refuse to begin before everything that an evaluation and its report read from earlier stages is there."""
     own = {*NAMES, "report"}
-    read = {
-        need.name for stage in stages_lib.STAGES if stage.name in own for need in stages_lib.needs_of(stage, config)
-    }
+    wanted = [stage for stage in stages_lib.STAGES if stage.name in own and stage.wanted(config)]
+    read = {need.name for stage in wanted for need in stages_lib.needs_of(stage, config)}
     unfit = {
         s.name: state
         for s in stages_lib.STAGES
@@ -194,9 +193,10 @@ def _tell(stage: Stage, config: ExperimentConfig, workdir: epath.Path, part: Par
     time_left = f"about {duration(found.known_seconds)} left" if found.known_seconds else "time not known yet"
     if found.known_seconds and found.unknown:
         time_left += f" without {', '.join(found.unknown)}"
+    generations = f"{found.left.told}{found.left.generations:,.0f}"
     words = [
         f"sweep: {stage.name} is next, {missing} of {count} shards{whose} missing",
-        f"in all {sum(cell.shards_left for cell in found.cells)} shards, {found.left.generations:,.0f} generations",
+        f"in all {sum(cell.shards_left for cell in found.cells)} shards, {generations} generations",
         time_left,
     ]
     logger.info("%s", "; ".join(words))

@@ -73,6 +73,8 @@ class Stage(Generic[S]):
     """Does the work, and returns facts for the record, ready for JSON."""
     needs: tuple[str, ...] = ()
     """Stages whose folders it reads, as far as an experiment has them."""
+    also_needs: Callable[[S], tuple[str, ...]] = lambda settings: ()
+    """Returns further ones that these settings ask for, so that others do not wait for them, nor depend on them."""
     writes: tuple[str, ...] = ()
     """Paths, from its folder, without which a complete stage is not complete after all."""
     switch: tuple[str | tuple[str, ...], ...] = ()

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ttcjax.config import ConfigError
+from ttcjax.verify import select
 from ttcjax.verify.select import Selector
 
 if TYPE_CHECKING:
@@ -82,12 +84,30 @@ class Ops(Protocol):
         """Continue row `parent_B[b]` at place `b`."""
         ...
 
+    def save(self, state: Any, slot_B: jax.Array) -> Any:
+        """Keep row `b` in slot `slot_B[b]` of its question, whatever that held; at -1 it is kept nowhere.
+
+        A question has `DeviceStrategy.nodes` slots, whose contents mean nothing when it begins. Two of its rows need
+        two slots.
+        """
+        ...
+
+    def load(self, state: Any, slot_B: jax.Array) -> Any:
+        """Continue at place `b` the row that slot `slot_B[b]` of its question keeps; at -1 the row there goes on.
+
+        As with `fork` random keys and counts of work are the place's, so a row that is loaded where it was saved, and
+        extended in the same round, goes on as if it had never been left.
+        """
+        ...
+
 
 class Strategy(abc.ABC):
     """A strategy with its settings: what those of the device and those of the host have in common."""
 
     revises: ClassVar[bool] = False
     """Whether it asks a revision model, not the policy."""
+    may_stop: ClassVar[bool] = False
+    """Whether it may leave samples undrawn, so that `rows` and `cost` are what it has at most."""
     temperature: float | None
     """Temperature of sampling, above 0; `None` for the sampler's own."""
 
@@ -108,6 +128,23 @@ class Strategy(abc.ABC):
         """Return the generations a question, at most, as Snell et al. 2024 count them (section 5.2)."""
         return self.rows()
 
+    @classmethod
+    def at_budget(cls, budget: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a budget of generations decides, beside those that a name gives.
+
+        A name without them stands in a sweep, whose budgets fill them in; by default that is `n`.
+
+        Args:
+            budget: Generations a question.
+            given: Settings that the name gives.
+
+        Raises:
+            ConfigError: What is given leaves nothing for a budget to decide, or does not divide it.
+        """
+        if "n" in given:
+            raise ConfigError("must not fix n, which sweep.budgets gives: leave it out")
+        return {"n": budget}
+
     def plain(self) -> Strategy:
         """Return what is really run: settings such as `sqrt` as numbers, special cases as what they come to."""
         return self
@@ -117,15 +154,27 @@ class Strategy(abc.ABC):
         """The rule by which one answer is chosen among independent candidates."""
         return Selector()
 
-    def choose(self, outcome: Outcome, answers: Sequence[str | None], scores: np.ndarray) -> int | None:
-        """Return the place of the chosen candidate; `None` where no answer can be read.
+    @property
+    def asks_verifier(self) -> bool:
+        """Whether what it chooses depends on the verifier."""
+        return self.selector.asks_verifier
+
+    def choose(self, groups_QN: np.ndarray, scores_QN: np.ndarray) -> np.ndarray:
+        """Return the place `[Q]` of each question's chosen candidate; -1 where no answer can be read.
+
+        Only one whose choice is no `selector`'s has its own; a sweep takes it from here too, of rows on disk.
 
         Args:
-            outcome: What the strategy has found.
-            answers: Those of the candidates; `None` cannot be read.
-            scores: `[N]`: those of the candidates.
+            groups_QN: Groups of equal answers among the candidates of each question; -1 cannot be read.
+            scores_QN: The scores of the candidates that `selector.by` names.
         """
-        return self.selector.choose_one(answers, scores)
+        by = self.selector
+        return select.choose(groups_QN, scores_QN, by.rule, by.ties, by.vote_temperature)
+
+    @property
+    def chooses_itself(self) -> bool:
+        """Whether `choose` is a rule of its own, and not that of `selector`."""
+        return type(self).choose is not Strategy.choose
 
 
 class DeviceStrategy(Strategy):
@@ -135,6 +184,8 @@ class DeviceStrategy(Strategy):
     """Rows of a question."""
     max_rounds: int
     """Rounds after which a question ends, finished or not."""
+    nodes = 0
+    """Slots of a question for rows that are kept aside, see `Ops.save`; each takes the memory of a row."""
 
     def rows(self) -> int:
         return self.n
@@ -174,9 +225,22 @@ class DeviceStrategy(Strategy):
 class HostStrategy(Strategy):
     """A strategy that is run on the host, between calls of the engine."""
 
+    may_stop: ClassVar[bool] = True
+
     def prompt_reads(self, drawn: int) -> int:
         """Return how often each model reads a question's prompt to draw so many candidates."""
         return 1
+
+    def before(self, groups_N: np.ndarray, scores_N: np.ndarray) -> list[list[int]]:
+        """Return for each of a question's candidates the places of those that it revises, the newest last.
+
+        Of these the last ones are in view, as many as the revision model takes and has room for. By default none are.
+
+        Args:
+            groups_N: As for `choose`, of one question.
+            scores_N: The same.
+        """
+        return [[] for _ in groups_N]
 
     @abc.abstractmethod
     def run(self, session: Session, seed: int) -> list[Outcome]:

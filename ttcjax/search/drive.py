@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ttcjax.engine import programs, queue
+from ttcjax.search import nodes
 from ttcjax.search.contract import DeviceStrategy, Ops
 
 _STRATEGY = 0xFFFF_FFFF
@@ -94,6 +95,13 @@ class _Watched:
     """`[B]` float32: the latest score of the row that stood at this place in the round."""
     step: jax.Array | None
     """`[B, T]` int32: what that row has sampled in the round."""
+    store: Any = None
+    """What is kept here of saved rows."""
+
+    @property
+    def of_row(self) -> tuple[jax.Array, ...]:
+        """The fields that go where a row goes."""
+        return self.step_scores, self.scored, self.score
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,7 @@ class _Watch:
 
     engine: Engine
     traced: bool
+    nodes: int
 
     @property
     def questions(self) -> int:
@@ -154,6 +163,15 @@ class _Watch:
             parent=state.parent[parent_B],
         )
 
+    def save(self, state: _Watched, slot_B: jax.Array) -> _Watched:
+        store = nodes.save(state.store, state.of_row, slot_B, self.engine.n, self.nodes)
+        return dataclasses.replace(state, state=self.engine.save(state.state, slot_B), store=store)
+
+    def load(self, state: _Watched, slot_B: jax.Array) -> _Watched:
+        scores, scored, score = nodes.load(state.store, state.of_row, slot_B, self.engine.n, self.nodes)
+        inner = self.engine.load(state.state, slot_B)
+        return dataclasses.replace(state, state=inner, step_scores=scores, scored=scored, score=score)
+
 
 @struct.dataclass
 class _Under:
@@ -182,7 +200,8 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
     n, held, total = strategy.n, engine.questions, count_Q.shape[0]
     assert engine.n == n, "the rows of a question depend on each other"
     B = held * n
-    ops, place_B = _Watch(engine, traced), jnp.tile(jnp.arange(n, dtype=jnp.int32), held)
+    assert not (traced and strategy.nodes), "the rounds of a search that goes back are not told by parents"
+    ops, place_B = _Watch(engine, traced, strategy.nodes), jnp.tile(jnp.arange(n, dtype=jnp.int32), held)
 
     def results(watched: _Watched, trace: Trace | None) -> Found:
         return Found(engine.result(watched.state), watched.step_scores, trace)
@@ -207,6 +226,7 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
             parent=place_B,
             score=now.watched.score,
             step=now.watched.step,
+            store=now.watched.store,
         )
         key_Q, round_Q = keys(line.question_G), jnp.where(fresh_Q, 0, now.round_Q)
         carry = queue.renew(fresh_Q, strategy.start(ops, watched, folded(key_Q, jnp.zeros_like(round_Q))), now.carry)
@@ -229,6 +249,7 @@ def drive(strategy: DeviceStrategy, engine: Engine, count_Q: jax.Array, *, trace
         score=jnp.zeros((B,), jnp.float32),
         step=jnp.full_like(engine.last_step(state, state), -1) if traced else None,
     )
+    watched = dataclasses.replace(watched, store=nodes.empty(watched.of_row, n, strategy.nodes))
     trace = _empty(B, strategy.max_rounds, watched)
     found = programs.no_results(results(watched, trace), total * n)
     carry = strategy.start(ops, watched, keys(line.question_G))

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from ttcjax.engine.rows import Rows
 from ttcjax.model import cache
 from ttcjax.model.params import Params
 from ttcjax.runtime.errors import UserError
-from ttcjax.search import drive
+from ttcjax.search import drive, nodes
 from ttcjax.search.contract import DeviceStrategy, HostStrategy, Strategy
 from ttcjax.search.session import Outcome, Round, Session
 from ttcjax.search.strategies.best_of_n import BestOfN
@@ -42,6 +43,13 @@ class SearchState:
     policy_prefix: cache.PrefixCache
     """Of the questions under way."""
     verifier_prefix: cache.PrefixCache
+    store: Any = None
+    """Saved rows, see `ttcjax.search.nodes`."""
+
+    @property
+    def of_row(self) -> tuple[dict[str, Any], Reading]:
+        """What goes where a row goes."""
+        return self.rows.of_row, self.reading
 
 
 @struct.dataclass
@@ -67,6 +75,8 @@ class EngineOps:
     plan: programs.Plan
     factors_2: jax.Array | None = None
     """Of the temperature; see `draw.factors`."""
+    nodes: int = 0
+    """Slots of a question for saved rows."""
 
     @property
     def n(self) -> int:
@@ -89,7 +99,7 @@ class EngineOps:
     def idle(self) -> SearchState:
         judge, config = self._judge
         first_Q, none_B = jnp.zeros((self.questions,), jnp.int32), jnp.zeros((self.plan.rows,), jnp.int32)
-        return SearchState(
+        state = SearchState(
             rows=programs.idle_rows(self.plan),
             reading=judge.start(config, self.plan.rows, self.plan.slots),
             last=none_B,
@@ -98,6 +108,7 @@ class EngineOps:
             policy_prefix=cache.take(self.policy_prefixes, first_Q),
             verifier_prefix=cache.take(self.verifier_prefixes, first_Q),
         )
+        return dataclasses.replace(state, store=nodes.empty(state.of_row, self.n, self.nodes))
 
     def begin(self, state: SearchState, fresh_B: jax.Array, line: queue.Queue, changed: jax.Array) -> SearchState:
         policy, verifier, last_Q = self.policy_prefixes, self.verifier_prefixes, self.prompts.read.last
@@ -110,6 +121,7 @@ class EngineOps:
             ahead=jnp.where(fresh_B, 0, state.ahead),
             policy_prefix=cache.switch(state.policy_prefix, policy, line.question_G, changed),
             verifier_prefix=cache.switch(state.verifier_prefix, verifier, line.question_G, changed),
+            store=state.store,
         )
 
     def question_keys(self, question_Q: jax.Array) -> jax.Array:
@@ -200,6 +212,14 @@ class EngineOps:
     def fork(self, state: SearchState, parent_B: jax.Array) -> SearchState:
         return dataclasses.replace(state, rows=state.rows.fork(parent_B), reading=state.reading.fork(parent_B))
 
+    def save(self, state: SearchState, slot_B: jax.Array) -> SearchState:
+        store = nodes.save(state.store, state.of_row, slot_B, self.n, self.nodes)
+        return dataclasses.replace(state, store=store)
+
+    def load(self, state: SearchState, slot_B: jax.Array) -> SearchState:
+        rows, reading = nodes.load(state.store, state.of_row, slot_B, self.n, self.nodes)
+        return dataclasses.replace(state, rows=dataclasses.replace(state.rows, **rows), reading=reading)
+
 
 def program(
     policy: Params,
@@ -218,7 +238,9 @@ def program(
     """
     policy_prefixes = programs.prefill(policy, prompts, plan)
     verifier_prefixes = programs.prefill(verifier, prompts, plan, verifier=True)
-    ops = EngineOps(policy, verifier, prompts, policy_prefixes, verifier_prefixes, seed, plan, factors_2)
+    ops = EngineOps(
+        policy, verifier, prompts, policy_prefixes, verifier_prefixes, seed, plan, factors_2, strategy.nodes
+    )
     return drive.drive(strategy, ops, prompts.count, traced=traced)
 
 
@@ -230,8 +252,10 @@ def run(strategy: Strategy, session: Session, seed: int) -> list[Outcome]:
     """
     plain = strategy.plain()
     if isinstance(plain, HostStrategy):
-        return plain.run(session, seed)
-    return search(session.engine, plain, session.prompts, seed)
+        found = plain.run(session, seed)
+    else:
+        found = search(session.engine, plain, session.prompts, seed)
+    return [session.judged(outcome, strategy) for outcome in found]
 
 
 def search(
@@ -247,12 +271,14 @@ def search(
         traced: Write down every round; best-of-N has none.
 
     Raises:
-        UserError: The strategy is one of the host, the engine has no verifier, a prompt leaves no room for a solution,
-            or a model's numbers are not finite.
+        UserError: The strategy is one of the host, goes back and is to be traced, the engine has no verifier, a prompt
+            leaves no room for a solution, or a model's numbers are not finite.
     """
     plain = strategy.plain()
     if not isinstance(plain, DeviceStrategy):
         raise UserError(f"{strategy.name} is run on the host: use ttcjax.search.ops.run, which takes a session")
+    if traced and plain.nodes:
+        raise UserError(f"{strategy.name} goes back to rows that it kept: its rounds cannot be written down (traced)")
     temperature = plain.temperature
     # The program is the same at every temperature.
     plain = dataclasses.replace(plain, temperature=None)  # type: ignore[type-var]
@@ -264,6 +290,7 @@ def search(
         results=lambda out: (out.rows.sampled, out.step_scores, out.rows.verified),
         # Best-of-N is read whole at its end, other searches in chunks.
         read_together=chunk if plain.max_rounds > 1 else min(engine.sampler.max_tokens + 1, cache.READ_TOGETHER),
+        nodes=plain.nodes,
     )
     found: dict[int, Outcome] = {}
     for out, held in engine.search(wanted, prompts, plain.n, seed, temperature=temperature):

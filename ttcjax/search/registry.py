@@ -10,7 +10,7 @@ import dataclasses
 import difflib
 import functools
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ttcjax.config import ConfigError, require, require_list
@@ -49,6 +49,8 @@ _MOST = 65536
 """Largest number in a strategy; far above what anyone runs, and far below what overflows."""
 
 
+_Filled = Callable[[Mapping[str, typing.Any]], Mapping[str, typing.Any]]
+
 VALIDATED = "validated"
 """Stands for the temperature that wins on validation questions, for a strategy and a budget."""
 
@@ -66,7 +68,7 @@ class Named:
 
     text: str
     strategy: Strategy
-    """The same with a budget of 1, and without a temperature that is to be chosen."""
+    """The same at a budget of 1, and without a temperature that is to be chosen."""
     validated: bool
     """Whether the temperature is to be chosen."""
 
@@ -78,6 +80,16 @@ class Named:
     def searches(self) -> bool:
         """Whether it does more than choose among independent samples, which a bank has for every budget."""
         return not isinstance(self.strategy, BestOfN)
+
+    @property
+    def revises(self) -> bool:
+        """Whether it asks a revision model."""
+        return self.strategy.revises
+
+    @property
+    def asks_verifier(self) -> bool:
+        """Whether what it chooses depends on the verifier."""
+        return self.strategy.asks_verifier
 
     def with_temperature(self, temperature: float) -> str:
         """Return the name with the temperature that was chosen for it; other names as they are."""
@@ -101,7 +113,7 @@ def named(text: str) -> Named:
         ConfigError: As `parse`.
     """
     validated = split(text)[1].get("temperature") == VALIDATED
-    strategy = parse(at_temperature(text, 1.0) if validated else text, n=1)
+    strategy = _at_budget(at_temperature(text, 1.0) if validated else text, 1)
     if validated:
         strategy = dataclasses.replace(strategy, temperature=None)  # type: ignore[type-var]
     return Named(text, strategy, validated)
@@ -116,30 +128,31 @@ def at_temperature(text: str, temperature: float) -> str:
     return f"{kind}:{','.join(kept if given in kept else [*kept, given])}"
 
 
-def check_for_sweep(names: Iterable[str], budgets: Iterable[int] = (1,), temperature: float | None = None) -> None:
+def check_for_sweep(
+    names: Iterable[str], budgets: Iterable[int] = (1,), temperature: float | None = None, *, revises: bool = True
+) -> None:
     """Say no, before anything is computed, to a strategy that a sweep could not run.
 
     Args:
         names: The strategies; `temperature=validated` stands for one that is chosen later.
         budgets: Generations.
         temperature: The sampler's, which a strategy has that names none.
+        revises: Whether there is a revision model.
 
     Raises:
-        ConfigError: A name cannot be read, fixes the budget `n`, which the sweep varies, cannot have one of the
-            budgets, or means what another one means.
+        ConfigError: A name cannot be read, fixes what the budgets decide, cannot have one of them, means what another
+            one means, or asks for a revision model that is not there.
     """
     budgets = tuple(budgets)
     names = list(names)
     require_list(names, "sweep.strategies")
     seen: dict[tuple[Strategy | str, bool], str] = {}
     for name in names:
-        if "n" in split(name)[1]:
-            raise ConfigError(f"sweep.strategies: {name!r} must not fix n, which sweep.budgets gives: leave it out")
-        require(
-            not getattr(STRATEGIES.get(split(name)[0]), "revises", False),
-            f"sweep.strategies: {name!r} revises; chains.budgets and chains.refine measure revisions: leave it out",
-        )
         found = named(name)
+        require(
+            revises or not found.revises,
+            f"sweep.strategies: {name!r} asks for a revision model: leave it out, or train one (revision.enabled True)",
+        )
         for n in budgets:
             found.at(n)
         # Other budgets may make one strategy of two, such as `beam:width=sqrt` at 16 of `beam:width=4`.
@@ -151,7 +164,7 @@ def _meaning(name: Named, temperature: float | None) -> tuple[Strategy | str, bo
     """Return the strategy of a name, at a budget that most widths divide, or the name where none can be had there;
     and whether its temperature is to be chosen."""
     try:
-        found = parse(name.with_temperature(1.0), n=55440)
+        found = _at_budget(name.with_temperature(1.0), 55440)
     except ConfigError:
         return name.text, name.validated
     if name.validated or found.temperature is None:
@@ -160,31 +173,39 @@ def _meaning(name: Named, temperature: float | None) -> tuple[Strategy | str, bo
 
 
 def for_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
-    """Return the strategy with as many rows as a budget of generations pays for.
+    """Return the strategy with as many rows as a budget of generations pays for; see `Strategy.at_budget`.
 
     `n` is the budget itself unless a row costs more than one generation: `lookahead:k=3` at 64 has 16 beams. Where
     that leaves no search, because fewer rows than the width remain, it is best-of-N with the whole budget.
 
     Args:
-        text: A name without `n`, as in `parse`.
+        text: A name without what the budget decides, `n` for most, as in `parse`.
         budget: Generations a question (Snell et al. 2024, section 5.2).
         **defaults: As in `parse`.
 
     Raises:
         ConfigError: As in `parse`, or the strategy cannot have that many rows.
     """
-    strategy = parse(text, **defaults, n=budget)
+    strategy = _at_budget(text, budget, **defaults)
     if strategy.cost() <= budget:
         return strategy
-    smaller = parse(text, **defaults, n=max(1, budget * budget // strategy.cost()))
+    smaller = _at_budget(text, max(1, budget * budget // strategy.cost()), **defaults)
     return BestOfN(budget, temperature=strategy.temperature) if isinstance(smaller.plain(), BestOfN) else smaller
 
 
-def parse(text: str, **defaults: typing.Any) -> Strategy:
+def _at_budget(text: str, budget: int, **defaults: typing.Any) -> Strategy:
+    """Return the strategy with the settings that a budget decides, whatever a row costs."""
+    cls = STRATEGIES.get(_long(text).partition(":")[0])
+    own = None if cls is None else functools.partial(cls.at_budget, budget)
+    return parse(text, filled=own, **defaults)
+
+
+def parse(text: str, *, filled: _Filled | None = None, **defaults: typing.Any) -> Strategy:
     """Read a strategy's name; `majority` is short for `best_of_n:select=majority`.
 
     Args:
         text: `kind` or `kind:key=value,...`, for example `beam:n=16,width=sqrt`.
+        filled: As in `read`.
         **defaults: Values of keys that the text leaves out, such as `n`; keys the strategy lacks are ignored.
 
     Raises:
@@ -201,22 +222,35 @@ def parse(text: str, **defaults: typing.Any) -> Strategy:
     if kind == "majority":
         if "select" in given:
             raise ConfigError(f"majority takes no select, in {text!r}: use best_of_n:select={given['select']}")
-        rest = text.partition(":")[2]
-        return read(f"best_of_n:select=majority{',' * bool(rest)}{rest}", STRATEGIES, text, **defaults)
-    return read(text, {"majority": None, **STRATEGIES}, text, **defaults)
+        return read(_long(text), STRATEGIES, text, filled=filled, **defaults)
+    return read(text, {"majority": None, **STRATEGIES}, text, filled=filled, **defaults)
 
 
-def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults: typing.Any) -> typing.Any:
+def _long(text: str) -> str:
+    """Return a name without what is short for another."""
+    kind, _, rest = text.partition(":")
+    return f"best_of_n:select=majority{',' * bool(rest)}{rest}" if kind == "majority" else text
+
+
+def read(
+    text: str,
+    kinds: Mapping[str, typing.Any],
+    shown: str = "",
+    *,
+    filled: _Filled | None = None,
+    **defaults: typing.Any,
+) -> typing.Any:
     """Read `kind:key=value,...` as an instance of the dataclass of that kind; see `parse`.
 
     Args:
         text: What is read.
         kinds: Dataclasses by kind.
         shown: What messages quote, where that is not `text`.
+        filled: Returns values of other keys from those that the text gives; keys the dataclass lacks are ignored.
         **defaults: As in `parse`.
 
     Raises:
-        ConfigError: As in `parse`.
+        ConfigError: As in `parse`, or of `filled`.
     """
     shown = shown or text
     kind, _, rest = text.partition(":")
@@ -241,11 +275,15 @@ def read(text: str, kinds: Mapping[str, typing.Any], shown: str = "", **defaults
         if key not in names:
             hint = "; blanks separate strategies" if ":" in key or key in kinds else closest(key, names)
             raise ConfigError(f"unknown setting {key!r} in strategy {shown!r}{hint}")
-    values = {key: value for key, value in defaults.items() if key in names}
-    values |= {
+    named = {
         key: _value(hints[key], value, f"{key} in strategy {shown!r}", fields[key].metadata.get("least", 1))
         for key, value in given.items()
     }
+    try:
+        more = {} if filled is None else filled(named)
+    except ConfigError as error:
+        raise ConfigError(f"{shown!r} {error}") from error
+    values = {key: value for key, value in {**defaults, **named, **more}.items() if key in names}
     missing = [f.name for f in fields.values() if f.default is dataclasses.MISSING and f.name not in values]
     if missing:
         raise ConfigError(f"strategy {shown!r} needs {missing[0]}, for example {kind}:{missing[0]}=16")

@@ -23,6 +23,16 @@ SELECTION = "selection"
 """Entry of the ORM stage's result: `questions`, `accuracy[verifier]`, and the verifier `chosen` by it."""
 
 
+def aggregate_of(verifier: str, aggregate: Aggregation) -> Aggregation:
+    """Return how the scores of an answer's steps become the answer's: of an ORM the last step's is it.
+
+    Args:
+        verifier: One of `Judges.names`.
+        aggregate: That of the PRM.
+    """
+    return aggregate if verifier == "prm" else "last"
+
+
 @dataclass(frozen=True)
 class Judges:
     """The verifiers of an experiment's revisions."""
@@ -78,7 +88,52 @@ class Judges:
     @property
     def aggregates(self) -> dict[str, Aggregation]:
         """How the scores of steps become one of an answer, by verifier in the order of the names."""
-        return {name: self.aggregate if name == "prm" else "last" for name in sorted(self.names)}
+        return {name: aggregate_of(name, self.aggregate) for name in sorted(self.names)}
+
+
+@dataclass(frozen=True)
+class Revising:
+    """What strategies that revise ask of an experiment, beside what others do."""
+
+    view: InView
+    judges: Judges
+    verifier: str
+    """Which verifier selects: `chains.verifier`."""
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> Revising:
+        """Return what they ask of an experiment."""
+        return cls(config.revision.view, Judges.of(config), config.chains.verifier)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The stages that train the revision model and the verifiers among which one selects."""
+        return ("revision", *["orm"] * (self.judges.names != ("prm",) and self.verifier != "prm"))
+
+    def selecting(self, inputs: Mapping[str, epath.Path]) -> str:
+        """Return the verifier that selects.
+
+        Args:
+            inputs: Has the folder of the ORM stage.
+
+        Raises:
+            UserError: As `Judges.chosen`.
+        """
+        return self.judges.chosen(self.verifier, inputs.get("orm"))
+
+    def in_view(self, lengths: Sequence[float], question: float, room: float) -> float:
+        """Return the tokens in view of an answer, the question again where it is restated among them; see `Context`.
+
+        Args:
+            lengths: Tokens of the answers that it revises, the newest last.
+            question: Tokens of the question's prompt, without its begin mark.
+            room: For answers in view and the question again.
+        """
+        shown = list(lengths[-self.view.max_answers :])
+        total = sum(shown) + question * self.view.restate
+        while shown and total > room:
+            total -= shown.pop(0)
+        return total if shown else 0.0
 
 
 def stage_of(verifier: str) -> str:

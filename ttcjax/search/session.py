@@ -12,8 +12,12 @@ from ttcjax.data.task import Task
 from ttcjax.engine.engine import Engine, Prompt, Solution
 from ttcjax.runtime.errors import UserError
 from ttcjax.search.chains import Answer, Reviser
+from ttcjax.search.contract import Strategy
+from ttcjax.verify import select
 from ttcjax.verify.aggregate import aggregate, token_likelihood
-from ttcjax.verify.select import RULES, Selector
+
+OWN = "own"
+"""The rule of the strategy itself, among `Outcome.choices`."""
 
 
 @dataclass(frozen=True)
@@ -44,41 +48,34 @@ class Session:
         """Return the canonical final answer; `None` where there is none, or the text was cut off."""
         return self.task.extract(solution.text) if solution.finished else None
 
-    def scores(self, outcome: Outcome, by: str = "verifier") -> np.ndarray:
-        """Return the scores `[N]` of an outcome's candidates.
+    def judged(self, outcome: Outcome, strategy: Strategy) -> Outcome:
+        """Return what a strategy has found with the answers and, where the verifier has read them, the scores of its
+        candidates."""
+        answers = tuple(map(self.answer, outcome.candidates))
+        scores = self.scores(outcome) if _is_read(outcome) else None
+        return dataclasses.replace(outcome, strategy=strategy, answers=answers, scores=scores)
 
-        Args:
-            outcome: With candidates that the verifier has read (`read`), unless the policy's likelihood is asked for.
-            by: As `Selector.by`.
-        """
-        candidates = outcome.candidates
+    def scores(self, outcome: Outcome) -> tuple[float, ...]:
+        """Return the verifier's scores of an outcome's candidates, which it has read."""
         if outcome.chains:
-            return np.array([answer.score or 0.0 for chain in outcome.chains for answer in chain])
-        if by == "likelihood":
-            return token_likelihood(
-                np.array([c.logprob for c in candidates]), np.array([len(c.tokens) for c in candidates])
-            )
-        return aggregate([c.step_scores for c in candidates], self.aggregate)
+            return tuple(answer.score or 0.0 for chain in outcome.chains for answer in chain)
+        return tuple(aggregate([c.step_scores for c in outcome.candidates], self.aggregate).tolist())
 
-    def choices(self, outcome: Outcome) -> dict[str, int | None]:
-        """Return the place of the candidate that each of `select.RULES` chooses; `None` where no answer can be read.
 
-        Args:
-            outcome: As for `scores`.
-        """
-        answers, scores = [self.answer(candidate) for candidate in outcome.candidates], self.scores(outcome)
-        return {rule: Selector(rule).choose_one(answers, scores) for rule in RULES}
+def _is_read(outcome: Outcome) -> bool:
+    return any(candidate.step_scores or candidate.tokens_verified for candidate in outcome.candidates)
 
 
 def read(session: Session, found: Sequence[Outcome]) -> list[Outcome]:
     """Return outcomes with candidates that the verifier has read; what the strategy did not ask for is not counted."""
-    if any(candidate.step_scores or candidate.tokens_verified for outcome in found for candidate in outcome.candidates):
+    if any(map(_is_read, found)):
         return list(found)
     scored = session.engine.score(session.prompts, [outcome.candidates for outcome in found])
-    return [
+    seen = [
         dataclasses.replace(outcome, candidates=[dataclasses.replace(s, tokens_verified=0) for s in group])
         for outcome, group in zip(found, scored, strict=True)
     ]
+    return [dataclasses.replace(outcome, scores=session.scores(outcome)) for outcome in seen]
 
 
 @dataclass(frozen=True)
@@ -106,3 +103,37 @@ class Outcome:
     """Every round of a search, where it was asked to write them down."""
     chains: tuple[tuple[Answer, ...], ...] = ()
     """The candidates as they followed each other, of strategies that revise."""
+    strategy: Strategy | None = None
+    """That found them; this and the fields below are filled in by `ttcjax.search.ops.run`."""
+    answers: tuple[str | None, ...] = ()
+    """Final answer of each candidate; `None` cannot be read."""
+    scores: tuple[float, ...] | None = None
+    """The verifier's score of each candidate; `None` where it has read none, see `read`."""
+
+    @property
+    def likelihoods(self) -> np.ndarray:
+        """The policy's own scores `[N]` of the candidates; see `ttcjax.verify.aggregate.token_likelihood`."""
+        logprobs, lengths = [c.logprob for c in self.candidates], [len(c.tokens) for c in self.candidates]
+        return token_likelihood(np.array(logprobs), np.array(lengths))
+
+    @property
+    def choices(self) -> dict[str, int | None]:
+        """Place of the chosen candidate under every rule; `None` where no answer can be read.
+
+        The rules are `select.RULES`, of chains `select.CHAIN_RULES` too, and `OWN`, the strategy's. Those that need
+        the verifier's scores are there once it has read the candidates.
+        """
+        assert self.strategy is not None, "what is to choose is what `ttcjax.search.ops.run` has found"
+        groups_1N, scores_1N = select.group_answers(self.answers)[None], None
+        if self.scores is not None:
+            scores_1N = np.array([self.scores], np.float64)
+        rules = [rule for rule in select.RULES if scores_1N is not None or not select.asks_verifier(rule)]
+        found = {rule: select.choose(groups_1N, scores_1N, rule) for rule in rules}
+        if scores_1N is not None and self.chains:
+            shape = (1, len(self.chains), -1)
+            chained = groups_1N.reshape(shape), scores_1N.reshape(shape)
+            found |= {rule: select.choose_in_chains(*chained, rule) for rule in select.CHAIN_RULES}
+        own = self.likelihoods[None] if self.strategy.selector.by == "likelihood" else scores_1N
+        if own is not None or not self.strategy.asks_verifier:
+            found[OWN] = self.strategy.choose(groups_1N, np.zeros(groups_1N.shape) if own is None else own)
+        return {rule: None if place[0] < 0 else int(place[0]) for rule, place in found.items()}

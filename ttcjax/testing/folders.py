@@ -51,6 +51,7 @@ def run_stage(
         out: Where it writes.
         part: Which of its shards are made.
     """
-    inputs = Inputs.of(epath.Path(workdir), declared.needs)
+    settings = declared.settings(config)
+    inputs = Inputs.of(epath.Path(workdir), (*declared.needs, *declared.also_needs(settings)))
     sink = Sink(epath.Path(out), part)
-    return declared.run(declared.settings(config), inputs, sink) | {"files": sink.files}
+    return declared.run(settings, inputs, sink) | {"files": sink.files}

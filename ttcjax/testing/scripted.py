@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from ttcjax.engine import queue
-from ttcjax.search import drive
+from ttcjax.search import drive, nodes
 from ttcjax.search.contract import DeviceStrategy, Strategy
 
 
@@ -34,6 +35,13 @@ class ScriptedState:
     """`[B]` int32: steps the verifier read at this place, those of rollouts included."""
     unread: jax.Array
     """`[B]` int32: steps of the row the verifier has not read."""
+    store: Any = None
+    """Saved rows, see `ttcjax.search.nodes`."""
+
+    @property
+    def of_row(self) -> dict[str, jax.Array]:
+        """What goes where a row goes."""
+        return {name: getattr(self, name) for name in ("path", "steps", "done", "finished", "unread")}
 
 
 def mix(*values: int) -> int:
@@ -80,17 +88,21 @@ class ScriptedOps:
     """Next steps that a path can take; 0: any number, every sample another."""
     verifier: Callable[[jax.Array, jax.Array], jax.Array] = by_number
     """Scores `[B]`, float32, of paths `[B]`, of which the second argument says whether they have ended."""
+    nodes: int = 0
+    """Slots of a question for saved rows; `search` takes the strategy's."""
 
     def idle(self) -> ScriptedState:
         none = jnp.zeros((self.questions * self.n,), jnp.int32)
         path = none.astype(jnp.uint32)
-        return ScriptedState(path, none, none == 0, none > 0, drawn=none, ahead=none, read=none, unread=none)
+        state = ScriptedState(path, none, none == 0, none > 0, drawn=none, ahead=none, read=none, unread=none)
+        return dataclasses.replace(state, store=nodes.empty(state.of_row, self.n, self.nodes))
 
     def begin(self, state: ScriptedState, fresh_B: jax.Array, line: queue.Queue, changed: jax.Array) -> ScriptedState:
         del changed
         idle = self.idle()
         question_B = (self.first + line.request_B // self.n).astype(jnp.uint32)
-        return queue.renew(fresh_B, dataclasses.replace(idle, path=question_B, done=~idle.done), state)
+        begun = dataclasses.replace(idle, path=question_B, done=~idle.done, store=state.store)
+        return queue.renew(fresh_B, begun, state)
 
     def question_keys(self, question_Q: jax.Array) -> jax.Array:
         return jax.vmap(lambda q: jax.random.fold_in(jax.random.key(0), q))(self.first + question_Q)
@@ -103,7 +115,7 @@ class ScriptedOps:
         return jnp.where(after.steps > before.steps, path, -1)[:, None]
 
     def result(self, state: ScriptedState) -> ScriptedState:
-        return state
+        return dataclasses.replace(state, store=None)
 
     def ends(self, path: int, steps: int) -> bool:
         """Return whether a path of that many steps is complete."""
@@ -167,8 +179,13 @@ class ScriptedOps:
         return state, jnp.where(last, score[:, None], 0.0)
 
     def fork(self, state: ScriptedState, parent_B: jax.Array) -> ScriptedState:
-        forked = jax.tree.map(lambda leaf: leaf[parent_B], state)
-        return dataclasses.replace(forked, drawn=state.drawn, ahead=state.ahead, read=state.read)
+        return dataclasses.replace(state, **jax.tree.map(lambda leaf: leaf[parent_B], state.of_row))
+
+    def save(self, state: ScriptedState, slot_B: jax.Array) -> ScriptedState:
+        return dataclasses.replace(state, store=nodes.save(state.store, state.of_row, slot_B, self.n, self.nodes))
+
+    def load(self, state: ScriptedState, slot_B: jax.Array) -> ScriptedState:
+        return dataclasses.replace(state, **nodes.load(state.store, state.of_row, slot_B, self.n, self.nodes))
 
     def search(self, strategy: Strategy, questions: int | None = None, *, traced: bool = False) -> drive.Found:
         """Run a strategy; the results' rows are a `ScriptedState`.
@@ -181,4 +198,4 @@ class ScriptedOps:
         count_Q = jnp.full((self.questions if questions is None else questions,), self.n, jnp.int32)
         plain = strategy.plain()
         assert isinstance(plain, DeviceStrategy)
-        return drive.drive(plain, self, count_Q, traced=traced)
+        return drive.drive(plain, dataclasses.replace(self, nodes=plain.nodes), count_Q, traced=traced)

@@ -21,9 +21,12 @@ from ttcjax.eval.report.drawing import figures, markup
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.sections import accuracy, baseline
 from ttcjax.eval.sections.revising import revisions as revising
+from ttcjax.eval.stats.estimators import step_scores
 from ttcjax.model import flops as compute
 from ttcjax.search import registry, revision_verifiers
-from ttcjax.search.contract import HostStrategy
+from ttcjax.search.contract import HostStrategy, Strategy
+from ttcjax.search.revision_verifiers import Revising, aggregate_of
+from ttcjax.verify.aggregate import aggregate
 from ttcjax.verify.verifier import Verifier
 
 EXECUTED = ("policy_flops", "verifier_flops")
@@ -140,6 +143,40 @@ def _each(cost: Callable[..., float], config: ModelConfig, tokens: np.ndarray, b
     return np.array([cost(config, t, before=b) for t, b in lengths.T.tolist()], np.float64)[row.reshape(-1)]
 
 
+@dataclass(frozen=True)
+class RevisedBy:
+    """Models behind the rows of strategies that revise, and what they had in view.
+
+    Attributes:
+        revising: What such strategies ask of the experiment.
+        verifier: Whose scores the rows have.
+        room: Tokens of the longest row of the revision model, less those of an answer.
+    """
+
+    revising: Revising
+    verifier: str
+    room: int
+
+    def context(self, strategy: HostStrategy, cell: pa.Table, prompts: Mapping[str, int]) -> int:
+        """Return the tokens in view of all answers of a cell, each read anew for the answer that it stands before.
+
+        Args:
+            strategy: That of the cell, `plain`.
+            cell: Its rows, with `question`, `seed`, `sample`, `answer`, `step_scores` and `tokens`.
+            prompts: Tokens of each question's prompt.
+        """
+        cell = cell.sort_by([(key, "ascending") for key in ("question", "seed", "sample")])
+        read = np.array([answer is not None for answer in cell["answer"].to_pylist()])
+        scores = aggregate(step_scores(cell), aggregate_of(self.verifier, self.revising.judges.aggregate))
+        tokens, runs = cell["tokens"].to_pylist(), np.arange(cell.num_rows).reshape(-1, strategy.rows())
+        names, total = cell["question"].to_pylist(), 0.0
+        for run in runs:
+            prompt, lengths = prompts[names[run[0]]], [tokens[i] for i in run]
+            for view in strategy.before(np.where(read[run], 0, -1), scores[run]):
+                total += self.revising.in_view([lengths[i] for i in view], prompt - 1, self.room - prompt)
+        return round(total)
+
+
 def of_strategies(
     settings: SweepConfig,
     bank: pa.Table,
@@ -147,12 +184,14 @@ def of_strategies(
     prompts: Mapping[str, int],
     trained: Mapping[str, Trained],
     sampled_at: Mapping[str, Mapping[int, float]],
+    revised_by: RevisedBy | None = None,
 ) -> dict[str, dict[int, Cost]]:
     """Count what a question costs on average, by strategy and budget.
 
     A prompt is read once a question, whatever the budget, by the policy and, where it is asked, by the verifier; a
     majority does not ask it, unless it decides ties (`majority:ties=verifier`), and votes weighted by the policy's own
-    likelihood (`by=likelihood`) do not: that is known from sampling.
+    likelihood (`by=likelihood`) do not: that is known from sampling. Strategies that revise are counted with the
+    parameters of the revision model and of the verifier that selects, and with what was in view of each answer.
 
     Args:
         settings: `strategies` and `budgets` are used.
@@ -161,6 +200,7 @@ def of_strategies(
         prompts: Tokens of each question's prompt.
         trained: What `trained.models` returns.
         sampled_at: At which temperature each strategy samples, by strategy and budget.
+        revised_by: Of strategies that revise, where there are any.
     """
     parameters = {name: trained[name]["params"] for name in ("policy", "prm")}
     questions = set(bank["question"].to_pylist())
@@ -194,25 +234,46 @@ def of_strategies(
             executed_ratio=None if executed is None else executed / flops,
         )
 
+    def revised(table: pa.Table, strategy: Strategy, verified: bool) -> Cost:
+        assert isinstance(strategy, HostStrategy)
+        assert revised_by is not None
+        runs, verifier = table.num_rows / strategy.rows(), revised_by.verifier
+        written, _, read = (int(table[name].to_numpy().sum()) / runs for name in COUNTED)
+        context = revised_by.context(strategy, table, prompts) / runs
+        flops = compute.inference(trained["revision"]["params"], prompt + written + context)
+        if verified:
+            judge = trained[revision_verifiers.stage_of(verifier)]
+            flops += compute.inference(judge["params"], prompt + read)
+        return Cost(
+            generations=strategy.cost(),
+            prompt_tokens=prompt,
+            policy_tokens=written,
+            context_tokens=context,
+            verifier_tokens=read * verified,
+            flops=flops,
+        )
+
     found: dict[str, dict[int, Cost]] = {}
     for strategy in settings.strategies:
         name = registry.named(strategy)
         found[strategy] = {}
         for n in settings.budgets:
             cell = search.filter((pc.field("strategy") == strategy) & (pc.field("n") == n))
-            if cell.num_rows and not name.is_best_of_n(n):
+            if name.revises:
+                found[strategy][n] = revised(cell, name.at(n).plain(), name.asks_verifier)
+            elif cell.num_rows and not name.is_best_of_n(n):
                 pairs = pa.Table.from_arrays([cell["question"], cell["seed"]], ["q", "s"]).group_by(["q", "s"])
                 rows = pairs.aggregate([([], "count_all")])["count_all"].to_numpy()
                 plain, generations, reads = name.at(n).plain(), float(n), 1.0
-                if isinstance(plain, HostStrategy):  # which may leave samples undrawn
+                if isinstance(plain, HostStrategy) and plain.may_stop:
                     generations, reads = (
                         float(rows.mean()),
                         float(np.mean([plain.prompt_reads(k) for k in rows.tolist()])),
                     )
-                found[strategy][n] = cost(cell, len(rows), generations, name.selector.asks_verifier, reads)
+                found[strategy][n] = cost(cell, len(rows), generations, name.asks_verifier, reads)
             else:  # n samples of the bank: the mean of one, n times.
                 held = temperatures.rows_at(bank, sampled_at[strategy][n])
-                found[strategy][n] = cost(held, held.num_rows / n, n, name.selector.asks_verifier)
+                found[strategy][n] = cost(held, held.num_rows / n, n, name.asks_verifier)
     return found
 
 
@@ -383,9 +444,16 @@ class Compute(Section[Costs]):
         if settings.revision.enabled:
             restated, verifier = settings.revision.restate, records.splits.verifier
             revised = revisions(settings.chains, restated, records.answers, prompts, trained, verifier)
-        sampled_at = records.measured.temperatures
+        sampled_at, revised_by = records.measured.temperatures, None
+        if records.verifier is not None:
+            shape = trained["revision"].get("model")
+            longest = settings.revision.max_seq_len if shape is None else shape.max_seq_len
+            longest = longest or settings.questions.max_seq_len
+            room = longest - settings.questions.max_tokens
+            revised_by = RevisedBy(records.revising, records.verifier, room)
+        bank, search = records.bank, records.search
         return Costs(
-            per_question=of_strategies(settings.sweep, records.bank, records.search, prompts, trained, sampled_at),
+            per_question=of_strategies(settings.sweep, bank, search, prompts, trained, sampled_at, revised_by),
             training=of_training(trained),
             greedy=greedy(records.answered, prompts, trained),
             revisions=revised,

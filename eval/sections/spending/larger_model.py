@@ -33,7 +33,7 @@ from ttcjax.eval.stats.allocate import Choice
 from ttcjax.eval.stats.difficulty import BINS, quantile_bins
 from ttcjax.eval.stats.intervals import UNKNOWN, Bootstrap, Estimate
 from ttcjax.model import flops as compute
-from ttcjax.search import revision_verifiers
+from ttcjax.search import registry, revision_verifiers
 from ttcjax.text.terminal import Shown
 
 GROUPS = {"easy": (1, 2), "medium": (3,), "hard": (4, 5), "all": (1, 2, 3, 4, 5)}
@@ -62,7 +62,8 @@ class Comparison:
         r: Tokens of inference by tokens of pretraining.
         kappa: Generations that the smaller model is due.
         spent: Those it is judged by.
-        relative: What it is better by, as a share of the larger one's accuracy; unknown where that is 0.
+        relative: What it is better by, as a share of the larger one's accuracy; unknown where that is 0, or where it
+            is due fewer generations than were measured.
         difference: The same in absolute terms.
     """
 
@@ -295,6 +296,9 @@ def _compared(
     convention: exchange.Convention,
 ) -> Comparison:
     kappa = exchange.kappa(size_ratio, r, convention)
+    if kappa < min(curve):
+        # The smaller model is due less than the least that was measured, under `strict` less than one answer.
+        return Comparison(convention, r, float(kappa), float(kappa), UNKNOWN, UNKNOWN)
     first = next(iter(curve.values()))
     inside_Q = first.inside(bins)
     larger_R = first.bootstrap.means(larger_Q, inside_Q)
@@ -403,8 +407,9 @@ def _bars(axes: Axes, cells: Exchanged) -> None:
         at = [j + 0.27 * (i - 1) for j, _ in known]
         means = [100 * point.mean for _, point in known]
         axes.bar(at, means, width=0.25, color=figures.COLOURS[i + 1], label=f"R = {rows[0].r:g}", zorder=2)
-        low = [100 * (point.mean - point.low) for _, point in known]
-        high = [100 * (point.high - point.mean) for _, point in known]
+        # Percentiles need not hold the mean, by a rounding error where all questions are alike.
+        low = [100 * max(point.mean - point.low, 0.0) for _, point in known]
+        high = [100 * max(point.high - point.mean, 0.0) for _, point in known]
         axes.errorbar(at, means, yerr=[low, high], fmt="none", ecolor=figures.MUTED, elinewidth=1, capsize=2, zorder=3)
     axes.axhline(0, color="black", linewidth=0.8)
     bins = [f"bin{'s' * (len(GROUPS[n]) > 1)} {'-'.join(map(str, GROUPS[n]))}" for n in names]
@@ -469,7 +474,8 @@ def sources_of(records: Records) -> dict[str, Source]:
     flops = {
         n: {name: cells[n].flops for name, cells in spent.per_question.items()} for n in records.settings.sweep.budgets
     }
-    candidates = optimal.by_budget(optimal.verified(measured.accuracy))
+    searched = {name: cells for name, cells in measured.accuracy.items() if not registry.named(name).revises}
+    candidates = optimal.by_budget(optimal.verified(searched))
     sources = {"search": Source(records.questions, candidates, flops, ("policy", "prm"))}
     if records.settings.revision.enabled:
         splits = records.splits

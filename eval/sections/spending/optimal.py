@@ -162,7 +162,7 @@ def choose_by_difficulty(
 
 def verified(accuracy: Mapping[str, _V]) -> dict[str, _V]:
     """Return what belongs to strategies that a verifier selects in; where there is none, all."""
-    found = {name: values for name, values in accuracy.items() if registry.named(name).selector.asks_verifier}
+    found = {name: values for name, values in accuracy.items() if registry.named(name).asks_verifier}
     return found or dict(accuracy)
 
 

@@ -21,13 +21,14 @@ from rich.console import Console
 from rich.text import Text
 
 from ttcjax.eval.records.bundle import Records, ReportSettings
+from ttcjax.eval.records.measured import aggregate_for
 from ttcjax.eval.records.solution_lines import lines_of, texts_at
 from ttcjax.eval.report.drawing import figures, markup, tables
 from ttcjax.eval.report.section import Drawing, Entry, Section, Summary, Table
 from ttcjax.eval.report.verdicts import Claim, higher
 from ttcjax.eval.sections.paired import WEIGHTED, searches
 from ttcjax.eval.stats.difficulty import BINS, quantile_bins
-from ttcjax.eval.stats.estimators import LIKELIHOOD, Samples, scores_of, step_scores
+from ttcjax.eval.stats.estimators import Samples, scores_of, step_scores
 from ttcjax.eval.stats.intervals import UNKNOWN, Bootstrap, Estimate
 from ttcjax.search import registry
 from ttcjax.text.steps import StepFormat
@@ -184,6 +185,7 @@ def measure(
     sampled_at: Mapping[str, Mapping[int, float]],
     steps: StepFormat,
     references: Mapping[str, str] | None = None,
+    verifier: str | None = None,
 ) -> Exploitation:
     """Measure the chosen solutions by strategy and budget, and the verifier by difficulty; examples apart.
 
@@ -195,6 +197,7 @@ def measure(
         sampled_at: At which temperature each strategy samples, by strategy and budget.
         steps: Where a step of a reference ends.
         references: Texts of the reference solutions by question, where they are known.
+        verifier: As for `measured.measure`.
     """
     questions = sorted({*bank["question"].to_pylist(), *search["question"].to_pylist()})
     sweep = settings.sweep
@@ -219,9 +222,10 @@ def measure(
     for strategy in sweep.strategies:
         named = registry.named(strategy)
         by = named.selector
-        how = scores_of(by, settings.aggregate)
+        own = aggregate_for(named, settings.aggregate, verifier)
+        how = scores_of(by, own)
         # What is chosen is judged by the verifier, whatever chose it.
-        judged = settings.aggregate if how == LIKELIHOOD else how
+        judged = own
         parts: dict[int, dict[str, _Pair]] = {}
         for n in sweep.budgets:
             inside = (strategy_of_row == strategy) & (search["n"].to_numpy() == n)
@@ -230,7 +234,13 @@ def measure(
                 kept = named.at(n).rows()
                 samples = Samples.from_table(cell, questions, kept, sweep.seeds)
                 table, places = cell, np.flatnonzero(inside)
-                row = chosen_rows(samples, by.rule, how, None, by.ties, by.vote_temperature)
+                plain = named.at(n).plain()
+                if plain.chooses_itself:
+                    place = samples.chosen(plain.choose, how)
+                    row = np.take_along_axis(samples.row, np.maximum(place, 0)[..., None], axis=2)[..., 0]
+                    row = np.where(place < 0, -1, row)
+                else:
+                    row = chosen_rows(samples, by.rule, how, None, by.ties, by.vote_temperature)
             else:
                 samples, table, places = by_temperature[sampled_at[strategy][n]]
                 row = chosen_rows(samples, by.rule, how, n, by.ties, by.vote_temperature)
@@ -238,7 +248,7 @@ def measure(
             values |= {measure: values[BEYOND[measure]] - of_Q[:, None] for measure, of_Q in known.items()}
             made = row >= 0
             parts[n] = {m: ((v * made).mean(axis=1), made.mean(axis=1)) for m, v in values.items()}
-            searched = named.searches and by.asks_verifier
+            searched = named.searches and named.asks_verifier
             if n == max(sweep.budgets) and (searched or not search.num_rows):
                 wrong = made & (values["right"] == 0)
                 scores = np.where(wrong, values["score"], -np.inf)
@@ -457,7 +467,16 @@ class OverOptimisation(Section[Exploitation]):
         bank, search = records.bank, records.search
         sampled_at = records.measured.temperatures
         steps = records.task.steps
-        found = measure(records.settings, bank, search, records.bank_samples, sampled_at, steps, records.references)
+        found = measure(
+            records.settings,
+            bank,
+            search,
+            records.bank_samples,
+            sampled_at,
+            steps,
+            records.references,
+            records.verifier,
+        )
         table, stage = (search, "search") if search.num_rows else (bank, "bank")
         return replace(found, examples=examples(found.exploited, table, records.workdir / stage, steps))
 
@@ -481,6 +500,8 @@ class OverOptimisation(Section[Exploitation]):
         source = "Figs. 24 to 29"
         paper = "examples of beams that repeat themselves, or are over in a step or two, with high scores"
         for strategy in searches(found.growth_beyond):
+            if registry.named(strategy).revises:  # The paper's examples are of searches by the verifier of steps.
+                continue
             name = figures.label(strategy)
             # The best of many scores is above the truth in any selection: a search exploits its verifier by what it
             # adds.

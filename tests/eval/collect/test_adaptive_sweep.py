@@ -17,6 +17,14 @@ from ttcjax.eval.collect import searches
 from ttcjax.eval.collect.bank import result_rows
 from ttcjax.eval.records import measured
 from ttcjax.eval.sections.spending import costs
+from ttcjax.runtime.stage import Inputs
+
+
+def models_of(settings, task, engine):
+    """Return models of which the policy and its verifier are a scripted engine."""
+    models = searches.Models(settings, Inputs({}), task)
+    models.base = engine
+    return models
 
 
 @pytest.mark.parametrize("select", ["majority", "weighted"])
@@ -28,10 +36,11 @@ def test_rows_are_what_was_drawn_until_the_vote_was_settled(tiny, tmp_path, sele
     task = loader.task(config.data)
     asked = [Example(f"q{i}", f"What is {i}?", "", str(i), 1, "sums") for i in range(9)]
     engine, told = ScriptedEngine(tiny.tokenizer, config.sampler, "prm"), []
-    engine.on_batch = told.append
     given, out = searches.Settings.of(config), epath.Path(tmp_path)
     [shard, *_] = searches.shards_of(given, len(asked), {})
-    searches.write(searches.by_answers(given)[shard.answers], given.aggregate, task, asked, engine, shard, out)
+    models = models_of(given, task, engine)
+    models.on_batch = told.append
+    searches.write(searches.by_answers(given)[shard.answers], models, asked, shard, out)
     found = pq.read_table(shard.paths(out)[0]).to_pylist()
     assert sum(told) == 8 * shard.questions, "progress does not end at what was due"
     whole = {
@@ -70,7 +79,7 @@ def test_the_report_counts_what_was_drawn(tiny, tmp_path):
     given = searches.Settings.of(config)
     every = searches.shards_of(given, len(asked), {})
     for shard in every:
-        searches.write(searches.by_answers(given)[shard.answers], given.aggregate, task, asked, engine, shard, out)
+        searches.write(searches.by_answers(given)[shard.answers], models_of(given, task, engine), asked, shard, out)
     search = pa.concat_tables([pq.read_table(path) for shard in every for path in shard.paths(out)])
     prompts = [engine.encode_prompt(e.id, task.prompt(e.question)) for e in asked]
     samples = engine.score(prompts, engine.sample(prompts, 8, config.sweep.seed))

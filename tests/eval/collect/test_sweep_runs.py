@@ -28,7 +28,7 @@ from ttcjax.config import (
 )
 from ttcjax.data import loader
 from ttcjax.engine.engine import Engine, Solution
-from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches, tune
+from ttcjax.eval.collect import bank, greedy, rescore, revision_chains, searches
 from ttcjax.eval.records import sample_rows, trained
 from ttcjax.eval.sections.spending import costs
 from ttcjax.model import flops as compute
@@ -39,6 +39,7 @@ from ttcjax.runtime import locks, records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.parquet import shard_path, write_shard
 from ttcjax.runtime.shards import WHOLE, Part
+from ttcjax.search.ops import run as run_strategy
 from ttcjax.search.session import Outcome
 from ttcjax.testing import folders
 from ttcjax.text.steps import LINES
@@ -130,16 +131,14 @@ class ScriptedEngine(Engine):
 
 
 def scripted_search(strategy, session, seed):
-    """A search whose rows draw some more than they keep."""
+    """A search whose rows draw some more than they keep; strategies that revise are themselves."""
+    if strategy.revises:
+        return run_strategy(strategy, session, seed)
     engine, prompts = session.engine, session.prompts
     found = [[engine.solution(strategy.name, seed, p.id, i) for i in range(strategy.rows())] for p in prompts]
     found = engine.score(prompts, found)
-    return [
-        Outcome(
-            [dataclasses.replace(s, tokens_sampled=s.tokens_sampled + i) for i, s in enumerate(group)], strategy.cost()
-        )
-        for group in found
-    ]
+    drawn = [[dataclasses.replace(s, tokens_sampled=s.tokens_sampled + i) for i, s in enumerate(g)] for g in found]
+    return [session.judged(Outcome(group, strategy.cost()), strategy) for group in drawn]
 
 
 @pytest.fixture
@@ -149,7 +148,7 @@ def scripted(tiny, monkeypatch):
     def load_engine(workdir, sampler, *, policy="policy", verifier="prm", steps=LINES):
         return ScriptedEngine(tiny.tokenizer, sampler, verifier)
 
-    for module in (bank, rescore, searches, revision_chains, greedy, tune):
+    for module in (bank, rescore, searches, revision_chains, greedy):
         monkeypatch.setattr(module, "load_engine", load_engine)
     monkeypatch.setattr(searches, "run_strategy", scripted_search)
 

@@ -94,6 +94,24 @@ def test_a_budget_may_be_spent_in_part():
     assert last["difference"]["mean"] == pytest.approx(-0.3)
 
 
+def test_a_budget_below_all_that_were_measured_is_no_comparison_and_no_end_of_the_report():
+    """A model 1.5 times as large: under `strict` the smaller one is due less than one answer where R is large."""
+    trained: dict[str, Trained] = {**TRAINED, "larger": {"params": 15, "tokens_seen": 1000}}
+    greedy = {name: dict.fromkeys(QUESTIONS, True) for name in ("policy", "larger")}
+    found = larger_model.compare(SETTINGS, {"search": source()}, EASE, greedy, trained, 20.0)
+    rows = [
+        row for part in (found.sources["search"].bars, found.sources["search"].grid) for g in part.values() for row in g
+    ]
+    below = [row for row in rows if row.kappa < min(SETTINGS.budgets)]
+    assert below
+    assert len(below) < len(rows)
+    assert not any(row.relative.known or row.difference.known for row in below)
+    assert all(row.difference.known for row in rows if row not in below)
+    larger_model.render(found, Console(file=io.StringIO()))
+    larger_model.figure(found).canvas.draw()
+    assert list(larger_model.csv_rows(found))
+
+
 def test_a_model_that_is_never_right_cannot_be_divided_by():
     found = compared([False] * 100)
     assert not found.sources["search"].bars["easy"][0].relative.known

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
+from ttcjax.config.base import ConfigError
 from ttcjax.search.chains import Answer, Chains, Reviser
 from ttcjax.search.contract import HostStrategy, unless_default
 from ttcjax.search.session import Outcome, Session
@@ -18,12 +20,14 @@ from ttcjax.search.session import Outcome, Session
 class Refine(HostStrategy):
     """An answer that gives way only to better ones: r_t = revise(r_1 .. r_t-1), kept if the verifier's score rises.
 
-    What was not kept is forgotten: in view are the answers that were, the newest last.
+    What was not kept is forgotten: in view are the answers that were, the newest last. A budget of N generations is
+    the first answer and N - 1 tries.
     """
 
     revises: ClassVar[bool] = True
+    may_stop: ClassVar[bool] = False
 
-    steps: int
+    steps: int = field(metadata={"least": 0})
     """T: tries to better the first answer."""
     temperature: float | None = None
     """Temperature of sampling; `None` for that of the sampler."""
@@ -47,10 +51,28 @@ class Refine(HostStrategy):
             Outcome([answer.solution for answer in chain], self.cost(), chains=(tuple(chain),)) for [chain] in chains
         ]
 
-    def choose(self, outcome: Outcome, answers: Sequence[str | None], scores: np.ndarray) -> int | None:
-        [chain] = outcome.chains
-        last = max(place for place, answer in enumerate(chain) if answer.kept)
-        return None if answers[last] is None else last
+    @classmethod
+    def at_budget(cls, budget: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        if "steps" in given:
+            raise ConfigError("must not fix steps, which sweep.budgets gives: leave it out")
+        return {"steps": budget - 1}
+
+    @property
+    def asks_verifier(self) -> bool:
+        return True
+
+    def choose(self, groups_QN: np.ndarray, scores_QN: np.ndarray) -> np.ndarray:
+        # The answer kept last is the first of those that nothing else beats.
+        ranked_QN = np.where(groups_QN >= 0, scores_QN, -1.0)
+        return np.where((groups_QN >= 0).any(axis=1), ranked_QN.argmax(axis=1), -1)
+
+    def before(self, groups_N: np.ndarray, scores_N: np.ndarray) -> list[list[int]]:
+        kept, found, best = [], [], -math.inf
+        for place, score in enumerate(np.where(groups_N >= 0, scores_N, -1.0).tolist()):
+            found.append(list(kept))
+            if score > best:
+                kept, best = [*kept, place], score
+        return found
 
     def chains(self, reviser: Reviser, seed: int, readable: Callable[[Answer], bool]) -> Chains:
         """Return one chain of T + 1 answers of every question, scored, and marked where they were kept.

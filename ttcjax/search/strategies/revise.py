@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ttcjax.config.base import require
+from ttcjax.config.base import ConfigError, require
 from ttcjax.search.contract import HostStrategy, unless_default
 from ttcjax.search.session import Outcome, Session
 from ttcjax.verify import select
@@ -16,9 +16,14 @@ from ttcjax.verify import select
 
 @dataclass(frozen=True)
 class Revise(HostStrategy):
-    """p chains in parallel, each of s answers one after the other (Snell et al. 2024, section 6.2)."""
+    """p chains in parallel, each of s answers one after the other (Snell et al. 2024, section 6.2).
+
+    A budget of N generations is one chain of N answers, or N / p of them in each of the chains that are named, or as
+    many chains of the s answers that are; below p it is N chains of one answer, below s one chain of N.
+    """
 
     revises: ClassVar[bool] = True
+    may_stop: ClassVar[bool] = False
 
     s: int
     p: int = 1
@@ -34,6 +39,23 @@ class Revise(HostStrategy):
             self.ties == "first" or self.select in ("majority", "last"),
             f"revise takes ties with select=majority or select=last only, not with select={self.select}: leave it out",
         )
+
+    @classmethod
+    def at_budget(cls, budget: int, given: Mapping[str, Any]) -> dict[str, Any]:
+        named = [key for key in ("s", "p") if key in given]
+        if len(named) == 2:
+            raise ConfigError("must not fix both s and p, of which sweep.budgets gives one: leave one out")
+        [key] = named or ["p"]
+        count = min(int(given.get(key, 1)), budget)
+        if budget % count:
+            what = "chains" if key == "p" else "answers a chain"
+            below, above = budget // count * count, -(-budget // count) * count
+            raise ConfigError(f"{count} {what} do not divide a budget of {budget}: take {below} or {above}")
+        return {key: count, "s" if key == "p" else "p": budget // count}
+
+    @property
+    def asks_verifier(self) -> bool:
+        return self.select in ("hierarchical", "best") or self.ties == "verifier"
 
     @property
     def name(self) -> str:
@@ -53,8 +75,9 @@ class Revise(HostStrategy):
             for group in chains
         ]
 
-    def choose(self, outcome: Outcome, answers: Sequence[str | None], scores: np.ndarray) -> int | None:
-        shape = (1, self.p, self.s)
-        groups = select.group_answers(answers).reshape(shape)
-        place = int(select.choose_in_chains(groups, np.reshape(scores, shape), self.select, self.ties)[0])
-        return None if place < 0 else place
+    def choose(self, groups_QN: np.ndarray, scores_QN: np.ndarray) -> np.ndarray:
+        shape = (len(groups_QN), self.p, self.s)
+        return select.choose_in_chains(groups_QN.reshape(shape), scores_QN.reshape(shape), self.select, self.ties)
+
+    def before(self, groups_N: np.ndarray, scores_N: np.ndarray) -> list[list[int]]:
+        return [list(range(place - place % self.s, place)) for place in range(len(groups_N))]
