@@ -77,7 +77,6 @@ DATA_SETS: Registry[DataSet] = Registry(
     {
         "procmath": "ttcjax.data.procmath.data_set:DATA_SET",
         "gsm8k": "ttcjax.data.gsm8k:DATA_SET",
-        "sums": "ttcjax.data.rows_of_three:DATA_SET",
     },
 )
 """A new data set has a file in `ttcjax/data` and a line here, or an entry point of this group."""
