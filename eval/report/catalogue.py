@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ttcjax.eval.report.section import Entry, Section, Summary
-from ttcjax.eval.sections import accuracy, aggregation, base_samples, baseline, lengths, luck, paired, subjects, tuned
+from ttcjax.eval.sections import accuracy, aggregation, base_samples, baseline, luck, paired, subjects, tuned
 from ttcjax.eval.sections.revising import families, revision_optimal, revisions
 from ttcjax.eval.sections.spending import budget, costs, larger_model, optimal
 from ttcjax.eval.sections.verifying import outcome, overoptimisation, verifier_quality, weak
@@ -21,7 +21,6 @@ SECTIONS: tuple[Section[Any], ...] = (
     base_samples.SECTION,
     verifier_quality.SECTION,
     luck.SECTION,
-    lengths.SECTION,
     tuned.SECTION,
     paired.SECTION,
     aggregation.SECTION,
