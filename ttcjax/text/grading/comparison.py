@@ -1,0 +1,594 @@
+r"""Two answers compared: as text, by exact arithmetic, by values to many digits.
+
+Each function says `True` or `False` where it is sure and `None` where it is not; `grade` (`grading.worker`) then asks a
+computer algebra system.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from ttcjax.text.grading.algebra import numeric
+from ttcjax.text.grading.algebra.answer_parser import read
+from ttcjax.text.grading.algebra.exact import Form, Unsupported, cleared, form, is_zero
+from ttcjax.text.grading.algebra.latex_tokens import Node, Unreadable
+from ttcjax.text.grading.convention import MATH, Convention
+from ttcjax.text.grading.quantities import word_set
+from ttcjax.text.grading.relations import (
+    Piece,
+    differences,
+    has_relations,
+    intervals,
+    merged,
+    same_difference,
+    solutions,
+)
+from ttcjax.text.grading.spelling import plain
+
+_MOST_ITEMS = 60
+"""Longer lists are not compared in every order."""
+_LARGE_DIGITS = 9
+
+_WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|operatorname|emph|textsc)\s*\{([^{}]*)\}")
+_NOTATION = re.compile(
+    r"\\(?:sum|prod|int|iint|oint|lim|limsup|liminf|pmod|bmod|mod|cap|mid|begin|nabla|partial|det)(?![a-z])"
+)
+_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
+_EXPLAINED = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
+_ARTICLE = re.compile(r"^(?:the|a|an)\s+")
+_SYNONYMS = {
+    "true": "yes", "false": "no", "empty set": r"\emptyset", "null set": r"\emptyset", "zero": "0", "one": "1",
+    "all real numbers": r"\mathbb{R}", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
+    "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12",
+}  # fmt: skip
+
+_SCALARS = word_set("num var const add neg mul div pow fact call pct base")
+_UNIT_KINDS = ("unit", "deg")
+
+
+def compare(answer: str, gold: str, convention: Convention = MATH) -> bool | None:
+    """Return whether two answers are the same; `None` where neither text, exact forms nor values tell."""
+    answer, gold = plain(answer), plain(gold)
+    if not answer or not gold:
+        return False
+    if _squashed(answer) == _squashed(gold):
+        return True
+    if _same_words(answer, gold, convention):
+        return True
+    answers, golds = readings(answer, convention), readings(gold, convention)
+    if not answers or not golds:
+        return _unread(answer, gold, bool(answers), bool(golds))
+    verdicts = [same(a, g, convention) for a, g in itertools.product(answers, golds)]
+    return True if True in verdicts else None if None in verdicts else False
+
+
+def readings(text: str, convention: Convention = MATH) -> list[Node]:
+    """Return the trees that an answer may mean; commas between digits may separate items, thousands or decimals."""
+    ways = [(True, False)]
+    if re.search(r"\d[, ]\d{3}(?!\d)", text):
+        ways.append((False, False))
+    if (
+        convention.decimal_comma
+        and re.fullmatch(r"-?\d+,\d+\D*", text)
+        and not re.fullmatch(r"-?[1-9]\d*,\d{3}\D*", text)
+    ):
+        ways.append((False, True))
+    found: list[Node] = []
+    for grouped, comma in ways:
+        try:
+            node = read(text, grouped=grouped, comma=comma)
+        except Unreadable:
+            continue
+        if node not in found:
+            found.append(node)
+    return found
+
+
+def key(answer: str, convention: Convention = MATH) -> str | None:
+    """Return one text for all answers that exact arithmetic shows to be the same; `None` where it does not apply.
+
+    The text is itself an answer with that value, and its own key.
+    """
+    found = readings(plain(answer), convention)
+    try:
+        return _key(_bare(found[0], convention), convention) if found else None
+    except Unsupported:
+        return None
+
+
+def _key(node: Node, convention: Convention) -> str:
+    node = _bare(node, convention)
+    kind = node[0]
+    if kind == "base":
+        return f"{node[1].lstrip('0') or '0'}_{{{node[2]}}}"
+    if kind == "pct" and convention.percent != "share":
+        return _key(node[1], convention)
+    if kind in _SCALARS:
+        return form(node).key()
+    if kind == "seq":
+        return f"{node[1]}{','.join(_key(item, convention) for item in node[3:])}{node[2]}"
+    if kind in ("set", "list"):
+        items = [_key(item, convention) for item in node[1:]]
+        if kind == "set" or not convention.ordered_lists:
+            items.sort()
+        joined = ", ".join(items)
+        return joined if kind == "list" else rf"\{{{joined}\}}"
+    if kind == "union":
+        return r" \cup ".join(sorted(_key(part, convention) for part in node[1:]))
+    if kind == "matrix":
+        rows = r" \\ ".join(" & ".join(_key(entry, convention) for entry in row) for row in node[1])
+        return rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}"
+    if kind == "text":
+        return rf"\text{{{_words(node[1], convention)}}}"
+    if kind == "rel" and node[2] == ("=",):
+        left = cleared(form(node[1][0]) - form(node[1][1]))
+        if not left.terms:
+            raise Unsupported("an equation of nothing")
+        first = max(left.terms, key=lambda monomial: Form({monomial: Fraction(1)}).key())
+        return f"{left.scaled(1 / left.terms[first]).key()}=0"
+    raise Unsupported(kind)
+
+
+# Text.
+
+
+def _squashed(text: str) -> str:
+    """Return a text without spaces, but for those between digits."""
+    text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", _WRAPPED.sub(r"\1", text))
+    return re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", text)
+
+
+def _words(text: str, convention: Convention) -> str:
+    text = " ".join(_WRAPPED.sub(r" \1 ", text).split())
+    text = text.strip(" .,;:!'\"*")
+    text = text.lower() if convention.ignore_case else text
+    text = _ARTICLE.sub("", text.replace("-", " ") if text.replace("-", "").isalpha() else text)
+    return _SYNONYMS.get(text.lower(), text)
+
+
+def _same_words(answer: str, gold: str, convention: Convention) -> bool:
+    a, g = (" ".join(_WRAPPED.sub(r" \1 ", text).split()).strip("*") for text in (answer, gold))
+    left, right = _CHOICE.fullmatch(a), _CHOICE.fullmatch(g)
+    if left and right:
+        if left[1] == right[1]:
+            return True
+        marked = answer != left[1] or gold != right[1] or gold in "ABCDE"
+        return convention.ignore_case and marked and left[1].lower() == right[1].lower()
+    explained = (right and _EXPLAINED.fullmatch(a)) or (left and _EXPLAINED.fullmatch(g))
+    if explained:
+        letter = right or left
+        assert letter is not None
+        return explained[1] == letter[1].upper()
+    if (
+        re.search(r"[A-Za-z]{3}", _WRAPPED.sub("", re.sub(r"\\[a-zA-Z]+", "", f"{answer} {gold}")))
+        or "\\text" in answer + gold
+    ):
+        return _words(answer, convention) == _words(gold, convention)
+    return False
+
+
+def _unread(answer: str, gold: str, answer_read: bool, gold_read: bool) -> bool | None:
+    """Return the verdict where one of two texts, or both, are no mathematics that is read here."""
+    unread = [text for text, was_read in ((answer, answer_read), (gold, gold_read)) if not was_read]
+    return None if any(map(_NOTATION.search, unread)) else False
+
+
+# Trees.
+
+
+def same(answer: Node, gold: Node, convention: Convention = MATH) -> bool | None:
+    """Return whether two trees are the same answer; `None` where that is not known."""
+    if not convention.ignore_units:
+        units = [_unit(node) for node in (answer, gold)]
+        if units[0] != units[1]:
+            return False
+    a, g = _bare(answer, convention), _bare(gold, convention)
+    a, g = _unlabelled(a, g, convention)
+    if a[0] == g[0] == "text" or {a[0], g[0]} == {"text", "var"}:
+        return _words(str(a[1]), convention) == _words(str(g[1]), convention)
+    if "text" in (a[0], g[0]):
+        return _in_text(a, g, convention)
+    if "time" in (a[0], g[0]) or "ratio" in (a[0], g[0]):
+        return _same_ratio(a, g, convention)
+    left, right = _rows(a), _rows(g)
+    if left is not None or right is not None:
+        return _same_matrix(left, right, a, g, convention)
+    if "rel" in (a[0], g[0]) or has_relations(a) or has_relations(g):
+        return _same_relation(a, g, convention)
+    if a[0] in _SCALARS and g[0] in _SCALARS:
+        return _same_number(a, g, convention)
+    return _same_collection(a, g, convention)
+
+
+def _bare(node: Node, convention: Convention) -> Node:
+    """Return a tree without the unit, degree sign or single-item brackets around it."""
+    while True:
+        if (
+            (node[0] in _UNIT_KINDS and (convention.ignore_units or node[0] == "deg"))
+            or (node[0] == "unit" and not convention.ignore_units)
+            or (node[0] in ("set", "list", "union") and len(node[1:]) == 1 and node[1][0] != "rel")
+        ):
+            node = node[1]
+        elif node[0] == "in" and convention.ignore_labels:
+            node = node[2]
+        elif node[0] == "neg" and node[1][0] in _UNIT_KINDS:
+            node = ("neg", node[1][1])
+        elif node[0] == "rel" and len(node[1]) == 2 and node[2] == ("~",) and not _is_label(node[1][0]):
+            node = node[1][0]
+        elif node[0] == "rel" and "~" in node[2][1:]:
+            end = node[2].index("~", 1)
+            node = ("rel", node[1][: end + 1], node[2][:end])
+        else:
+            return node
+
+
+def _unit(node: Node) -> str:
+    return node[2].strip().lower().rstrip("s") if node[0] == "unit" else ""
+
+
+def _in_text(a: Node, g: Node, convention: Convention) -> bool | None:
+    """Return the verdict where one side is marked as text and the other is not: the text may be mathematics."""
+    text, other = (a, g) if a[0] == "text" else (g, a)
+    inner = readings(plain(text[1]), convention)
+    if not inner or inner[0][0] == "text":
+        return False
+    return same(inner[0], other, convention) if text is a else same(other, inner[0], convention)
+
+
+def _is_label(node: Node) -> bool:
+    """Return whether a side of an equation is what the other side names: a variable, f(x), a segment AB."""
+    if node[0] in ("var", "text"):
+        return True
+    if node[0] == "const":
+        return node[1] in ("e", "i")
+    if node[0] == "call":
+        return len(node[1]) == 1 and all(_is_label(part) or part[0] == "num" for part in node[2:])
+    if node[0] == "mul":
+        letters = [part for part in node[1:] if part[0] in ("var", "mul")]
+        name_of_function = node[1][0] == "var" and node[1][1].isupper() and node[2][0] in ("var", "num", "seq")
+        capitals = all(part[0] == "mul" or part[1][:1].isupper() for part in letters)
+        return (len(letters) == len(node) - 1 and all(map(_is_label, node[1:])) and capitals) or name_of_function
+    if node[0] == "seq":
+        return all(part[0] == "var" for part in node[3:])
+    return False
+
+
+def _labelled(node: Node) -> tuple[Node, Node] | None:
+    """Return name and value of `x = 5`; `None` for any other tree."""
+    if node[0] != "rel" or set(node[2]) - {"=", "~"} or not _is_label(node[1][0]):
+        return None
+    return node[1][0], node[1][-1]
+
+
+def _constant(node: Node) -> bool:
+    try:
+        return form(node).rational() is not None
+    except Unsupported:
+        return False
+
+
+def _unlabelled(a: Node, g: Node, convention: Convention) -> tuple[Node, Node]:
+    """Return both trees without labels, where one has them and the other has not, or both have the same."""
+    if not convention.ignore_labels:
+        return a, g
+    a, g = _first_label(a), _first_label(g)
+    left, right = _labelled(a), _labelled(g)
+    if left and right:
+        return (left[1], right[1]) if left[0] == right[0] else (a, g)
+    if left and g[0] != "rel" and not has_relations(g):
+        return _bare(left[1], convention), g
+    if right and a[0] != "rel" and not has_relations(a):
+        return a, _bare(right[1], convention)
+    # `2 + 3 = 5` is 5.
+    a, g = (
+        node[1][-1] if node[0] == "rel" and set(node[2]) == {"="} and all(map(_constant, node[1])) else node
+        for node in (a, g)
+    )
+    if has_relations(a) != has_relations(g) and a[0] in ("list", "seq", "set") and g[0] in ("list", "seq", "set"):
+        a, g = _values(a), _values(g)
+    return a, g
+
+
+def _first_label(node: Node) -> Node:
+    """Return the list `n = 1, 2, 3` as the list of its values."""
+    if node[0] == "list" and (first := _labelled(node[1])):
+        others = [_labelled(item) for item in node[2:]]
+        if not any(item[0] == "rel" for item in node[2:]):
+            return ("list", first[1], *node[2:])
+        if all(other and other[0] == first[0] for other in others):
+            return ("list", first[1], *(other[1] for other in others if other))
+    return node
+
+
+def _values(node: Node) -> Node:
+    pairs = [_labelled(item) for item in node[1:] if isinstance(item, tuple)]
+    if node[0] == "list" and all(pairs):
+        return ("seq", "(", ")", *(pair[1] for pair in pairs if pair))
+    return node
+
+
+# Numbers and expressions.
+
+
+def _same_number(a: Node, g: Node, convention: Convention) -> bool | None:
+    share_a, share_g = _percent(a), _percent(g)
+    if share_a is not None and share_g is not None:
+        return _same_number(share_a, share_g, convention)
+    if share_a is not None or share_g is not None:
+        return _same_percent(a, g, convention)
+    if "base" in (a[0], g[0]):
+        return _same_base(a, g, convention)
+    try:
+        left, right = form(a), form(g)
+        verdict = is_zero(left - right)
+    except (Unsupported, RecursionError):
+        left = right = None
+        verdict = None
+    if verdict is None:
+        verdict = numeric.agree(a, g)
+    if verdict or not convention.decimals or not (_has_decimal(a) or _has_decimal(g)):
+        return verdict
+    return _rounded(a, g, left, right, convention.decimals) or verdict
+
+
+def _percent(node: Node) -> Node | None:
+    if node[0] == "pct":
+        return node[1]
+    if node[0] == "neg" and (inner := _percent(node[1])) is not None:
+        return ("neg", inner)
+    return None
+
+
+def _same_percent(a: Node, g: Node, convention: Convention) -> bool | None:
+    share_a, share_g = _percent(a), _percent(g)
+    sides = []
+    for divisor in {"either": (1, 100), "number": (1,), "share": (100,)}[convention.percent]:
+        scale: Callable[[Node], Node] = lambda node, d=divisor: ("div", node, ("num", Fraction(d), None))  # noqa: E731
+        left = a if share_a is None else scale(share_a)
+        right = g if share_g is None else scale(share_g)
+        sides.append(_same_number(left, right, convention))
+    return True if True in sides else None if None in sides else False
+
+
+def _same_base(a: Node, g: Node, convention: Convention) -> bool:
+    if a[0] == g[0]:
+        return a[2] == g[2] and a[1].lstrip("0") == g[1].lstrip("0")
+    based, other = (a, g) if a[0] == "base" else (g, a)
+    if other[0] != "num" or other[1].denominator != 1:
+        return False
+    same_digits = based[1].lstrip("0") == str(other[1])
+    return same_digits and (based[2] == 10 or convention.bare_base)
+
+
+def _has_decimal(node: Node) -> bool:
+    if node[0] == "num":
+        return node[2] is not None
+    return any(_has_decimal(part) for part in node[1:] if isinstance(part, tuple) and part)
+
+
+def _rounded(a: Node, g: Node, left: Form | None, right: Form | None, places: int) -> bool:
+    """Return whether one side is the other one rounded, as `Convention.decimals` says."""
+    long = [_digits(node) >= places for node in (a, g)]
+    if not any(long):
+        return False
+    if left is None or right is None or not _plain_atoms(left) or left.terms.keys() != right.terms.keys():
+        values = numeric.value(a), numeric.value(g)
+        return None not in values and _near(*values, places)
+    pairs = [(c, right.terms[monomial]) for monomial, c in left.terms.items()]
+    return all(x == y or (_is_rounding(x, y, long, places) and _near(x, y, places)) for x, y in pairs)
+
+
+def _digits(node: Node) -> int:
+    """Return the most significant digits that a decimal of an expression has."""
+    if node[0] == "num":
+        return 0 if node[2] is None else len(str(abs(int(node[1] * 10 ** node[2]))))
+    return max((_digits(part) for part in node[1:] if isinstance(part, tuple) and part), default=0)
+
+
+def _plain_atoms(found: Form) -> bool:
+    return all(atom.kind == "var" for monomial in found.terms for atom, _ in monomial)
+
+
+def _is_rounding(x: Fraction, y: Fraction, long: Sequence[bool], places: int) -> bool:
+    """Return whether one number has so many digits that it may be the other one rounded, which has more places."""
+    more = [(value * 10**places).denominator > 1 for value in (x, y)]
+    return (long[0] and more[1]) or (long[1] and more[0])
+
+
+def _near(x: Any, y: Any, places: int) -> bool:
+    size, distance = max(abs(x), abs(y)), abs(x - y)
+    if isinstance(size, Fraction):
+        unit, large = Fraction(1, 10**places), Fraction(1, 10**_LARGE_DIGITS)
+    else:
+        unit, large = 10.0**-places, 10.0**-_LARGE_DIGITS
+    return bool(distance <= max(min(5 * unit * size, unit / 2), large * size))
+
+
+def _same_ratio(a: Node, g: Node, convention: Convention) -> bool:
+    if a[0] == "ratio" and g[0] == "ratio":
+        parts = [[_fraction(part) for part in node[1:]] for node in (a, g)]
+        if len(parts[0]) != len(parts[1]):
+            return False
+        (x, y) = parts
+        if None in x or None in y:
+            return all(_same_number(p, q, convention) for p, q in zip(a[1:], g[1:], strict=True))
+        if x == y:
+            return True
+        return all(x) and all(y) and len({p / q for p, q in zip(x, y, strict=True) if p and q}) == 1
+    clock = [node for node in (a, g) if node[0] == "time"]
+    numbers = [
+        list(node[1:-1])
+        if node[0] == "time"
+        else [_fraction(part) for part in node[1:]]
+        if node[0] == "ratio"
+        else None
+        for node in (a, g)
+    ]
+    if len(clock) == 2 and a[-1] != g[-1]:
+        return False
+    return numbers[0] is not None and numbers[0] == numbers[1] and (convention.ignore_units or len(clock) == 2)
+
+
+def _fraction(node: Node) -> Fraction | None:
+    try:
+        return form(node).rational()
+    except Unsupported:
+        return None
+
+
+# Matrices.
+
+
+def _rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:
+    """Return the entries of a matrix, of a multiple of one, or of a sum or product of some; `None` for other trees."""
+    if node[0] == "matrix":
+        return node[1]
+    if node[0] == "neg" and (rows := _rows(node[1])) is not None:
+        return tuple(tuple(("neg", entry) for entry in row) for row in rows)
+    if node[0] == "add":
+        parts = [_rows(part) for part in node[1:]]
+        if any(part is None for part in parts) or len({(len(p), len(p[0])) for p in parts if p}) != 1:
+            return None
+        return tuple(
+            tuple(("add", *entries) for entries in zip(*rows, strict=True)) for rows in zip(*parts, strict=True)
+        )  # type: ignore[arg-type]
+    if node[0] in ("mul", "div"):
+        left, right = _rows(node[1]), _rows(node[2])
+        if left is None and right is None:
+            return None
+        if left is not None and right is not None:
+            if node[0] == "div" or len(left[0]) != len(right):
+                return None
+            columns = tuple(zip(*right, strict=True))
+            return tuple(
+                tuple(("add", *(("mul", x, y) for x, y in zip(row, column, strict=True))) for column in columns)
+                for row in left
+            )
+        if left is not None:
+            return tuple(tuple((node[0], entry, node[2]) for entry in row) for row in left)
+        assert right is not None
+        return None if node[0] == "div" else tuple(tuple(("mul", node[1], entry) for entry in row) for row in right)
+    return None
+
+
+def _same_matrix(left, right, a: Node, g: Node, convention: Convention) -> bool | None:
+    if left is None or right is None:
+        rows, other = (left, g) if left is not None else (right, a)
+        assert rows is not None
+        if not convention.bare_tuples or other[0] != "seq" or other[1:3] != ("(", ")"):
+            return False
+        entries = [row[0] for row in rows] if len(rows[0]) == 1 else list(rows[0]) if len(rows) == 1 else []
+        pair = (entries, other[3:]) if left is not None else (other[3:], entries)
+        return _all_same(*pair, convention)
+    if (len(left), len(left[0])) != (len(right), len(right[0])):
+        return False
+    return _all_same([x for row in left for x in row], [x for row in right for x in row], convention)
+
+
+def _all_same(left: Sequence[Node], right: Sequence[Node], convention: Convention) -> bool | None:
+    if len(left) != len(right):
+        return False
+    verdicts: list[bool | None] = []
+    for x, y in zip(left, right, strict=True):
+        verdicts.append(same(x, y, convention))
+        if verdicts[-1] is False:
+            return False
+    return None if None in verdicts else True
+
+
+# Collections.
+
+
+def _same_collection(a: Node, g: Node, convention: Convention) -> bool | None:
+    bags = ("set", "list")
+    if a[0] == "seq" and g[0] == "seq":
+        long = len(a) > 5 and len(g) > 5  # no intervals
+        if a[1:3] != g[1:3] and not (long and convention.bare_tuples):
+            return False
+        return _all_same(a[3:], g[3:], convention)
+    if a[0] in bags and g[0] in bags:
+        if convention.ordered_lists and "set" not in (a[0], g[0]):
+            return _all_same(a[1:], g[1:], convention)
+        return _matched(a[1:], g[1:], lambda x, y: same(x, y, convention))
+    if {a[0], g[0]} <= {"seq", *bags}:
+        bag, tuples = (a, g) if a[0] in bags else (g, a)
+        if bag[0] == "list" and not convention.bare_tuples:
+            return False
+        if tuples[1:3] == ("[", "]") and tuples is a and not convention.ordered_lists:
+            return _matched(a[3:], g[1:], lambda x, y: same(x, y, convention))
+        pair = (a[1:], g[3:]) if bag is a else (a[3:], g[1:])
+        return _all_same(*pair, convention) if tuples[1:3] != ("[", "]") or tuples is a else False
+    pieces = [intervals(node) for node in (a, g)]
+    if pieces[0] is not None and pieces[1] is not None:
+        return _same_pieces(pieces[0], pieces[1], convention)
+    if a[0] == g[0] == "union":
+        return _matched(a[1:], g[1:], lambda x, y: same(x, y, convention))
+    if a[0] == g[0] == "minus":
+        return _all_same(a[1:], g[1:], convention)
+    return False
+
+
+def _matched(left: Sequence[Node], right: Sequence[Node], equal: Callable[[Node, Node], bool | None]) -> bool | None:
+    """Return whether each item of one side has its own equal on the other."""
+    if len(left) != len(right) or len(left) > _MOST_ITEMS:
+        return False
+    rest, unsure = list(right), False
+    for item in left:
+        for other in rest:
+            verdict = equal(item, other)
+            unsure |= verdict is None
+            if verdict:
+                rest.remove(other)
+                break
+        else:
+            return None if unsure else False
+    return True
+
+
+def _same_pieces(left: list[Piece], right: list[Piece], convention: Convention) -> bool | None:
+    in_order = [merged(found) for found in (left, right)]
+    if in_order[0] is not None and in_order[1] is not None:
+        left, right = in_order[0], in_order[1]
+
+    def equal(x, y) -> bool | None:
+        if x[2:] != y[2:]:
+            return False
+        return _all_same(x[:2], y[:2], convention)
+
+    return _matched(left, right, equal)  # type: ignore[arg-type]
+
+
+# Equations and inequalities.
+
+
+def _same_relation(a: Node, g: Node, convention: Convention) -> bool | None:
+    if a[0] == g[0] == "rel":
+        if _same_sides(a, g, convention):
+            return True
+        if len(a[2]) == len(g[2]) == 1 and convention.scaled_equations:
+            verdict = same_difference(differences(a)[0], differences(g)[0])
+            return verdict
+        if convention.scaled_equations:
+            return _matched(differences(a), differences(g), same_difference)
+        return False
+    if has_relations(a) and has_relations(g):
+        return _matched(a[1:], g[1:], lambda x, y: same(x, y, convention))
+    left, right = solutions(a), solutions(g)
+    answer_is_set = intervals(a) is not None and right is not None
+    gold_is_set = intervals(g) is not None and left is not None
+    if answer_is_set or (gold_is_set and convention.relations_as_sets):
+        pieces = (intervals(a), right) if answer_is_set else (left, intervals(g))
+        assert pieces[0] is not None
+        assert pieces[1] is not None
+        return _same_pieces(pieces[0], pieces[1], convention)
+    if left is not None and right is not None and (has_relations(a) or has_relations(g)):
+        return _same_pieces(left, right, convention)
+    return False
+
+
+def _same_sides(a: Node, g: Node, convention: Convention) -> bool:
+    return a[2] == g[2] and bool(_all_same(a[1], g[1], convention))
