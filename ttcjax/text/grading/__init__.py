@@ -5,8 +5,8 @@ then computer algebra, done by math-verify in a process of its own that is kille
 Model text is never evaluated as code. What counts as the same is a `Convention`.
 """
 
+from ttcjax.config.convention import MATH, Convention
 from ttcjax.text.grading.comparison import compare
-from ttcjax.text.grading.convention import MATH, Convention
 from ttcjax.text.grading.extraction import (
     canonical,
     extract_answer,
@@ -17,12 +17,16 @@ from ttcjax.text.grading.extraction import (
     grade_exact,
 )
 from ttcjax.text.grading.quantities import parse_number, parse_quantity
+from ttcjax.text.grading.second import Agreement, Disagreement, agreement, math_verify
 from ttcjax.text.grading.worker import SymbolicWorker, answer_key, grade
 
 __all__ = [
     "MATH",
+    "Agreement",
     "Convention",
+    "Disagreement",
     "SymbolicWorker",
+    "agreement",
     "answer_key",
     "canonical",
     "compare",
@@ -33,6 +37,7 @@ __all__ = [
     "final_answer",
     "grade",
     "grade_exact",
+    "math_verify",
     "parse_number",
     "parse_quantity",
 ]

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
+from ttcjax.config.convention import MATH, Convention
 from ttcjax.text.grading.algebra import numeric
 from ttcjax.text.grading.algebra.answer_parser import read
 from ttcjax.text.grading.algebra.exact import Form, Unsupported, cleared, form, is_zero
 from ttcjax.text.grading.algebra.latex_tokens import Node, Unreadable
-from ttcjax.text.grading.convention import MATH, Convention
-from ttcjax.text.grading.quantities import word_set
+from ttcjax.text.grading.quantities import MAX_ANSWER_CHARS, word_set
 from ttcjax.text.grading.relations import (
     Piece,
     differences,
@@ -68,6 +68,8 @@ def compare(answer: str, gold: str, convention: Convention = MATH) -> bool | Non
 
 def readings(text: str, convention: Convention = MATH) -> list[Node]:
     """Return the trees that an answer may mean; commas between digits may separate items, thousands or decimals."""
+    if len(text) > MAX_ANSWER_CHARS:
+        return []
     ways = [(True, False)]
     if re.search(r"\d[, ]\d{3}(?!\d)", text):
         ways.append((False, False))
@@ -174,7 +176,7 @@ def _same_words(answer: str, gold: str, convention: Convention) -> bool:
 def _unread(answer: str, gold: str, answer_read: bool, gold_read: bool) -> bool | None:
     """Return the verdict where one of two texts, or both, are no mathematics that is read here."""
     unread = [text for text, was_read in ((answer, answer_read), (gold, gold_read)) if not was_read]
-    return None if any(map(_NOTATION.search, unread)) else False
+    return None if all(map(_NOTATION.search, unread)) else False
 
 
 # Trees.
@@ -278,7 +280,9 @@ def _unlabelled(a: Node, g: Node, convention: Convention) -> tuple[Node, Node]:
     a, g = _first_label(a), _first_label(g)
     left, right = _labelled(a), _labelled(g)
     if left and right:
-        return (left[1], right[1]) if left[0] == right[0] else (a, g)
+        names = {left[0], right[0]}
+        function = ("var", "y") in names and any(name[0] == "call" for name in names)
+        return (left[1], right[1]) if len(names) == 1 or function else (a, g)
     if left and g[0] != "rel" and not has_relations(g):
         return _bare(left[1], convention), g
     if right and a[0] != "rel" and not has_relations(a):
@@ -412,25 +416,45 @@ def _same_ratio(a: Node, g: Node, convention: Convention) -> bool:
     if a[0] == "ratio" and g[0] == "ratio":
         parts = [[_fraction(part) for part in node[1:]] for node in (a, g)]
         if len(parts[0]) != len(parts[1]):
-            return False
+            return _same_clock(a, g, convention)
         (x, y) = parts
         if None in x or None in y:
             return all(_same_number(p, q, convention) for p, q in zip(a[1:], g[1:], strict=True))
         if x == y:
             return True
         return all(x) and all(y) and len({p / q for p, q in zip(x, y, strict=True) if p and q}) == 1
-    clock = [node for node in (a, g) if node[0] == "time"]
-    numbers = [
-        list(node[1:-1])
-        if node[0] == "time"
-        else [_fraction(part) for part in node[1:]]
-        if node[0] == "ratio"
-        else None
-        for node in (a, g)
-    ]
-    if len(clock) == 2 and a[-1] != g[-1]:
+    return _same_clock(a, g, convention)
+
+
+def _same_clock(a: Node, g: Node, convention: Convention) -> bool:
+    clocks = [_clock(node) for node in (a, g)]
+    if clocks[0] is None or clocks[1] is None:
         return False
-    return numbers[0] is not None and numbers[0] == numbers[1] and (convention.ignore_units or len(clock) == 2)
+    (time, half), (other, other_half) = clocks
+    if bool(half) == bool(other_half):
+        return time == other
+    bare = other if half else time
+    # 20:34 is 8:34 p.m., and 8:34 may be either: the half of the day is dropped like a unit.
+    either = convention.ignore_units and 3600 <= bare < 13 * 3600
+    return time == other or (either and (time - other) % (12 * 3600) == 0)
+
+
+def _clock(node: Node) -> tuple[int, str] | None:
+    """Return a time in seconds, and the half of the day if it is given; `None` for other trees."""
+    half = ""
+    if node[0] == "time":
+        *parts, half = node[1:]
+    elif node[0] in ("ratio", "num"):
+        numbers = [_fraction(part) for part in (node[1:] if node[0] == "ratio" else (node,))]
+        if any(number is None or number.denominator != 1 for number in numbers):
+            return None
+        parts = [int(number) for number in numbers if number is not None]
+    else:
+        return None
+    if len(parts) > 3 or not 0 <= parts[0] <= 24 or not all(0 <= part < 60 for part in parts[1:]):
+        return None
+    hours = parts[0] % 12 + (12 if half == "p" else 0) if half else parts[0]
+    return sum(part * 60**place for part, place in zip([hours, *parts[1:]], (2, 1, 0), strict=False)), half
 
 
 def _fraction(node: Node) -> Fraction | None:
@@ -479,7 +503,7 @@ def _same_matrix(left, right, a: Node, g: Node, convention: Convention) -> bool 
     if left is None or right is None:
         rows, other = (left, g) if left is not None else (right, a)
         assert rows is not None
-        if not convention.bare_tuples or other[0] != "seq" or other[1:3] != ("(", ")"):
+        if not convention.bare_tuples or other[0] != "seq" or other[1:3] not in (("(", ")"), ("[", "]")):
             return False
         entries = [row[0] for row in rows] if len(rows[0]) == 1 else list(rows[0]) if len(rows) == 1 else []
         pair = (entries, other[3:]) if left is not None else (other[3:], entries)

@@ -158,9 +158,12 @@ def grade_exact(answer: str | None, gold: str) -> bool:
 _ANSWER_IS = re.compile(
     r"(?:(?:final|correct)[ \t]+)?answer(?:[ \t]+(?:to[ \t][^.\n:]{1,80}|here))?[ \t*_]*"
     r"(?:[ \t]+(?:is|are|will be|would be|must be|equals)(?![a-z])[ \t]*:?|:|=)[ \t*_]*(?P<rest>[^\n]*)"
+    r"|\u7b54\u6848(?:\u662f|\u4e3a|\u70ba|:|\uff1a)[\uff1a: ]*(?P<chinese>[^\n]*)"
+    r"|^[*_ \t]*A(?:ns)?:[*_ \t]*(?P<short>[^\n]*)"
     r"|\*{0,3}#*[ \t]*final answer[ \t*_:]*\n+(?P<next>[^\n]*)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
+_ANSWER = re.compile(r"answer|\u7b54\u6848|^\W*A(?:ns)?:", re.IGNORECASE | re.MULTILINE)
 _SENTENCE_END = re.compile(
     r"[.!?](?=\s+(?:[A-Z*]|$))(?<!\d\.)|[.!?](?=\s+(?:[A-Z][a-z]|I\b))|\s*<\||\s+I hope\b|\u3002"
 )
@@ -176,6 +179,7 @@ _LAST_VALUE = re.compile(
     r"(?:(?<=\s)|^)(?P<value>[-+]?\(?[-+]?(?:\\?\$|[\u20ac\u00a3])?\d[\d,]*(?:\.\d+)?(?:\s\d+/\d+|\s?/\s?\d+)?\)?"
     r"(?:\s?\\?%|\s?[\u20ac\u00a3$])?(?:\^?\\?circ|\u00b0)?)(?P<unit>\s?[A-Za-z\u00b2\u00b3]{0,14}(?:\s[A-Za-z]{2,12}){0,2})[.!\s*]*$"
 )
+_PROSE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}(?![A-Za-z}])")
 _JOINED = re.compile(
     r"[\s$,;]*(?:\\text\s*\{)?\s*(?:and|or|,|\\(?:quad|qquad)|&)?[\s\}$,;]*(?:\\(?:quad|qquad|,|;|\s))*[\s$]*"
 )
@@ -206,9 +210,9 @@ def _stated(text: str) -> str | None:
         for mark in reversed(list(re.finditer(r"^[*_`\s]*#{4,}(.*)$", text, re.MULTILINE))):
             if rest := mark[1].strip(" *_`"):
                 return rest
-    if "nswer" in text or "NSWER" in text:
+    if _ANSWER.search(text):
         for mark in reversed(list(_ANSWER_IS.finditer(text))):
-            rest = (mark["rest"] or mark["next"] or "").strip()
+            rest = (mark["rest"] or mark["next"] or mark["chinese"] or mark["short"] or "").strip()
             if not rest and mark["rest"] is not None:
                 following = text[mark.end() :].lstrip()
                 rest = _SPAN.match(following)[0] if _SPAN.match(following) else following.partition("\n")[0]  # type: ignore[index]
@@ -263,11 +267,17 @@ def _last_line(text: str) -> str | None:
     return None
 
 
+def _tree(text: str) -> Node | None:
+    try:
+        return read(plain(text))
+    except Unreadable:
+        return None
+
+
 def _value(text: str) -> Node | None:
     """Return the tree of a text that is a value, or a name and its value, and no computation."""
-    try:
-        node = read(plain(text))
-    except Unreadable:
+    node = _tree(text)
+    if node is None:
         return None
     if node[0] == "rel" and (node[1][0][0] not in ("var", "call") or len(node[1]) > 2):
         return None
@@ -285,11 +295,12 @@ def final_answer(text: str) -> str:
     stated = _stated(text)
     if stated is not None:
         return stated
-    if _value(text) is not None:
-        return text
     bare = re.sub(r"(?<!\\)\$", "", text)
-    if _value(bare) is not None:
-        return bare
+    for whole in (text, bare):
+        if _tree(whole) is not None:
+            return whole
+    if not _PROSE.search(text):
+        return text
     spans = list(_SPAN.finditer(text))
     if spans:
         last, after = spans[-1], text[spans[-1].end() :].strip()

@@ -29,6 +29,11 @@ _GREEK = {chr(0x3B1 + i): name for i, name in enumerate(_GREEK_NAMES.split())}
 _GREEK |= {"Δ": "Delta", "Θ": "Theta", "Σ": "Sigma", "Ω": "Omega", "Φ": "Phi", "Γ": "Gamma", "ϕ": "phi", "ε": "epsilon"}
 _FOREIGN = re.compile(r"[^\x00-\x7f]+")
 
+# What became of `\frac`, `\boxed`, `\times` and their like where an escape was taken for a control character.
+_CONTROLS = {"\x0c": "\\f", "\x08": "\\b", "\x07": "\\a", "\x0b": "\\v"}
+_CONTROL = re.compile(
+    r"[\x07\x08\x0b\x0c]|\t(?=ext|imes|frac|an[ {(]|heta|riangle|o )|\r(?=ight|ho[ }]|angle)|\n(?=eq |e |eq\d)"
+)
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z{}%$,!;:()\[\]])")
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,(?:\s*\\!)+\s*|\s*\{\s*,\s*\}\s*)(?=\d{3}(?!\d))")
 _SPACED_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:(?:\\[,;: ]|~|[\u2009\u202f\u00a0])\d{3})+(?!\d)")
@@ -85,9 +90,13 @@ def plain(text: str) -> str:
     `\left`, `\dfrac`, `\!`, `$...$` and their like go, `√`, `π`, `½`, `²` become LaTeX, backslashes that were escaped
     twice are halved, and so are thousands that are separated by anything but a bare comma or space joined.
     """
-    text = _ascii(text.strip()) if not text.isascii() else text.strip()
+    text = text.strip(" \n")
+    if not text.isprintable():
+        text = _CONTROL.sub(lambda match: _CONTROLS.get(match[0]) or repr(match[0])[1:-1], text).strip()
+    text = text if text.isascii() else _ascii(text)
     text = _halved(text)
-    text = _THOUSANDS.sub("", text)
+    text = _THOUSANDS.sub("", text.replace("\\text{,}", "{,}"))
+    text = re.sub(r"(?<=\d)\{,\}(?=\d)", ",", text)
     text = _SPACED_THOUSANDS.sub(lambda match: re.sub(r"\D", "", match[0]), text)
     if "\\" in text:
         text = _EMPTY_BOUND.sub(" ", text)
@@ -117,7 +126,7 @@ def _halved(text: str) -> str:
     if "\\\\" not in text:
         return text
     if "\\begin" not in text:
-        return _DOUBLED.sub(r"\\", text)
+        return _DOUBLED.sub(r"\\", text).replace("\\\\", " ")
     return text.replace("\\\\", "\\") if "\\\\begin" in text else text
 
 

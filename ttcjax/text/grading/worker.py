@@ -17,9 +17,9 @@ from functools import lru_cache
 from multiprocessing import connection
 from pathlib import Path
 
+from ttcjax.config.convention import MATH, Convention
 from ttcjax.runtime.errors import MachineError, UserError
 from ttcjax.text.grading.comparison import compare, key
-from ttcjax.text.grading.convention import MATH, Convention
 from ttcjax.text.grading.extraction import canonical, final_answer, joined_boxes
 from ttcjax.text.grading.quantities import MAX_ANSWER_CHARS, in_words
 from ttcjax.text.grading.spelling import MAX_DEPTH
@@ -30,7 +30,9 @@ _CRASHES = {getattr(signal, name, 0) for name in ("SIGABRT", "SIGBUS", "SIGFPE",
 """Signals that a process brings upon itself."""
 
 _TOWER = re.compile(
-    r"(?:\^|\*\*)\s*[{(\s]*[^\^\s]{1,60}?(?:\^|\*\*)\s*[{(\s]*\d|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{4,}\s*[})]?\s*!|!\s*\)?\s*!"
+    r"(?:\^|\*\*)\s*[{(\s]*[^\^\s]{1,60}?(?:\^|\*\*)\s*[{(\s]*\d"  # a power of a power
+    r"|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{4,}\s*[})]?\s*!|!\s*\)?\s*!"
+    r"|[)\]}]\s*(?:\^|\*\*)\s*[{(]?\s*-?\d{2,}"  # a sum multiplied out
 )
 
 

@@ -28,7 +28,7 @@ _NUMBER_WORDS = {
     "twelve": 12, "sixteen": 16,
 }  # fmt: skip
 
-_TIME = re.compile(r"(\d{1,2})\s*:\s*(\d\d)(?:\s*:\s*(\d\d))?\s*(?:\\text\s*\{)?\s*([AaPp])\.?\s?[Mm]\.?\s*\}?\.?")
+_TIME = re.compile(r"(\d{1,2})(?:\s*:\s*(\d\d))?(?:\s*:\s*(\d\d))?\s*(?:\\text\s*\{)?\s*([AaPp])\.?\s?[Mm]\.?\s*\}?\.?")
 _TIME_TEXT = re.compile(r"\\text\s*\{\s*(\d{1,2}\s*:\s*\d\d[^{}]*)\}")
 _BASE = re.compile(
     r"(?:\\(?:text|mathrm)\s*\{)?\(?([0-9][0-9A-Fa-f]*|[A-Fa-f][0-9A-Fa-f]*[0-9][0-9A-Fa-f]*)\)?\}?\s*"

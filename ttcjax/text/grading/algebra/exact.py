@@ -16,6 +16,8 @@ from ttcjax.text.grading.algebra.latex_tokens import Node
 
 MAX_BITS = 60_000
 """Longer integers are not computed."""
+_SHOWN_BITS = 14_000
+"""Longer integers are not written out: Python refuses to."""
 MAX_TERMS = 600
 """Longer sums are not multiplied out."""
 MAX_FACTORIAL = 5000
@@ -138,7 +140,7 @@ def _order(term: tuple[Monomial, Fraction]) -> tuple:
 
 def _shown(monomial: Monomial, coefficient: Fraction) -> str:
     sign, size = ("-", -coefficient) if coefficient < 0 else ("+", coefficient)
-    parts = [] if size == 1 and monomial else [str(size)]
+    parts = [] if size == 1 and monomial else [_spelled(size)]
     for atom, exponent in monomial:
         base = f"({atom.key})" if atom.kind == "sum" else atom.key
         if exponent == 1:
@@ -148,6 +150,12 @@ def _shown(monomial: Monomial, coefficient: Fraction) -> str:
         else:
             parts.append(f"{base}^({exponent})" if atom.kind not in ("exp", "neg1") else f"({base})^({exponent})")
     return sign + "*".join(parts)
+
+
+def _spelled(number: Fraction | int) -> str:
+    if max(number.numerator.bit_length(), number.denominator.bit_length()) > _SHOWN_BITS:
+        raise Unsupported("a number too long to be written")
+    return str(number)
 
 
 def _check(value: Fraction) -> None:
@@ -265,7 +273,7 @@ def _number_power(base: Fraction, exponent: Fraction) -> Form:
     _check(base)
     for number, sign in ((base.numerator, 1), (base.denominator, -1)):
         for prime, count in factors(number):
-            atom = Atom("int", str(prime))
+            atom = Atom("int", _spelled(prime))
             powers[atom] = powers.get(atom, Fraction(0)) + sign * count * exponent
     return factor * _product(powers)
 
@@ -419,7 +427,7 @@ def _exponential(base: Form, exponent: Form, times: Fraction) -> Form:
         powers[Atom("neg1", f"(-1)^({exponent.key()})", (Form.number(-1), exponent))] = times
     for part, sign in ((abs(number).numerator, 1), (number.denominator, -1)):
         for prime, count in factors(part):
-            atom = Atom("exp", f"{prime}^({exponent.key()})", (Form.number(prime), exponent))
+            atom = Atom("exp", f"{_spelled(prime)}^({exponent.key()})", (Form.number(prime), exponent))
             powers[atom] = powers.get(atom, Fraction(0)) + sign * count * times
     return _product(powers)
 

@@ -33,8 +33,8 @@ _STYLES = word_set(
 )
 _PRODUCTS = frozenset(["cdot", "times", "*"])
 AND = re.compile(r"\s*,?\s*(?:and|or|&)\s*,?\s*", re.IGNORECASE)
-_STARTERS = frozenset(
-    ["frac", "sqrt", "binom", "lfloor", "lceil", "langle", "{", "mathbb", *FUNCTIONS, *_GREEK, *_STYLES, *_NAMED]
+_STARTERS = (
+    word_set("{ frac sqrt binom angle triangle lfloor lceil langle mathbb", *_NAMED) | FUNCTIONS | _GREEK | _STYLES
 )
 
 
@@ -113,9 +113,9 @@ class ExpressionReader:
             elif self.starts_factor():
                 last = self.tokens[self.at - 1]
                 if self.peek().kind == "num" and last.kind == "num":
-                    if not self.peek().spaced or node[0] != "num":
+                    if not self.peek().spaced or (node[0] != "num" and not self.is_op("^", "**", ahead=-2)):
                         raise Unreadable("two numbers side by side")
-                    node = self.mixed(node)
+                    node = self.mixed(node) if node[0] == "num" else ("mul", node, self.power())
                     continue
                 if self.peek().kind == "num" and last.kind not in ("op", "cmd"):
                     raise Unreadable("a number right after a letter")
@@ -450,6 +450,8 @@ class ExpressionReader:
         return ("call", "abs", node)
 
     def matrix(self, name: str) -> Node:
+        if name == "cases":
+            return self.system()
         if name not in ("pmatrix", "bmatrix", "matrix", "array", "smallmatrix", "Bmatrix"):
             raise Unreadable(f"\\begin{{{name}}}")
         rows: list[list[Node]] = [[]]
@@ -474,6 +476,20 @@ class ExpressionReader:
         if not rows or len({len(row) for row in rows}) > 1:
             raise Unreadable("rows of different lengths")
         return ("matrix", tuple(tuple(row) for row in rows))
+
+    def system(self) -> Node:
+        """Return equations, one a row, after their beginning was taken."""
+        rows: list[Node] = []
+        while self.peek().kind != "end":
+            rows.append(self.relation())
+            while self.is_op("\\", ",", "&"):
+                self.take()
+        self.take()
+        return ("list", *rows)
+
+    def relation(self) -> Node:
+        """Return an expression, or an equation or inequality of some."""
+        raise NotImplementedError
 
     def bracket(self, opener: str) -> Node:
         """Return what stands between a bracket that was just taken and its end."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ttcjax.config.base import require
+
 
 @dataclass(frozen=True)
 class Convention:
@@ -34,6 +36,9 @@ class Convention:
     """Whether `1, 2` without brackets answers a reference `(1, 2)`, and a tuple a column of the same entries."""
     bare_base: bool = False
     """Whether `101` answers a reference `101_2`."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.decimals <= 15, f"decimals must lie in [0, 15], not {self.decimals}")
 
 
 MATH = Convention()
