@@ -9,15 +9,14 @@ from ttcjax.config.convention import MATH, Convention
 from ttcjax.text.grading.comparison import compare
 from ttcjax.text.grading.extraction import (
     canonical,
-    extract_answer,
     extract_answer_line,
     extract_boxed,
     extract_hash_number,
-    final_answer,
     grade_exact,
 )
 from ttcjax.text.grading.quantities import parse_number, parse_quantity
 from ttcjax.text.grading.second import Agreement, Disagreement, agreement, math_verify
+from ttcjax.text.grading.sentences import extract_answer, final_answer
 from ttcjax.text.grading.worker import SymbolicWorker, answer_key, grade
 
 __all__ = [

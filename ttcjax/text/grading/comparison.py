@@ -39,13 +39,15 @@ _NOTATION = re.compile(
 )
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
 _EXPLAINED = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
+_SQUARE_METRES = re.compile(r"(-?\d[\d,.]*)\s?m\s?\^\s?\{?[23]\}?")
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _SYNONYMS = {
-    "true": "yes", "false": "no", "empty set": r"\emptyset", "null set": r"\emptyset", "zero": "0", "one": "1",
-    "all real numbers": r"\mathbb{R}", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
-    "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12",
+    "true": "yes", "false": "no", "empty set": r"\emptyset", "null set": r"\emptyset", "does not exist": "dne",
+    "all real numbers": r"\mathbb{R}", "all reals": r"\mathbb{R}", "all real": r"\mathbb{R}",
 }  # fmt: skip
-
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+_NUMERALS += "seventeen eighteen nineteen twenty"
+_SYNONYMS |= {word: str(number) for number, word in enumerate(_NUMERALS.split())}
 _SCALARS = word_set("num var const add neg mul div pow fact call pct base")
 _UNIT_KINDS = ("unit", "deg")
 
@@ -55,6 +57,7 @@ def compare(answer: str, gold: str, convention: Convention = MATH) -> bool | Non
     answer, gold = plain(answer), plain(gold)
     if not answer or not gold:
         return False
+    answer, gold = _meant(answer), _meant(gold)
     if _squashed(answer) == _squashed(gold):
         return True
     if _same_words(answer, gold, convention):
@@ -80,6 +83,8 @@ def readings(text: str, convention: Convention = MATH) -> list[Node]:
     ):
         ways.append((False, True))
     found: list[Node] = []
+    if match := _SQUARE_METRES.fullmatch(text):
+        found += readings(match[1], convention)
     for grouped, comma in ways:
         try:
             node = read(text, grouped=grouped, comma=comma)
@@ -141,6 +146,7 @@ def _key(node: Node, convention: Convention) -> str:
 def _squashed(text: str) -> str:
     """Return a text without spaces, but for those between digits."""
     text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", _WRAPPED.sub(r"\1", text))
+    text = re.sub(r"(\\\{\w)(?::|\\mid)", r"\1|", text)
     return re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", text)
 
 
@@ -150,6 +156,12 @@ def _words(text: str, convention: Convention) -> str:
     text = text.lower() if convention.ignore_case else text
     text = _ARTICLE.sub("", text.replace("-", " ") if text.replace("-", "").isalpha() else text)
     return _SYNONYMS.get(text.lower(), text)
+
+
+def _meant(text: str) -> str:
+    """Return the mathematics that a few words stand for, as `five` or `all real numbers` do, or the text."""
+    word = _words(text, MATH) if text.replace(" ", "").isalpha() or text.startswith("\\text") else text
+    return word if word in _SYNONYMS.values() else text
 
 
 def _same_words(answer: str, gold: str, convention: Convention) -> bool:
@@ -169,7 +181,8 @@ def _same_words(answer: str, gold: str, convention: Convention) -> bool:
         re.search(r"[A-Za-z]{3}", _WRAPPED.sub("", re.sub(r"\\[a-zA-Z]+", "", f"{answer} {gold}")))
         or "\\text" in answer + gold
     ):
-        return _words(answer, convention) == _words(gold, convention)
+        words = [re.sub(r"(?<=[a-z]{3})s\b", "", _words(text, convention)) for text in (answer, gold)]
+        return words[0] == words[1]
     return False
 
 
@@ -197,10 +210,13 @@ def same(answer: Node, gold: Node, convention: Convention = MATH) -> bool | None
     if "time" in (a[0], g[0]) or "ratio" in (a[0], g[0]):
         return _same_ratio(a, g, convention)
     left, right = _rows(a), _rows(g)
+    if (left is None) != (right is None):
+        left, right = left or _nested(a), right or _nested(g)
     if left is not None or right is not None:
         return _same_matrix(left, right, a, g, convention)
     if "rel" in (a[0], g[0]) or has_relations(a) or has_relations(g):
         return _same_relation(a, g, convention)
+    a, g = _alike(a, convention), _alike(g, convention)
     if a[0] in _SCALARS and g[0] in _SCALARS:
         return _same_number(a, g, convention)
     return _same_collection(a, g, convention)
@@ -226,6 +242,13 @@ def _bare(node: Node, convention: Convention) -> Node:
             node = ("rel", node[1][: end + 1], node[2][:end])
         else:
             return node
+
+
+def _alike(node: Node, convention: Convention) -> Node:
+    """Return the one value of a list that says it twice, `1/2 or 0.5`."""
+    if node[0] == "list" and all(item[0] in _SCALARS for item in node[1:]) and len(node) == 3:
+        return node[1] if _same_number(node[1], node[2], convention) else node
+    return node
 
 
 def _unit(node: Node) -> str:
@@ -497,6 +520,13 @@ def _rows(node: Node) -> tuple[tuple[Node, ...], ...] | None:
         assert right is not None
         return None if node[0] == "div" else tuple(tuple(("mul", node[1], entry) for entry in row) for row in right)
     return None
+
+
+def _nested(node: Node) -> tuple[tuple[Node, ...], ...] | None:
+    """Return the rows of a matrix that is written as a list of lists, `[[1, 2], [3, 4]]`."""
+    if node[0] != "seq" or any(row[:2] != ("seq", "[") for row in node[3:]) or len({len(row) for row in node[3:]}) > 1:
+        return None
+    return tuple(row[3:] for row in node[3:])
 
 
 def _same_matrix(left, right, a: Node, g: Node, convention: Convention) -> bool | None:

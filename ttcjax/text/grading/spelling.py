@@ -102,6 +102,7 @@ def plain(text: str) -> str:
         text = _EMPTY_BOUND.sub(" ", text)
         text = _NOTHING.sub("", text)
         text = _OLD.sub(lambda match: _NEW.get(match[0][1:], r"\text"), text)
+    text = re.sub(r"^(?:USD|EUR|GBP|INR|CAD|AUD|Rs\.?)(?=[\s\d])\s*", "", text)
     while (bare := unwrapped(text)) != text:
         text = bare
     if "\\" in text or "~" in text:

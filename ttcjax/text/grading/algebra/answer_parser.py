@@ -63,6 +63,12 @@ def read(text: str, *, grouped: bool = True, comma: bool = False) -> Node:
     return items[0] if len(items) == 1 else ("list", *items)
 
 
+def _has_number(node: Node) -> bool:
+    if node[0] == "num" or node == ("const", "pi"):
+        return True
+    return any(_has_number(part) for part in node[1:] if isinstance(part, tuple) and part)
+
+
 class _AnswerReader(ExpressionReader):
     """A parser of lists, relations and sets of expressions."""
 
@@ -163,13 +169,14 @@ class _AnswerReader(ExpressionReader):
     def units(self, node: Node) -> Node:
         """Return what was read with the unit or prose that follows it, up to a separator."""
         words: list[str] = []
-        after = ""
+        after, marked = "", False
         while self.more():
             token = self.peek()
             if token.kind in ("word", "text") and not AND.fullmatch(token.value):
                 if token.kind == "word" and token.value in ("in", "U") and self._opens(1):
                     break
                 self.take()
+                marked |= token.kind == "text"
                 words.append(("" if words and not token.spaced and after != "/" else " ") + self._words(token))
                 after = ""
                 if self.is_op("^", "**"):
@@ -186,6 +193,8 @@ class _AnswerReader(ExpressionReader):
         unit = " ".join("".join(words).split())
         if not unit:
             return node
+        if not marked and not _has_number(node):
+            raise Unreadable(unit)
         if (node[0] not in ("num", "text") or not unit.isascii()) and re.search(r"[^\w\s.,'()/^-]", unit):
             raise Unreadable(unit)
         plain = re.sub(r"\^\d|\bper\b", " ", unit).strip()

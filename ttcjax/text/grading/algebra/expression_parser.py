@@ -33,6 +33,8 @@ _STYLES = word_set(
 )
 _PRODUCTS = frozenset(["cdot", "times", "*"])
 AND = re.compile(r"\s*,?\s*(?:and|or|&)\s*,?\s*", re.IGNORECASE)
+_CURRENCIES = word_set("usd eur gbp inr cad aud rs")
+_ENGLISH = word_set("so if it we is the let sum for are was has its")
 _STARTERS = (
     word_set("{ frac sqrt binom angle triangle lfloor lceil langle mathbb", *_NAMED) | FUNCTIONS | _GREEK | _STYLES
 )
@@ -167,7 +169,7 @@ class ExpressionReader:
         word = token.value
         if len(word) == 1 or word in FUNCTIONS or word in _NAMED or word in _GREEK or word == "sqrt" or word == "abs":
             return True
-        if word in ("and", "or") or len(word) > 3:
+        if word in ("and", "or") or len(word) > 3 or word.lower() in _CURRENCIES | _ENGLISH:
             return False
         if self.at == 0 or not token.spaced:
             return word not in SHORT_UNITS or self.at == 0 or self.is_op("^", "**", "+", "-", "(", ahead=1)
@@ -325,7 +327,7 @@ class ExpressionReader:
             if word in "fgFG" and self.is_op("(") and not self.peek().spaced:
                 return ("call", f"{word}", *self.arguments())
             return ("var", word)
-        if len(word) > 3:
+        if len(word) > 3 or word.lower() in _ENGLISH:
             raise Unreadable(word)
         # A product of variables; what follows, such as an exponent, belongs to the last one.
         self.at -= 1
