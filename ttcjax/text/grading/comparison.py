@@ -100,11 +100,15 @@ def key(answer: str, convention: Convention = MATH) -> str | None:
 
     The text is itself an answer with that value, and its own key.
     """
-    found = readings(plain(answer), convention)
+    text = _meant(plain(answer))
+    found = readings(text, convention)
     try:
-        return _key(_bare(found[0], convention), convention) if found else None
+        if found:
+            return _key(_first_label(_bare(found[0], convention)), convention)
     except Unsupported:
         return None
+    words = _words(text, convention)
+    return words if words.replace(" ", "").isalpha() else None
 
 
 def _key(node: Node, convention: Convention) -> str:
@@ -119,7 +123,11 @@ def _key(node: Node, convention: Convention) -> str:
     if kind == "seq":
         return f"{node[1]}{','.join(_key(item, convention) for item in node[3:])}{node[2]}"
     if kind in ("set", "list"):
-        items = [_key(item, convention) for item in node[1:]]
+        named = [_labelled(item) for item in node[1:]]
+        if all(named):  # as in `x = 1, y = 2`
+            items = [f"{_key(pair[0], convention)}={_key(pair[1], convention)}" for pair in named if pair]
+        else:
+            items = [_key(item, convention) for item in node[1:]]
         if kind == "set" or not convention.ordered_lists:
             items.sort()
         joined = ", ".join(items)
@@ -130,7 +138,9 @@ def _key(node: Node, convention: Convention) -> str:
         rows = r" \\ ".join(" & ".join(_key(entry, convention) for entry in row) for row in node[1])
         return rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}"
     if kind == "text":
-        return rf"\text{{{_words(node[1], convention)}}}"
+        return node[1] if len(node[1]) == 1 else _words(node[1], convention)
+    if convention.ignore_labels and (named := _labelled(node)) and not numeric.has_variables(named[1]):
+        return _key(named[1], convention)
     if kind == "rel" and node[2] == ("=",):
         left = cleared(form(node[1][0]) - form(node[1][1]))
         if not left.terms:
@@ -357,6 +367,8 @@ def _same_number(a: Node, g: Node, convention: Convention) -> bool | None:
         verdict = None
     if verdict is None:
         verdict = numeric.agree(a, g)
+        if verdict is None and not numeric.has_variables(a, g):
+            verdict = False  # one of them has no value
     if verdict or not convention.decimals or not (_has_decimal(a) or _has_decimal(g)):
         return verdict
     return _rounded(a, g, left, right, convention.decimals) or verdict
@@ -631,6 +643,14 @@ def _same_relation(a: Node, g: Node, convention: Convention) -> bool | None:
         return False
     if has_relations(a) and has_relations(g):
         return _matched(a[1:], g[1:], lambda x, y: same(x, y, convention))
+    if has_relations(a) != has_relations(g) and "rel" in (a[0], g[0]):
+        lines = [
+            [line for item in (node[1:] if has_relations(node) else (node,)) for line in differences(item)]
+            for node in (a, g)
+            if node[0] == "rel" or all(item[0] == "rel" for item in node[1:])
+        ]
+        if len(lines) == 2 and _matched(lines[0], lines[1], same_difference):
+            return True
     left, right = solutions(a), solutions(g)
     answer_is_set = intervals(a) is not None and right is not None
     gold_is_set = intervals(g) is not None and left is not None

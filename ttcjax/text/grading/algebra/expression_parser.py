@@ -33,6 +33,7 @@ _STYLES = word_set(
 )
 _PRODUCTS = frozenset(["cdot", "times", "*"])
 AND = re.compile(r"\s*,?\s*(?:and|or|&)\s*,?\s*", re.IGNORECASE)
+_CALLED = word_set("abs floor ceil factorial binom")
 _CURRENCIES = word_set("usd eur gbp inr cad aud rs")
 _ENGLISH = word_set("so if it we is the let sum for are was has its")
 _STARTERS = (
@@ -167,7 +168,9 @@ class ExpressionReader:
     def is_mathematics(self, token: Token) -> bool:
         """Return whether a run of letters is a name or a product of variables, and no word."""
         word = token.value
-        if len(word) == 1 or word in FUNCTIONS or word in _NAMED or word in _GREEK or word == "sqrt" or word == "abs":
+        if len(word) == 1 or word in FUNCTIONS or word in _NAMED or word in _GREEK or word == "sqrt":
+            return True
+        if word in _CALLED and self.is_op("(", ahead=1):
             return True
         if word in ("and", "or") or len(word) > 3 or word.lower() in _CURRENCIES | _ENGLISH:
             return False
@@ -315,8 +318,9 @@ class ExpressionReader:
         word = token.value
         if word == "sqrt":
             return ("pow", self.argument(), ("num", Fraction(1, 2), None))
-        if word == "abs" and self.is_op("("):
-            return ("call", "abs", self.argument())
+        if word in _CALLED and self.is_op("("):
+            arguments = self.arguments()
+            return ("fact", *arguments) if word == "factorial" and len(arguments) == 1 else ("call", word, *arguments)
         if word in FUNCTIONS:
             return self.function(word)
         if word in _NAMED:

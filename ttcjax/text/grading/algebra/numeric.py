@@ -115,6 +115,11 @@ def _variables(node: Any) -> set[str]:
     return set().union(*(_variables(part) for part in node[1:])) if len(node) > 1 else set()
 
 
+def has_variables(*nodes: Node) -> bool:
+    """Return whether any of some expressions has a variable."""
+    return any(map(_variables, nodes))
+
+
 def _has_imaginary(node: Any) -> bool:
     return isinstance(node, tuple) and (node[:2] == ("const", "i") or any(_has_imaginary(part) for part in node))
 
