@@ -10,8 +10,9 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttcjax.config import Convention
+from ttcjax.config import Convention, from_dict
 from ttcjax.text import grading
+from ttcjax.text.grading import worker
 from ttcjax.text.grading.algebra.answer_parser import read
 from ttcjax.text.grading.algebra.exact import form
 
@@ -44,9 +45,9 @@ def no_algebra(monkeypatch):
         raise AssertionError(f"exact arithmetic did not decide {answer!r} against {gold!r}")
 
     monkeypatch.setattr(grading.SymbolicWorker, "grade", ask)
-    grading.worker._grade.cache_clear()
+    worker._grade.cache_clear()
     yield
-    grading.worker._grade.cache_clear()
+    worker._grade.cache_clear()
 
 
 @pytest.mark.parametrize("section", CASES)
@@ -118,7 +119,7 @@ def test_answers_that_differ_are_two_votes():
 )
 def test_each_choice_of_a_convention_can_be_refused(setting, value, answer, gold):
     assert grading.grade(answer, gold), "the default is MATH's usage"
-    assert not grading.grade(answer, gold, Convention(**{setting: value})), "the setting changes nothing"
+    assert not grading.grade(answer, gold, from_dict(Convention, {setting: value})), "the setting changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_each_choice_of_a_convention_can_be_refused(setting, value, answer, gold
 )
 def test_each_further_choice_can_be_allowed(setting, answer, gold):
     assert not grading.grade(answer, gold)
-    assert grading.grade(answer, gold, Convention(**{setting: True}))
+    assert grading.grade(answer, gold, from_dict(Convention, {setting: True}))
 
 
 def test_fewer_decimals_can_be_asked_for():

@@ -15,7 +15,7 @@ from typing import Any
 from ttcjax.config.convention import MATH, Convention
 from ttcjax.text.grading.algebra import numeric
 from ttcjax.text.grading.algebra.answer_parser import read
-from ttcjax.text.grading.algebra.exact import Form, Unsupported, cleared, form, is_zero
+from ttcjax.text.grading.algebra.exact import Form, Unsupported, form, is_zero
 from ttcjax.text.grading.algebra.latex_tokens import Node, Unreadable
 from ttcjax.text.grading.quantities import MAX_ANSWER_CHARS, word_set
 from ttcjax.text.grading.relations import (
@@ -28,27 +28,17 @@ from ttcjax.text.grading.relations import (
     solutions,
 )
 from ttcjax.text.grading.spelling import plain
+from ttcjax.text.grading.wording import meant, same_words, squashed, words
 
 _MOST_ITEMS = 60
 """Longer lists are not compared in every order."""
 _LARGE_DIGITS = 9
 
-_WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|operatorname|emph|textsc)\s*\{([^{}]*)\}")
 _NOTATION = re.compile(
     r"\\(?:sum|prod|int|iint|oint|lim|limsup|liminf|pmod|bmod|mod|cap|mid|begin|nabla|partial|det)(?![a-z])"
 )
-_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
-_EXPLAINED = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
 _SQUARE_METRES = re.compile(r"(-?\d[\d,.]*)\s?m\s?\^\s?\{?[23]\}?")
-_ARTICLE = re.compile(r"^(?:the|a|an)\s+")
-_SYNONYMS = {
-    "true": "yes", "false": "no", "empty set": r"\emptyset", "null set": r"\emptyset", "does not exist": "dne",
-    "all real numbers": r"\mathbb{R}", "all reals": r"\mathbb{R}", "all real": r"\mathbb{R}",
-}  # fmt: skip
-_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-_NUMERALS += "seventeen eighteen nineteen twenty"
-_SYNONYMS |= {word: str(number) for number, word in enumerate(_NUMERALS.split())}
-_SCALARS = word_set("num var const add neg mul div pow fact call pct base")
+SCALARS = word_set("num var const add neg mul div pow fact call pct base")
 _UNIT_KINDS = ("unit", "deg")
 
 
@@ -57,10 +47,10 @@ def compare(answer: str, gold: str, convention: Convention = MATH) -> bool | Non
     answer, gold = plain(answer), plain(gold)
     if not answer or not gold:
         return False
-    answer, gold = _meant(answer), _meant(gold)
-    if _squashed(answer) == _squashed(gold):
+    answer, gold = meant(answer), meant(gold)
+    if squashed(answer) == squashed(gold):
         return True
-    if _same_words(answer, gold, convention):
+    if same_words(answer, gold, convention):
         return True
     answers, golds = readings(answer, convention), readings(gold, convention)
     if not answers or not golds:
@@ -95,107 +85,6 @@ def readings(text: str, convention: Convention = MATH) -> list[Node]:
     return found
 
 
-def key(answer: str, convention: Convention = MATH) -> str | None:
-    """Return one text for all answers that exact arithmetic shows to be the same; `None` where it does not apply.
-
-    The text is itself an answer with that value, and its own key.
-    """
-    text = _meant(plain(answer))
-    found = readings(text, convention)
-    try:
-        if found:
-            return _key(_first_label(_bare(found[0], convention)), convention)
-    except Unsupported:
-        return None
-    words = _words(text, convention)
-    return words if words.replace(" ", "").isalpha() else None
-
-
-def _key(node: Node, convention: Convention) -> str:
-    node = _bare(node, convention)
-    kind = node[0]
-    if kind == "base":
-        return f"{node[1].lstrip('0') or '0'}_{{{node[2]}}}"
-    if kind == "pct" and convention.percent != "share":
-        return _key(node[1], convention)
-    if kind in _SCALARS:
-        return form(node).key()
-    if kind == "seq":
-        return f"{node[1]}{','.join(_key(item, convention) for item in node[3:])}{node[2]}"
-    if kind in ("set", "list"):
-        named = [_labelled(item) for item in node[1:]]
-        if all(named):  # as in `x = 1, y = 2`
-            items = [f"{_key(pair[0], convention)}={_key(pair[1], convention)}" for pair in named if pair]
-        else:
-            items = [_key(item, convention) for item in node[1:]]
-        if kind == "set" or not convention.ordered_lists:
-            items.sort()
-        joined = ", ".join(items)
-        return joined if kind == "list" else rf"\{{{joined}\}}"
-    if kind == "union":
-        return r" \cup ".join(sorted(_key(part, convention) for part in node[1:]))
-    if kind == "matrix":
-        rows = r" \\ ".join(" & ".join(_key(entry, convention) for entry in row) for row in node[1])
-        return rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}"
-    if kind == "text":
-        return node[1] if len(node[1]) == 1 else _words(node[1], convention)
-    if convention.ignore_labels and (named := _labelled(node)) and not numeric.has_variables(named[1]):
-        return _key(named[1], convention)
-    if kind == "rel" and node[2] == ("=",):
-        left = cleared(form(node[1][0]) - form(node[1][1]))
-        if not left.terms:
-            raise Unsupported("an equation of nothing")
-        first = max(left.terms, key=lambda monomial: Form({monomial: Fraction(1)}).key())
-        return f"{left.scaled(1 / left.terms[first]).key()}=0"
-    raise Unsupported(kind)
-
-
-# Text.
-
-
-def _squashed(text: str) -> str:
-    """Return a text without spaces, but for those between digits."""
-    text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", _WRAPPED.sub(r"\1", text))
-    text = re.sub(r"(\\\{\w)(?::|\\mid)", r"\1|", text)
-    return re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", text)
-
-
-def _words(text: str, convention: Convention) -> str:
-    text = " ".join(_WRAPPED.sub(r" \1 ", text).split())
-    text = text.strip(" .,;:!'\"*")
-    text = text.lower() if convention.ignore_case else text
-    text = _ARTICLE.sub("", text.replace("-", " ") if text.replace("-", "").isalpha() else text)
-    return _SYNONYMS.get(text.lower(), text)
-
-
-def _meant(text: str) -> str:
-    """Return the mathematics that a few words stand for, as `five` or `all real numbers` do, or the text."""
-    word = _words(text, MATH) if text.replace(" ", "").isalpha() or text.startswith("\\text") else text
-    return word if word in _SYNONYMS.values() else text
-
-
-def _same_words(answer: str, gold: str, convention: Convention) -> bool:
-    a, g = (" ".join(_WRAPPED.sub(r" \1 ", text).split()).strip("*") for text in (answer, gold))
-    left, right = _CHOICE.fullmatch(a), _CHOICE.fullmatch(g)
-    if left and right:
-        if left[1] == right[1]:
-            return True
-        marked = answer != left[1] or gold != right[1] or gold in "ABCDE"
-        return convention.ignore_case and marked and left[1].lower() == right[1].lower()
-    explained = (right and _EXPLAINED.fullmatch(a)) or (left and _EXPLAINED.fullmatch(g))
-    if explained:
-        letter = right or left
-        assert letter is not None
-        return explained[1] == letter[1].upper()
-    if (
-        re.search(r"[A-Za-z]{3}", _WRAPPED.sub("", re.sub(r"\\[a-zA-Z]+", "", f"{answer} {gold}")))
-        or "\\text" in answer + gold
-    ):
-        words = [re.sub(r"(?<=[a-z]{3})s\b", "", _words(text, convention)) for text in (answer, gold)]
-        return words[0] == words[1]
-    return False
-
-
 def _unread(answer: str, gold: str, answer_read: bool, gold_read: bool) -> bool | None:
     """Return the verdict where one of two texts, or both, are no mathematics that is read here."""
     unread = [text for text, was_read in ((answer, answer_read), (gold, gold_read)) if not was_read]
@@ -211,10 +100,10 @@ def same(answer: Node, gold: Node, convention: Convention = MATH) -> bool | None
         units = [_unit(node) for node in (answer, gold)]
         if units[0] != units[1]:
             return False
-    a, g = _bare(answer, convention), _bare(gold, convention)
+    a, g = bare(answer, convention), bare(gold, convention)
     a, g = _unlabelled(a, g, convention)
     if a[0] == g[0] == "text" or {a[0], g[0]} == {"text", "var"}:
-        return _words(str(a[1]), convention) == _words(str(g[1]), convention)
+        return words(str(a[1]), convention) == words(str(g[1]), convention)
     if "text" in (a[0], g[0]):
         return _in_text(a, g, convention)
     if "time" in (a[0], g[0]) or "ratio" in (a[0], g[0]):
@@ -227,12 +116,12 @@ def same(answer: Node, gold: Node, convention: Convention = MATH) -> bool | None
     if "rel" in (a[0], g[0]) or has_relations(a) or has_relations(g):
         return _same_relation(a, g, convention)
     a, g = _alike(a, convention), _alike(g, convention)
-    if a[0] in _SCALARS and g[0] in _SCALARS:
+    if a[0] in SCALARS and g[0] in SCALARS:
         return _same_number(a, g, convention)
     return _same_collection(a, g, convention)
 
 
-def _bare(node: Node, convention: Convention) -> Node:
+def bare(node: Node, convention: Convention) -> Node:
     """Return a tree without the unit, degree sign or single-item brackets around it."""
     while True:
         if (
@@ -256,7 +145,7 @@ def _bare(node: Node, convention: Convention) -> Node:
 
 def _alike(node: Node, convention: Convention) -> Node:
     """Return the one value of a list that says it twice, `1/2 or 0.5`."""
-    if node[0] == "list" and all(item[0] in _SCALARS for item in node[1:]) and len(node) == 3:
+    if node[0] == "list" and all(item[0] in SCALARS for item in node[1:]) and len(node) == 3:
         return node[1] if _same_number(node[1], node[2], convention) else node
     return node
 
@@ -292,7 +181,7 @@ def _is_label(node: Node) -> bool:
     return False
 
 
-def _labelled(node: Node) -> tuple[Node, Node] | None:
+def labelled(node: Node) -> tuple[Node, Node] | None:
     """Return name and value of `x = 5`; `None` for any other tree."""
     if node[0] != "rel" or set(node[2]) - {"=", "~"} or not _is_label(node[1][0]):
         return None
@@ -310,16 +199,16 @@ def _unlabelled(a: Node, g: Node, convention: Convention) -> tuple[Node, Node]:
     """Return both trees without labels, where one has them and the other has not, or both have the same."""
     if not convention.ignore_labels:
         return a, g
-    a, g = _first_label(a), _first_label(g)
-    left, right = _labelled(a), _labelled(g)
+    a, g = first_label(a), first_label(g)
+    left, right = labelled(a), labelled(g)
     if left and right:
         names = {left[0], right[0]}
         function = ("var", "y") in names and any(name[0] == "call" for name in names)
         return (left[1], right[1]) if len(names) == 1 or function else (a, g)
     if left and g[0] != "rel" and not has_relations(g):
-        return _bare(left[1], convention), g
+        return bare(left[1], convention), g
     if right and a[0] != "rel" and not has_relations(a):
-        return a, _bare(right[1], convention)
+        return a, bare(right[1], convention)
     # `2 + 3 = 5` is 5.
     a, g = (
         node[1][-1] if node[0] == "rel" and set(node[2]) == {"="} and all(map(_constant, node[1])) else node
@@ -330,10 +219,10 @@ def _unlabelled(a: Node, g: Node, convention: Convention) -> tuple[Node, Node]:
     return a, g
 
 
-def _first_label(node: Node) -> Node:
+def first_label(node: Node) -> Node:
     """Return the list `n = 1, 2, 3` as the list of its values."""
-    if node[0] == "list" and (first := _labelled(node[1])):
-        others = [_labelled(item) for item in node[2:]]
+    if node[0] == "list" and (first := labelled(node[1])):
+        others = [labelled(item) for item in node[2:]]
         if not any(item[0] == "rel" for item in node[2:]):
             return ("list", first[1], *node[2:])
         if all(other and other[0] == first[0] for other in others):
@@ -342,7 +231,7 @@ def _first_label(node: Node) -> Node:
 
 
 def _values(node: Node) -> Node:
-    pairs = [_labelled(item) for item in node[1:] if isinstance(item, tuple)]
+    pairs = [labelled(item) for item in node[1:] if isinstance(item, tuple)]
     if node[0] == "list" and all(pairs):
         return ("seq", "(", ")", *(pair[1] for pair in pairs if pair))
     return node
@@ -462,10 +351,10 @@ def _same_ratio(a: Node, g: Node, convention: Convention) -> bool:
 
 
 def _same_clock(a: Node, g: Node, convention: Convention) -> bool:
-    clocks = [_clock(node) for node in (a, g)]
-    if clocks[0] is None or clocks[1] is None:
+    left, right = _clock(a), _clock(g)
+    if left is None or right is None:
         return False
-    (time, half), (other, other_half) = clocks
+    (time, half), (other, other_half) = left, right
     if bool(half) == bool(other_half):
         return time == other
     bare = other if half else time

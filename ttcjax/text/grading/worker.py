@@ -19,8 +19,9 @@ from pathlib import Path
 
 from ttcjax.config.convention import MATH, Convention
 from ttcjax.runtime.errors import MachineError, UserError
-from ttcjax.text.grading.comparison import compare, key
+from ttcjax.text.grading.comparison import compare
 from ttcjax.text.grading.extraction import canonical
+from ttcjax.text.grading.keys import key
 from ttcjax.text.grading.quantities import MAX_ANSWER_CHARS, in_words
 from ttcjax.text.grading.sentences import final_answer, joined_boxes
 from ttcjax.text.grading.spelling import MAX_DEPTH
