@@ -55,7 +55,10 @@ def compare(answer: str, gold: str, convention: Convention = MATH) -> bool | Non
     answers, golds = readings(answer, convention), readings(gold, convention)
     if not answers or not golds:
         return _unread(answer, gold, bool(answers), bool(golds))
-    verdicts = [same(a, g, convention) for a, g in itertools.product(answers, golds)]
+    try:
+        verdicts = [same(a, g, convention) for a, g in itertools.product(answers, golds)]
+    except RecursionError:
+        return False
     return True if True in verdicts else None if None in verdicts else False
 
 

@@ -24,7 +24,7 @@ def key(answer: str, convention: Convention = MATH) -> str | None:
     try:
         if found:
             return _key(first_label(bare(found[0], convention)), convention)
-    except Unsupported:
+    except (Unsupported, RecursionError):
         return None
     named = words(text, convention)
     return named if named.replace(" ", "").isalpha() else None

@@ -121,10 +121,11 @@ def _last_line(text: str) -> str | None:
         opener = "\\[" if line == "\\]" else "$$"
         inner = " ".join(lines[:-1]).rpartition(opener)[2]
         line = f"{opener}{inner}{line}"
-    if _CUT_OFF.search(line):
+    marked = re.fullmatch(r"([*_`]{1,3})(.+?)\1[.:]?", line)
+    bare = marked[2] if marked else line
+    if _CUT_OFF.search(bare):
         return None
-    bare = line.strip("*_` ")
-    set_apart = line != bare or len(lines) == 1 or line.startswith(("$", "\\(", "\\["))
+    set_apart = marked or len(lines) == 1 or line.startswith(("$", "\\(", "\\["))
     value = _value(bare)
     if value is not None and set_apart:
         return bare

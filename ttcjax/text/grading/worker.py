@@ -33,7 +33,8 @@ _CRASHES = {getattr(signal, name, 0) for name in ("SIGABRT", "SIGBUS", "SIGFPE",
 
 _TOWER = re.compile(
     r"(?:\^|\*\*)\s*[{(\s]*[^\^\s]{1,60}?(?:\^|\*\*)\s*[{(\s]*\d"  # a power of a power
-    r"|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{4,}\s*[})]?\s*!|!\s*\)?\s*!"
+    r"|(?:(?:\^|\*\*)[^\^*]{1,60}){3}"
+    r"|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{4,}\s*[})]?\s*!|!\s*\)?\s*!|binom\s*\{?\s*\d{5,}"
     r"|[)\]]\s*(?:\^|\*\*)\s*[{(]?\s*-?\d{2,}"  # a sum multiplied out
 )
 

@@ -33,6 +33,8 @@ _STYLES = word_set(
 )
 _PRODUCTS = frozenset(["cdot", "times", "*"])
 AND = re.compile(r"\s*,?\s*(?:and|or|&)\s*,?\s*", re.IGNORECASE)
+_MOST_FACTORS = 100
+"""Longer products are not read: a tree must not be too deep to be walked through."""
 _CALLED = word_set("abs floor ceil factorial binom")
 _CURRENCIES = word_set("usd eur gbp inr cad aud rs")
 _ENGLISH = word_set("so if it we is the let sum for are was has its")
@@ -106,7 +108,9 @@ class ExpressionReader:
 
     def product(self) -> Node:
         node = self.power()
-        while self.more():
+        for _ in range(_MOST_FACTORS):
+            if not self.more():
+                break
             if self.is_op(*_PRODUCTS):
                 self.take()
                 node = ("mul", node, self.factor())
@@ -125,6 +129,8 @@ class ExpressionReader:
                 node = ("mul", node, self.power())
             else:
                 break
+        else:
+            raise Unreadable("too many factors")
         return node
 
     def mixed(self, whole: Node) -> Node:
@@ -180,7 +186,9 @@ class ExpressionReader:
 
     def power(self) -> Node:
         node = self.postfix()
-        while self.is_op("^", "**"):
+        for _ in range(MAX_DEPTH):
+            if not self.is_op("^", "**"):
+                break
             self.take()
             if self.is_degree():
                 node = ("deg", node)
@@ -214,7 +222,10 @@ class ExpressionReader:
         return self.after(self.primary())
 
     def after(self, node: Node) -> Node:
-        while self.more():
+        """Return what was read with the signs right after it: factorials, percent, primes, subscripts, degrees."""
+        for _ in range(MAX_DEPTH):
+            if not self.more():
+                break
             if self.is_op("!"):
                 self.take()
                 node = ("fact", node)
