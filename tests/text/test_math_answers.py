@@ -73,8 +73,8 @@ REWRITINGS = {
 
 @pytest.mark.parametrize("name", REWRITINGS)
 def test_references_that_are_written_otherwise_are_the_same(golds, name):
-    pairs = [(written, gold) for gold in golds if (written := REWRITINGS[name](gold)) != gold]
-    assert len(pairs) > 20, "nothing was rewritten"
+    pairs = [(written, gold) for gold in golds[::4] if (written := REWRITINGS[name](gold)) != gold]
+    assert len(pairs) > 10, "nothing was rewritten"
     wrong = [pair for pair in pairs if not grading.grade(*pair)]
     assert not wrong
 
@@ -83,9 +83,9 @@ def test_another_questions_answer_is_wrong(golds):
     """The exceptions are the same answers, written in two ways."""
     rng = random.Random(0)
     hard = [gold for gold in golds if grading.parse_number(grading.canonical(gold)) is None]
-    pairs = [(other, gold) for gold in hard for other in rng.sample(hard, 3) if other != gold]
+    pairs = [(other, gold) for gold in hard[::3] for other in rng.sample(hard, 2) if other != gold]
     same = [(other, gold) for other, gold in pairs if grading.grade(other, gold)]
-    assert len(pairs) > 5000
+    assert len(pairs) > 1000
     keys = [(grading.answer_key(other), grading.answer_key(gold)) for other, gold in same]
     assert all(left == right for left, right in keys), same
     assert len(same) < 10

@@ -102,14 +102,14 @@ def test_extraction_never_fails_and_never_returns_empty_text(text):
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="needs ../shared/data/gsm8k beside the repository")
 def test_the_published_verdicts_on_real_models_solutions_are_reproduced_through_sentences():
-    """Cobbe et al. 2021: 1,319 solutions of each of four systems; also without GSM8K's own extraction and grading."""
+    """Cobbe et al. 2021, every fourth question: also without GSM8K's own extraction and grading."""
     other, count = [], 0
-    for line in (GSM8K / "example_model_solutions.jsonl").read_text().splitlines():
+    for line in (GSM8K / "example_model_solutions.jsonl").read_text().splitlines()[::4]:
         row = json.loads(line)
         for system in ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification"):
             found = grading.extract_answer(row[system]["solution"])
             count += 1
             if grading.grade(found, row["ground_truth"]) != row[system]["is_correct"]:
                 other.append((system, found, row["ground_truth"][-80:]))
-    assert count == 4 * 1319
+    assert count == 1320
     assert not other
