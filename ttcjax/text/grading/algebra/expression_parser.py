@@ -11,7 +11,7 @@ from ttcjax.text.grading.spelling import MAX_DEPTH
 
 FUNCTIONS = word_set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh asin acos atan ln log lg exp",
-    "max min gcd lcm det arg Re Im sgn",
+    "max min gcd lcm arg Re Im sgn",
 )
 _GREEK = word_set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma",
@@ -339,15 +339,28 @@ class ExpressionReader:
         if word in _GREEK:
             return ("var", f"\\{word}")
         if len(word) == 1:
-            if word in "fgFG" and self.is_op("(") and not self.peek().spaced:
-                return ("call", f"{word}", *self.arguments())
-            return ("var", word)
+            return self.variable(word)
         if len(word) > 3 or word.lower() in _ENGLISH:
             raise Unreadable(word)
         # A product of variables; what follows, such as an exponent, belongs to the last one.
         self.at -= 1
         self.tokens[self.at : self.at + 1] = [Token("word", c, False) for c in word]
         return self.primary()
+
+    def variable(self, word: str) -> Node:
+        """Return a variable, or the value of a function f, also of its derivative or inverse."""
+        at, mark = self.at, ""
+        while self.is_op("'"):
+            self.take()
+            mark += "'"
+        if self.is_op("^") and self.is_op("{", ahead=1) and self.is_op("-", ahead=2) and self.is_op("}", ahead=4):
+            self.at += 5
+            mark += "^{-1}"
+        known = word in "fgFG" or (word in "hyPQ" and mark)
+        if known and self.is_op("(") and not self.peek().spaced:
+            return ("call", word + mark, *self.arguments())
+        self.at = at
+        return ("var", word)
 
     def textual(self, token: Token) -> Node:
         words = " ".join(token.value.split())
