@@ -118,7 +118,8 @@ def same(answer: Node, gold: Node, convention: Convention = MATH) -> bool | None
         return _same_matrix(left, right, a, g, convention)
     if "rel" in (a[0], g[0]) or has_relations(a) or has_relations(g):
         return _same_relation(a, g, convention)
-    a, g = _alike(a, convention), _alike(g, convention)
+    if (a[0] == "list") != (g[0] == "list"):
+        a, g = _alike(a, convention), _alike(g, convention)
     if a[0] in SCALARS and g[0] in SCALARS:
         return _same_number(a, g, convention)
     return _same_collection(a, g, convention)
