@@ -151,3 +151,15 @@ def test_hostile_text_is_not_run_as_code(tmp_path):
         grading.answer_key(text)
         grading.extract_answer(text)
     assert not target.exists(), "model text was executed"
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["answer is $", "answer ", "\n", " ", "#### \n", "\\boxed{", "\\boxed{1} and ", "is ", "I hope it ", "$1$ is "],
+)
+def test_long_texts_are_read_in_time(piece):
+    text = piece * (50_000 // len(piece))
+    start = time.process_time()
+    grading.extract_answer(text)
+    assert not grading.grade(text, "5")
+    assert time.process_time() - start < 5, "the time is quadratic in the length"
