@@ -180,6 +180,25 @@ def _solve(args: argparse.Namespace) -> None:
         logger.warning("%s", solved.warning)
 
 
+def _models(args: argparse.Namespace) -> None:
+    from ttcjax.model.importers import inspection, published  # imports jax
+
+    where = published.recognise(args.path)
+    found = inspection.inspect_own(where) if where.kind == "orbax" else inspection.inspect(where)
+    show.print_lines(f"{name:12} {text}" for name, text in found.facts)
+    if found.missing:
+        show.print_lines([f"{'missing':12} {', '.join(found.missing)}"])
+    if found.faults:
+        raise UserError(f"{where}: {'; '.join(found.faults)}")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from ttcjax.model.importers import conversion, published
+
+    folder = conversion.convert(published.recognise(args.source), args.workdir, args.name, args.dtype)
+    show.print_lines([f"orbax:{os.fspath(folder)}"])
+
+
 def _bench(args: argparse.Namespace) -> None:
     command.run(args)
 
@@ -196,10 +215,12 @@ CALLS: dict[str, parser.Call] = {
     "config": _print_config,
     "list": _list,
     "solve": _solve,
+    "models": _models,
+    "import": _import,
     "bench": _bench,
     "version": _version,
 }
 """What runs each command; `stage` is for the commands named after a single stage."""
 
-COMPUTING = frozenset(["run", "sweep", "study", "solve", "bench", *(stage.name for stage in stages.STAGES)])
+COMPUTING = frozenset(["run", "sweep", "study", "solve", "import", "bench", *(stage.name for stage in stages.STAGES)])
 """The commands that start JAX."""

@@ -1,0 +1,67 @@
+"""Models of other makers kept as this library keeps its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+
+from etils import epath
+
+from ttcjax.config import to_dict
+from ttcjax.model.importers import companions, mapping
+from ttcjax.model.importers.published import Dtype, Place, Published, open_published
+from ttcjax.runtime.checkpoint import save_params
+from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import free, is_there, resolve_workdir, write_bytes
+
+FOLDER = "models"
+"""Where a workdir has the models that were imported into it."""
+
+
+def convert(source: Place, workdir: epath.PathLike, name: str = "policy", dtype: Dtype = "float32") -> epath.Path:
+    """Read a published model once and write it as a checkpoint, in memory no more than it and its largest tensor twice.
+
+    Args:
+        source: Where it lies.
+        workdir: Of the run that is to use it.
+        name: Its folder in `models` there; must be new.
+        dtype: Of its parameters and of activations.
+
+    Returns:
+        The folder, a model named `orbax:FOLDER`, with the tokenizer's files beside the parameters.
+
+    Raises:
+        UserError: As for `open_published` and `Published.load`, or something has that name.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(f"--name {name!r} must be a name of letters, digits, dots, dashes and underscores")
+    folder = resolve_workdir(workdir) / FOLDER / name
+    if is_there(folder):
+        raise UserError(f"{folder} is there already: choose another --name, or move it away")
+    model = open_published(source)
+    mapping.require_whole(model.matched, model.tensors.where)
+    partial = free(folder.parent / f"{name}.partial")
+    try:
+        partial.mkdir(parents=True)
+        for file in companions.FILES if source.kind == "hf" else ():
+            if is_there(source.path / file):
+                write_bytes(partial / file, (source.path / file).read_bytes())
+        save_params(partial, model.load(dtype, stacked=True), _metadata(model, dtype))
+        partial.rename(folder)
+    except BaseException:
+        if is_there(partial):
+            partial.rmtree()
+        raise
+    return folder
+
+
+def _metadata(model: Published, dtype: Dtype) -> dict[str, object]:
+    return {
+        "kind": "policy",
+        "model": to_dict(dataclasses.replace(model.config, dtype=dtype)),
+        "tokenizer": None,
+        "step": 0,
+        "family": model.family.name,
+        "source": f"{model.place.kind}:{os.fspath(model.place.path)}",
+    }
