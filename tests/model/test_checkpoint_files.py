@@ -161,6 +161,7 @@ BAD_CONFIGS = {
     "architectures is LlamaForSequenceClassification": {"architectures": ["LlamaForSequenceClassification"]},
     "hidden_size must be a whole number, not '16'": {"hidden_size": "16"},
     "num_hidden_layers must be positive, not -3": {"num_hidden_layers": -3},
+    "num_hidden_layers must be at most 10,000": {"num_hidden_layers": 10**9},
     "num_hidden_layers must be a whole number, not True": {"num_hidden_layers": True},
     "vocab_size is missing": {"vocab_size": None},
     "model.num_kv_heads .3. must divide": {"num_key_value_heads": 3},
@@ -310,6 +311,9 @@ def test_an_imported_model_is_the_same_model(tmp_path, capfd):
     jax.tree.map(np.testing.assert_array_equal, found, want)
     assert metadata["model"]["dtype"] == "bfloat16"
     assert run(capfd, "models", "inspect", folder)[0] == 0
+    assert run(capfd, "models", "export", folder, tmp_path / "out")[0] == 0
+    jax.tree.map(np.testing.assert_array_equal, opened(tmp_path / "out").load("bfloat16", stacked=True), want)
+    assert run(capfd, "models", "export", folder, tmp_path / "out")[0] == 2, "what is there would be mixed with it"
     status, _, error = run(capfd, *arguments)
     assert status == 2
     assert "is there already: choose another --name" in error

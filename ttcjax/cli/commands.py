@@ -181,15 +181,20 @@ def _solve(args: argparse.Namespace) -> None:
 
 
 def _models(args: argparse.Namespace) -> None:
-    from ttcjax.model.importers import inspection, published  # imports jax
+    from ttcjax.model.importers import conversion, inspection, published  # imports jax
 
     where = published.recognise(args.path)
+    if (args.folder is None) != (args.action == "inspect"):
+        raise UserError(f"models {args.action} takes MODEL{' and FOLDER' * (args.action == 'export')}")
+    if args.action == "export":
+        return conversion.rewrite(where, args.folder)
     found = inspection.inspect_own(where) if where.kind == "orbax" else inspection.inspect(where)
     show.print_lines(f"{name:12} {text}" for name, text in found.facts)
     if found.missing:
         show.print_lines([f"{'missing':12} {', '.join(found.missing)}"])
     if found.faults:
         raise UserError(f"{where}: {'; '.join(found.faults)}")
+    return None
 
 
 def _import(args: argparse.Namespace) -> None:

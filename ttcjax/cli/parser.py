@@ -98,6 +98,7 @@ It warns where the question is unlike those that the policy was trained on: its 
 _IMPORT_EPILOG = """\
 examples:
   ttcjax models inspect ~/models/Qwen2.5-1.5B-Instruct         before anything is read that takes long
+  ttcjax models export orbax:runs/demo/policy/best exported/   as transformers loads it
   ttcjax import hf:~/models/Qwen2.5-1.5B-Instruct --workdir runs/a --dtype bfloat16
   ttcjax import gguf:SmolLM2-135M-Instruct.Q4_1.gguf --workdir runs/a --name smollm2
 
@@ -176,9 +177,14 @@ def build(calls: Mapping[str, Call]) -> Parser:
         help="a setting of the sampler in place of the run's own, such as --sampler.max_tokens 64",
     )
 
-    command = add("models", "look at a model of another maker, without reading its weights", _IMPORT_EPILOG)
-    command.add_argument("action", choices=["inspect"], help="what it is, how large, and what it lacks")
+    command = add(
+        "models", "look at a model without reading its weights, or write it for other programs", _IMPORT_EPILOG
+    )
+    command.add_argument(
+        "action", choices=["inspect", "export"], help="what it is and lacks; config.json and safetensors"
+    )
     command.add_argument("path", metavar="MODEL", help="hf:FOLDER, gguf:FILE, orbax:FOLDER, or a path alone")
+    command.add_argument("folder", metavar="FOLDER", nargs="?", help="where it is exported to")
 
     command = add("import", "convert a model of another maker into a workdir, once", _IMPORT_EPILOG)
     command.add_argument("source", metavar="MODEL", help="hf:FOLDER, gguf:FILE, or a path alone")

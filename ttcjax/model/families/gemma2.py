@@ -17,7 +17,7 @@ def attention(file: Settings, every: int) -> dict[str, Any]:
         file: The `config.json`.
         every: Every how many layers one has no window, where the file does not say.
     """
-    layers, biases = file.count("num_hidden_layers"), file.flag("attention_bias", False)
+    layers, biases = file.layers(), file.flag("attention_bias", False)
     return {
         **gemma.ALL,
         **settings.windows(file, [bool((i + 1) % every) for i in range(layers)]),

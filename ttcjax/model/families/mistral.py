@@ -14,7 +14,7 @@ def _from_hf(file: Settings) -> ModelConfig:
     return settings.decoder(
         file,
         activation=settings.activation(file, "hidden_act", default="silu"),
-        **settings.windows(file, [True] * file.count("num_hidden_layers")),
+        **settings.windows(file, [True] * file.layers()),
     )
 
 

@@ -12,7 +12,7 @@ from ttcjax.model.families.settings import Settings
 
 def windows(file: Settings) -> dict[str, Any]:
     """Return a Qwen's windows: none unless `use_sliding_window`, then on the layers from `max_window_layers` on."""
-    layers, first = file.count("num_hidden_layers"), file.get("max_window_layers", int, 28)
+    layers, first = file.layers(), file.get("max_window_layers", int, 28)
     found = settings.windows(file, [i >= first for i in range(layers)])
     return found if file.flag("use_sliding_window", False) else {"sliding_window": None}
 

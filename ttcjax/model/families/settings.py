@@ -51,6 +51,8 @@ _ROPE_KEYS = frozenset(
     ]
 )
 
+_MOST_LAYERS = 10_000
+
 
 class Settings:
     """The values of a `config.json` under their names, each read with the type that it must have.
@@ -93,6 +95,13 @@ class Settings:
         if value is not default and not 0 < value < 2**31:
             raise self.error(f"{name} must be positive, not {value}")
         return value
+
+    def layers(self) -> int:
+        """Return `num_hidden_layers`."""
+        found = self.count("num_hidden_layers")
+        if found > _MOST_LAYERS:
+            raise self.error(f"num_hidden_layers must be at most {_MOST_LAYERS:,}, not {found}")
+        return found
 
     def number(self, name: str, default: Any = ...) -> Any:
         """Return a finite number as a float."""
@@ -150,7 +159,7 @@ def decoder(settings: Settings, *, head_dim: int | None = None, tied: bool = Fal
     theta, scaling = rope(settings, longest)
     found: dict[str, Any] = {
         "vocab_size": settings.count("vocab_size"),
-        "num_layers": settings.count("num_hidden_layers"),
+        "num_layers": settings.layers(),
         "d_model": width,
         "num_heads": heads,
         "num_kv_heads": settings.count("num_key_value_heads", heads),

@@ -8,12 +8,13 @@ import re
 
 from etils import epath
 
-from ttcjax.config import to_dict
+from ttcjax.config import ModelConfig, from_dict, to_dict
 from ttcjax.model.importers import companions, mapping
+from ttcjax.model.importers.export import export
 from ttcjax.model.importers.published import Dtype, Place, Published, open_published
-from ttcjax.runtime.checkpoint import save_params
+from ttcjax.runtime.checkpoint import load_params, save_params
 from ttcjax.runtime.errors import UserError
-from ttcjax.runtime.files import free, is_there, resolve_workdir, write_bytes
+from ttcjax.runtime.files import free, is_there, resolve, resolve_workdir, write_bytes
 
 FOLDER = "models"
 """Where a workdir has the models that were imported into it."""
@@ -54,6 +55,30 @@ def convert(source: Place, workdir: epath.PathLike, name: str = "policy", dtype:
             partial.rmtree()
         raise
     return folder
+
+
+def rewrite(source: Place, folder: epath.PathLike) -> None:
+    """Write a model as a Hugging Face checkpoint, in the type of numbers that it has here; a GGUF file's are float32.
+
+    Args:
+        source: Where it lies.
+        folder: New or empty.
+
+    Raises:
+        UserError: As for `open_published`, `load_params` and `export`, or the folder holds something.
+    """
+    folder = resolve(folder, "the folder to export to", kind="folder")
+    if is_there(folder) and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something already: name a new folder")
+    if source.kind == "orbax":
+        params, metadata = load_params(source.path)
+        if "value" in params:
+            raise UserError(f"{source} is a verifier with a value head, for which other programs have no place")
+        export(params, from_dict(ModelConfig, metadata["model"]), folder)
+        return
+    model = open_published(source)
+    dtype = "bfloat16" if set(model.tensors.dtypes()) == {"BF16"} else "float32"
+    export(model.load(dtype), model.config, folder)
 
 
 def _metadata(model: Published, dtype: Dtype) -> dict[str, object]:
