@@ -172,6 +172,9 @@ BAD_CONFIGS = {
     "short_factor must hold 2 numbers": {
         "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0], "factor": 2.0}
     },
+    "rope_parameters of sliding_attention differ": {
+        "rope_parameters": {"full_attention": {"rope_theta": 5.0}, "sliding_attention": {"rope_theta": 6.0}}
+    },
     "partial_rotary_factor is not 1": {"partial_rotary_factor": 0.5},
     "quantization_config is set": {"quantization_config": {"quant_method": "awq"}},
     "tensor .* is missing, and": {"num_hidden_layers": 4},

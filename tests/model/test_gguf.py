@@ -145,6 +145,7 @@ def test_a_bad_gguf_file_is_one_line(tmp_path):
         "is no GGUF file: it begins with": b"\x80\x04pickle",
         "is of GGUF version 9": content[:4] + b"\x09" + content[5:],
         "architecture 'bloom' is not known": content.replace(b"llama", b"bloom"),
+        "has no general.architecture": content.replace(b"general.architecture", b"general.architectura"),
         "embedding_length is missing": content.replace(b"embedding_length", b"embedding_lengfh"),
         "tensor blk.1.ffn_up.weight is missing": content.replace(b"blk.1.ffn_up", b"blk.1.ffn_uq"),
     }

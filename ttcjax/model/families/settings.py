@@ -156,7 +156,9 @@ def decoder(settings: Settings, *, head_dim: int | None = None, tied: bool = Fal
             f"hidden_size {width} does not divide by num_attention_heads {heads}, and head_dim is missing"
         )
     longest = settings.count("max_position_embeddings")
-    theta, scaling = rope(settings, longest)
+    if "rope_theta" not in more:
+        more["rope_theta"], more["rope_scaling"] = rope(settings, longest)
+        _refuse_two_ropes(settings)
     found: dict[str, Any] = {
         "vocab_size": settings.count("vocab_size"),
         "num_layers": settings.layers(),
@@ -168,8 +170,6 @@ def decoder(settings: Settings, *, head_dim: int | None = None, tied: bool = Fal
         "max_seq_len": longest,
         "tie_embeddings": settings.flag("tie_word_embeddings", tied),
         "norm_eps": settings.number("rms_norm_eps", 1e-6),
-        "rope_theta": theta,
-        "rope_scaling": scaling,
     }
     try:
         return ModelConfig(**{**found, **more})
@@ -205,6 +205,13 @@ def rope(settings: Settings, longest: int, default_theta: float = 10_000.0) -> t
     if kind not in _ROPE_KINDS:
         raise table.error(f"rope_type {kind!r} is not known; known: {', '.join(_ROPE_KINDS)}")
     return theta, _scaling(table, _ROPE_KINDS[kind], settings, longest)
+
+
+def _refuse_two_ropes(settings: Settings) -> None:
+    table = settings.get("rope_parameters", dict, {})
+    kinds = [table[kind] for kind in (_GLOBAL, _LOCAL) if table.get(kind) is not None]
+    if len(kinds) == 2 and kinds[0] != kinds[1]:
+        raise settings.error(f"rope_parameters of {_LOCAL} differ from the others: Gemma 3 alone is known to have two")
 
 
 def _scaling(table: Settings, kind: Any, settings: Settings, longest: int) -> RopeScaling:

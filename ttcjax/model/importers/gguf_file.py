@@ -83,8 +83,10 @@ class GgufFile:
             raise UserError(f"{self._path} is of GGUF version {version}; known: {', '.join(map(str, _VERSIONS))}")
         self.metadata: Mapping[str, Any] = dict(_entry(file) for _ in range(values))
         """Values by name; lists are `Listed`, see `listed`."""
+        parts, step = self._whole("split.count", 1), self._whole("general.alignment", 32)
+        if parts > 1:
+            raise UserError(f"{self._path} is one of {parts} parts: join them with llama.cpp's gguf-split --merge")
         told = [_told(file) for _ in range(tensors)]
-        step = self.metadata.get("general.alignment", 32)
         begin = -(-file.tell() // step) * step
         self._tensors: dict[str, _Tensor] = {}
         length = self._path.stat().length
@@ -94,6 +96,12 @@ class GgufFile:
             self._tensors[name] = found = self._tensor(name, shape, kind, begin + offset)
             if found.begin + math.prod(found.stored) > length:
                 raise UserError(f"{self._path} is cut short: the numbers of {name} lie beyond its end; copy it again")
+
+    def _whole(self, name: str, default: int) -> int:
+        found = self.metadata.get(name, default)
+        if not isinstance(found, int) or found < 1:
+            raise ValueError(f"{name} is {found!r}")
+        return found
 
     def _tensor(self, name: str, shape: tuple[int, ...], number: int, begin: int) -> _Tensor:
         gguf = _library()
