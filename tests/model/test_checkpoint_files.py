@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import tracemalloc
 
 import jax
 import ml_dtypes
@@ -13,14 +14,13 @@ from etils import epath
 
 from tests import published as references
 from ttcjax import cli
-from ttcjax.config import SamplerConfig, from_dict
+from ttcjax.config import ModelConfig, SamplerConfig, from_dict
 from ttcjax.engine.loading import load_engine
 from ttcjax.model import params
 from ttcjax.model.families import known
 from ttcjax.model.families.settings import Settings
-from ttcjax.model.importers import published, safetensors_files
+from ttcjax.model.importers import conversion, published, safetensors_files
 from ttcjax.model.importers.export import export
-from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
 
 LLAMA = references.load("llama")
@@ -72,6 +72,33 @@ def test_what_is_written_is_read_by_the_library_of_the_format(tmp_path):
     safetensors_files.write(tmp_path / "x.safetensors", told, iter(arrays.values()))
     found = safetensors.numpy.load_file(tmp_path / "x.safetensors")
     jax.tree.map(np.testing.assert_array_equal, found, arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_more_than_two_tensors_are_in_memory_beside_the_model(tmp_path, dtype):
+    config = ModelConfig(vocab_size=8000, num_layers=6, d_model=128, d_ff=512, tie_embeddings=False)
+    tree = jax.tree.map(lambda spec: np.ones(spec.shape, dtype), params.spec(config))
+    export(tree, config, tmp_path, shard_bytes=10**6)
+    size = np.dtype(dtype).itemsize
+    largest, whole = 8000 * 128 * size, params.count(tree) * size
+    assert whole > 3 * largest
+    found = opened(tmp_path)
+    tracemalloc.start()
+    try:
+        found.load(dtype, put=lambda array: None)
+        dropped = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        found.load(dtype, stacked=True)
+        kept = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        conversion.convert(found.place, tmp_path / "run", dtype=dtype)
+        converted = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    slack = 200_000  # Names, and a block of rows that is turned.
+    assert dropped < 2 * largest + slack
+    assert converted < 2 * largest + slack
+    assert kept < whole + 2 * largest + slack
 
 
 def _truncate(path, less=7):
@@ -307,12 +334,11 @@ def test_an_imported_model_is_the_same_model(tmp_path, capfd):
     status, out, _ = run(capfd, *arguments)
     assert status == 0
     folder = tmp_path / "run" / "models" / "policy"
-    assert out == f"orbax:{folder}\n"
+    assert out == f"hf:{folder}\n"
     assert (folder / "tokenizer.json").exists(), "a later command needs the tokenizer, wherever the source has gone"
-    found, metadata = load_params(folder)
     want = opened(tmp_path / "in").load("bfloat16", stacked=True)
-    jax.tree.map(np.testing.assert_array_equal, found, want)
-    assert metadata["model"]["dtype"] == "bfloat16"
+    jax.tree.map(np.testing.assert_array_equal, opened(folder).load("bfloat16", stacked=True), want)
+    assert set(opened(folder).tensors.dtypes()) == {"BF16"}
     assert run(capfd, "models", "inspect", folder)[0] == 0
     assert run(capfd, "models", "export", folder, tmp_path / "out")[0] == 0
     jax.tree.map(np.testing.assert_array_equal, opened(tmp_path / "out").load("bfloat16", stacked=True), want)

@@ -200,8 +200,7 @@ def _models(args: argparse.Namespace) -> None:
 def _import(args: argparse.Namespace) -> None:
     from ttcjax.model.importers import conversion, published
 
-    folder = conversion.convert(published.recognise(args.source), args.workdir, args.name, args.dtype)
-    show.print_lines([f"orbax:{os.fspath(folder)}"])
+    show.print_lines([str(conversion.convert(published.recognise(args.source), args.workdir, args.name, args.dtype))])
 
 
 def _bench(args: argparse.Namespace) -> None:

@@ -1,18 +1,19 @@
-"""Models of other makers kept as this library keeps its own."""
+"""Models of other makers taken into a workdir, and models written for other programs, one tensor at a time."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import re
 
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
-from ttcjax.config import ModelConfig, from_dict, to_dict
+from ttcjax.config import ModelConfig, from_dict
 from ttcjax.model.importers import companions, mapping
-from ttcjax.model.importers.export import export
+from ttcjax.model.importers.export import export, write
+from ttcjax.model.importers.mapping import Slot
 from ttcjax.model.importers.published import Dtype, Place, Published, open_published
-from ttcjax.runtime.checkpoint import load_params, save_params
+from ttcjax.runtime.checkpoint import load_params
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import free, is_there, resolve, resolve_workdir, write_bytes
 
@@ -20,17 +21,17 @@ FOLDER = "models"
 """Where a workdir has the models that were imported into it."""
 
 
-def convert(source: Place, workdir: epath.PathLike, name: str = "policy", dtype: Dtype = "float32") -> epath.Path:
-    """Read a published model once and write it as a checkpoint, in memory no more than it and its largest tensor twice.
+def convert(source: Place, workdir: epath.PathLike, name: str = "policy", dtype: Dtype = "float32") -> Place:
+    """Check a published model once, whole, and keep it in a workdir in one form and one type of numbers.
 
     Args:
         source: Where it lies.
         workdir: Of the run that is to use it.
         name: Its folder in `models` there; must be new.
-        dtype: Of its parameters and of activations.
+        dtype: Of its parameters.
 
     Returns:
-        The folder, a model named `orbax:FOLDER`, with the tokenizer's files beside the parameters.
+        Where it is kept: a folder of safetensors files, with the tokenizer's files beside them.
 
     Raises:
         UserError: As for `open_published` and `Published.load`, or something has that name.
@@ -44,17 +45,16 @@ def convert(source: Place, workdir: epath.PathLike, name: str = "policy", dtype:
     mapping.require_whole(model.matched, model.tensors.where)
     partial = free(folder.parent / f"{name}.partial")
     try:
-        partial.mkdir(parents=True)
+        _copy(model, partial, dtype)
         for file in companions.FILES if source.kind == "hf" else ():
             if is_there(source.path / file):
                 write_bytes(partial / file, (source.path / file).read_bytes())
-        save_params(partial, model.load(dtype, stacked=True), _metadata(model, dtype))
         partial.rename(folder)
     except BaseException:
         if is_there(partial):
             partial.rmtree()
         raise
-    return folder
+    return Place("hf", folder)
 
 
 def rewrite(source: Place, folder: epath.PathLike) -> None:
@@ -77,16 +77,16 @@ def rewrite(source: Place, folder: epath.PathLike) -> None:
         export(params, from_dict(ModelConfig, metadata["model"]), folder)
         return
     model = open_published(source)
-    dtype = "bfloat16" if set(model.tensors.dtypes()) == {"BF16"} else "float32"
-    export(model.load(dtype), model.config, folder)
+    mapping.require_whole(model.matched, model.tensors.where)
+    _copy(model, folder, "bfloat16" if set(model.tensors.dtypes()) == {"BF16"} else "float32")
 
 
-def _metadata(model: Published, dtype: Dtype) -> dict[str, object]:
-    return {
-        "kind": "policy",
-        "model": to_dict(dataclasses.replace(model.config, dtype=dtype)),
-        "tokenizer": None,
-        "step": 0,
-        "family": model.family.name,
-        "source": f"{model.place.kind}:{os.fspath(model.place.path)}",
-    }
+def _copy(model: Published, folder: epath.Path, dtype: Dtype) -> None:
+    mapping.check_twin(model.matched, model.tensors)
+    names = {(slot.path, slot.layer): (slot, name) for slot, name in model.matched.slots}
+
+    def number(slot: Slot) -> np.ndarray:
+        found, name = names[slot.path, slot.layer]
+        return found.transform.read(model.tensors.read(name), slot.shape, jnp.dtype(dtype))
+
+    write(number, jnp.dtype(dtype), model.config, folder)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import jax
-
 from ttcjax.config import ModelConfig, from_dict
 from ttcjax.model import params
 from ttcjax.model.importers import companions
 from ttcjax.model.importers.published import Place, open_published
-from ttcjax.runtime.checkpoint import load_params
+from ttcjax.runtime.checkpoint import read_metadata
 
 _CONTEXT = 4096
 """Tokens of the cache that is told of, where the model reads so many."""
@@ -53,17 +51,17 @@ def inspect_own(where: Place) -> Inspected:
     """Return what a model is that this library has written.
 
     Raises:
-        UserError: It is missing, unfinished or damaged.
+        UserError: It is missing or damaged.
     """
-    found, metadata = load_params(where.path)
-    kinds = ", ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(found)}))
+    metadata, shapes = read_metadata(where.path)
     config = from_dict(ModelConfig, metadata["model"])
+    head = "with a value head" if "value/w" in shapes else "with a vocabulary head"
     return Inspected(
         (
             ("model", str(where)),
             ("kind", f"{metadata['kind']}, of {metadata.get('source', 'this library')}"),
             *shape(config),
-            ("stored", kinds),
+            ("stored", f"{len(shapes)} arrays, {head}"),
             ("tokenizer", metadata.get("tokenizer") or "not known"),
         ),
         (),

@@ -169,8 +169,7 @@ def read(
         UserError: A tensor cannot be read, or tied embeddings have a head of their own that differs.
     """
     require_whole(matched, tensors.where)
-    if matched.twin is not None:
-        _check_twin(matched, tensors)
+    check_twin(matched, tensors)
     plain: dict[str, Any] = {}
     rows: list[dict[str, Any]] = [{} for _ in range(layers)]
     whole: dict[str, np.ndarray] = {}
@@ -188,10 +187,16 @@ def read(
     return tree | {"layers": [traverse_util.unflatten_dict(row, sep="/") for row in rows]}
 
 
-def _check_twin(matched: Matched, tensors: Tensors) -> None:
-    table = next(name for slot, name in matched.slots if slot.path == "embed")
+def check_twin(matched: Matched, tensors: Tensors) -> None:
+    """Refuse tied embeddings beside a head of its own that differs from them.
+
+    Raises:
+        UserError: It does.
+    """
     twin = matched.twin
-    assert twin is not None
+    if twin is None:
+        return
+    table = next(name for slot, name in matched.slots if slot.path == "embed")
     same = tensors.shapes[twin] == tensors.shapes[table] and np.array_equal(tensors.read(twin), tensors.read(table))
     if not same:
         raise UserError(

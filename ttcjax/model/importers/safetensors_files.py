@@ -223,7 +223,9 @@ def write(
     with epath.Path(path).open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        for (dtype, shape), array in zip(tensors.values(), numbers, strict=True):
+        for name, (dtype, shape) in tensors.items():
+            array = next(numbers)
             if array.shape != shape:
-                raise ValueError(f"a tensor has shape {array.shape}, and {shape} was told")
-            file.write(np.ascontiguousarray(array, FLOATS[dtype]).view(np.uint8).data)
+                raise ValueError(f"{name} has shape {array.shape}, and {shape} was told")
+            file.write(np.ascontiguousarray(array, FLOATS[dtype]).reshape(-1).view(np.uint8).data)
+            del array  # Before the next one is made.
