@@ -70,7 +70,7 @@ def recognise(name: str) -> Place:
         return found
     path = resolve(name, "the model")
     if not is_there(path):
-        raise UserError(f"there is nothing at {path}")
+        raise UserError(f"there is no model at {path}")
     if not path.is_dir():
         return Place("gguf", path)
     if is_there(path / CONFIG):
@@ -123,7 +123,7 @@ def open_published(where: Place) -> Published:
     if where.kind == "orbax":
         raise ValueError("a model of this library is loaded by ttcjax.runtime.checkpoint")
     if not is_there(where.path):
-        raise UserError(f"there is nothing at {where.path}")
+        raise UserError(f"there is no model at {where.path}")
     return _open_gguf(where) if where.kind == "gguf" else _open_folder(where)
 
 
