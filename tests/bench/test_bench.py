@@ -13,7 +13,8 @@ from tests import rounding
 from ttcjax import cli
 from ttcjax.bench import shapes, sharing
 from ttcjax.bench.protocol import Side
-from ttcjax.model import flops, hf, transformer
+from ttcjax.model import flops, transformer
+from ttcjax.model.importers import published
 from ttcjax.runtime.errors import UserError
 
 PEER = all(map(importlib.util.find_spec, ("torch", "transformers")))
@@ -44,7 +45,7 @@ def score_error(folder):
         return jax.nn.sigmoid(transformer.forward(tree, tokens, positions, config) @ value)
 
     shapes.write_weights(config, folder)
-    return rounding.noise(scores, hf.load(folder, config), config.d_ff)
+    return rounding.noise(scores, published.open_published(published.recognise(str(folder))).load(), config.d_ff)
 
 
 @pytest.mark.parametrize("kind", SMALL)

@@ -11,11 +11,13 @@ from typing import Any, SupportsIndex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from ttcjax.bench import protocol
 from ttcjax.config import ModelConfig, SamplerConfig, from_dict
 from ttcjax.engine.engine import Engine, Model, Prompt
-from ttcjax.model import cache, hf, transformer
+from ttcjax.model import cache, transformer
+from ttcjax.model.importers.published import Place, open_published
 from ttcjax.search import registry
 from ttcjax.search.ops import search
 from ttcjax.verify.value_head import ValueHead
@@ -54,8 +56,7 @@ class Ours:
     ) -> dict[str, Any]:
         begin = time.perf_counter()
         config = from_dict(ModelConfig, model)
-        dtype = jnp.dtype(config.dtype)
-        params = hf.load(folder, config, lambda array: jnp.asarray(array, dtype))
+        params = open_published(Place("hf", epath.Path(folder))).load(config.dtype, jnp.asarray)
         verifier = None
         if value is not None:
             weights = {k: v for k, v in params.items() if k != "unembed"}

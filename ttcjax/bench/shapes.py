@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from ttcjax.config import ConfigError, ModelConfig
-from ttcjax.model import hf, params
+from ttcjax.model import params
+from ttcjax.model.importers.export import export
 
 SHAPES: dict[str, ModelConfig] = {
     "tiny": ModelConfig(
@@ -64,7 +65,7 @@ def write_weights(config: ModelConfig, folder: pathlib.Path, seed: int = 0) -> N
         return (centre[s.init] + spread * rng.standard_normal(s.shape, np.float32)).astype(np.float32)
 
     tree: Any = jax.tree.map(draw, params.spec(config))
-    hf.export(tree, config, folder)
+    export(tree, config, folder)
 
 
 def value_head(config: ModelConfig) -> list[float]:

@@ -180,6 +180,29 @@ def _solve(args: argparse.Namespace) -> None:
         logger.warning("%s", solved.warning)
 
 
+def _models(args: argparse.Namespace) -> None:
+    from ttcjax.model.importers import conversion, inspection, published  # imports jax
+
+    where = published.recognise(args.path)
+    if (args.folder is None) != (args.action == "inspect"):
+        raise UserError(f"models {args.action} takes MODEL{' and FOLDER' * (args.action == 'export')}")
+    if args.action == "export":
+        return conversion.rewrite(where, args.folder)
+    found = inspection.inspect_own(where) if where.kind == "orbax" else inspection.inspect(where)
+    show.print_lines(f"{name:12} {text}" for name, text in found.facts)
+    if found.missing:
+        show.print_lines([f"{'missing':12} {', '.join(found.missing)}"])
+    if found.faults:
+        raise UserError(f"{where}: {'; '.join(found.faults)}")
+    return None
+
+
+def _import(args: argparse.Namespace) -> None:
+    from ttcjax.model.importers import conversion, published
+
+    show.print_lines([str(conversion.convert(published.recognise(args.source), args.workdir, args.name, args.dtype))])
+
+
 def _bench(args: argparse.Namespace) -> None:
     command.run(args)
 
@@ -196,11 +219,13 @@ CALLS: dict[str, parser.Call] = {
     "config": _print_config,
     "list": _list,
     "solve": _solve,
+    "models": _models,
+    "import": _import,
     "bench": _bench,
     "grade": grading.run,
     "version": _version,
 }
 """Function of each command; `stage` is for the commands named after a single stage."""
 
-COMPUTING = frozenset(["run", "sweep", "study", "solve", "bench", *(stage.name for stage in stages.STAGES)])
+COMPUTING = frozenset(["run", "sweep", "study", "solve", "import", "bench", *(stage.name for stage in stages.STAGES)])
 """The commands that start JAX."""

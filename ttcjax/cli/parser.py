@@ -28,6 +28,7 @@ examples:
   ttcjax run configs/procmath_tiny.py --dry-run             what each stage would do; nothing is run or written
   ttcjax list runs/demo                                     which stages are complete, what is damaged; of a study too
   ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
+  ttcjax models inspect gguf:FILE                           what a published model is, and what it lacks
   ttcjax bench sample --peer transformers                   tokens a second beside another program
 
 Run a command again to go on after an interruption: complete stages are skipped, the others resume.
@@ -94,6 +95,16 @@ examples:
   ttcjax solve "..." --workdir runs/demo --strategy revise:s=8,p=2 --sampler.max_tokens 64
 
 It warns where the question is unlike those that the policy was trained on: its answer is then worth little.
+"""
+
+_IMPORT_EPILOG = """\
+examples:
+  ttcjax models inspect ~/models/Qwen2.5-1.5B-Instruct         before anything is read that takes long
+  ttcjax models export orbax:runs/demo/policy/best exported/   as transformers loads it
+  ttcjax import hf:~/models/Qwen2.5-1.5B-Instruct --workdir runs/a --dtype bfloat16
+  ttcjax import gguf:SmolLM2-135M-Instruct.Q4_1.gguf --workdir runs/a --name smollm2
+
+It prints the name by which the converted model is loaded; docs/models.md has the families and forms that are known.
 """
 
 _CONFIG_EPILOG = """\
@@ -166,6 +177,26 @@ def build(calls: Mapping[str, Call]) -> Parser:
         metavar="VALUE",
         dest="overrides",
         help="a setting of the sampler in place of the run's own, such as --sampler.max_tokens 64",
+    )
+
+    command = add(
+        "models", "look at a model without reading its weights, or write it for other programs", _IMPORT_EPILOG
+    )
+    command.add_argument(
+        "action", choices=["inspect", "export"], help="what it is and lacks; config.json and safetensors"
+    )
+    command.add_argument("path", metavar="MODEL", help="hf:FOLDER, gguf:FILE, orbax:FOLDER, or a path alone")
+    command.add_argument("folder", metavar="FOLDER", nargs="?", help="where it is exported to")
+
+    command = add("import", "convert a model of another maker into a workdir, once", _IMPORT_EPILOG)
+    command.add_argument("source", metavar="MODEL", help="hf:FOLDER, gguf:FILE, or a path alone")
+    command.add_argument("--workdir", required=True, help="where it is put, in models/NAME")
+    command.add_argument("--name", default="policy", help="its folder there (%(default)s)")
+    command.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="of its numbers (%(default)s)",
     )
 
     bench = add("bench", "measure the engine, alone or beside Hugging Face transformers")

@@ -10,9 +10,9 @@ from ttcjax.config.base import require
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Stretching of rotary frequencies for contexts longer than those trained on."""
+    """Stretching of rotary frequencies for contexts longer than those trained on; see `ttcjax.model.rotary`."""
 
-    kind: Literal["none", "linear", "llama3"] = "none"
+    kind: Literal["none", "linear", "llama3", "dynamic", "yarn", "longrope"] = "none"
     factor: float = 1.0
     """Context extension factor, at least 1."""
     low_freq_factor: float = 1.0
@@ -20,10 +20,40 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     """`llama3` only: wavelengths below `original_max_position / high_freq_factor` are kept."""
     original_max_position: int = 8192
-    """`llama3` only: the context length of pretraining, in tokens."""
+    """The context length of pretraining, in tokens; `linear` does not need it."""
+    attention_factor: float | None = None
+    """`yarn` and `longrope` only: factor on cosines and sines; `None` for what the kind derives from `factor`."""
+    beta_fast: float | None = None
+    """`yarn` only: frequencies of more turns than this over the pretraining context are kept; `None` means 32."""
+    beta_slow: float | None = None
+    """`yarn` only: frequencies of fewer turns than this are divided by `factor`; `None` means 1."""
+    truncate: bool | None = None
+    """`yarn` only: round the bounds of what lies between to whole dimensions; `None` means that they are."""
+    short_factor: tuple[float, ...] | None = None
+    """`longrope` only: divisor of each of the `head_dim / 2` frequencies, up to `original_max_position` tokens."""
+    long_factor: tuple[float, ...] | None = None
+    """`longrope` only: the same for a `max_seq_len` beyond that."""
 
     def __post_init__(self) -> None:
         require(self.factor >= 1.0, f"rope_scaling.factor must be at least 1, not {self.factor}")
+        for name in ("original_max_position", "attention_factor", "beta_fast", "beta_slow"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"rope_scaling.{name} must be positive, not {value}")
+        for name in ("short_factor", "long_factor"):
+            values = getattr(self, name)
+            given = values is None or (len(values) > 0 and min(values) > 0)
+            require(given, f"rope_scaling.{name} must hold positive numbers")
+        if self.kind == "longrope":
+            require(
+                None not in (self.short_factor, self.long_factor),
+                "rope_scaling.kind longrope needs rope_scaling.short_factor and long_factor",
+            )
+        if self.kind == "llama3":
+            require(
+                0 < self.low_freq_factor < self.high_freq_factor,
+                f"rope_scaling.low_freq_factor ({self.low_freq_factor}) must be positive and less than "
+                f"high_freq_factor ({self.high_freq_factor})",
+            )
 
 
 @dataclass(frozen=True)
@@ -69,8 +99,12 @@ class ModelConfig:
     """Tokens a local layer sees, itself included; `None` for full attention everywhere."""
     global_every: int = 0
     """With a sliding window, layers `global_every - 1, 2 * global_every - 1, ...` attend fully; 0: none do."""
+    local_pattern: tuple[bool, ...] | None = None
+    """With a sliding window, whether each layer sees only that, over and over from the first layer on, where
+    `global_every` cannot say it."""
     local_rope_theta: float | None = None
-    """Rotary base of the local layers when it differs from `rope_theta` (Gemma3)."""
+    """Rotary base of the local layers when it differs from `rope_theta`; `rope_scaling` is then none of theirs
+    (Gemma3)."""
     post_norms: bool = False
     """RMSNorm on the output of attention and of the MLP, before the residual sum (Gemma2)."""
     embed_scale: bool = False
@@ -92,8 +126,29 @@ class ModelConfig:
         )
         require(self.head_dim % 2 == 0, f"model.head_dim must be even for rotary positions, not {self.head_dim}")
         require(0.0 <= self.dropout < 1.0, f"model.dropout must lie in [0, 1), not {self.dropout}")
+        window = self.sliding_window
+        require(window is None or window > 0, f"model.sliding_window must be positive, not {window}")
+        require(self.global_every >= 0, f"model.global_every must not be negative, not {self.global_every}")
+        if self.local_pattern is not None:
+            require(len(self.local_pattern) > 0, "model.local_pattern must name one layer or more")
+            require(self.global_every == 0, "model.local_pattern and model.global_every say the same: leave one out")
+        if self.rope_scaling.kind == "longrope":
+            for name in ("short_factor", "long_factor"):
+                count = len(getattr(self.rope_scaling, name))
+                require(
+                    count == self.head_dim // 2,
+                    f"model.rope_scaling.{name} must hold {self.head_dim // 2} numbers, one a frequency, not {count}",
+                )
 
     @property
     def groups(self) -> int:
         """Query heads that share one key/value head."""
         return self.num_heads // self.num_kv_heads
+
+    def is_local(self, layer: int) -> bool:
+        """Return whether a layer sees only the sliding window."""
+        if self.sliding_window is None:
+            return False
+        if self.local_pattern is not None:
+            return self.local_pattern[layer % len(self.local_pattern)]
+        return not (self.global_every and (layer + 1) % self.global_every == 0)

@@ -14,6 +14,7 @@ from ttcjax.kernels.shared_prefix_attention.api import shared_prefix_attention, 
 from ttcjax.model import transformer
 from ttcjax.model.layer import apply_layer
 from ttcjax.model.params import Params
+from ttcjax.model.rotary import rotary
 
 _PREFILL_TOKENS = 4096
 """Prompt tokens that are read at once."""
@@ -167,7 +168,7 @@ def extend(
     slot_BC = start_B[:, None] + jnp.arange(C)[None]
     positions_BC = jnp.repeat(prefix.length_Q, B // Q)[:, None] + slot_BC
     x = transformer.embed(params, tokens_BC, config)
-    cos, sin = transformer.rotary(config, positions_BC)
+    cos, sin = rotary(config, positions_BC)
     local_L = transformer.layer_is_local(config)
     new_k, new_v = [], []
     for i, layer in enumerate(params["layers"]):

@@ -84,8 +84,7 @@ def decode_step(config: ModelConfig, slots: int) -> float:
 
 def _attention(config: ModelConfig, number: int, tokens: int, before: int, masked: bool) -> float:
     """Return the FLOPs of attention between tokens in layer `number`."""
-    attends_fully = config.global_every and (number + 1) % config.global_every == 0
-    window = None if attends_fully or masked else config.sliding_window
+    window = config.sliding_window if config.is_local(number) and not masked else None
     return 4.0 * config.num_heads * config.head_dim * _keys(tokens, before, window, masked)
 
 

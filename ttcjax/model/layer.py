@@ -23,7 +23,8 @@ def rms_norm(x: jax.Array, scale: jax.Array, config: ModelConfig) -> jax.Array:
     """Normalise the last axis to unit root mean square in float32, then scale."""
     x32 = x.astype(jnp.float32)
     inverse = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + config.norm_eps)
-    scale = (scale + config.norm_offset).reshape((1,) * (x.ndim - 1) + scale.shape)
+    # In float32 first: a bfloat16 scale would round where the offset is added.
+    scale = (scale.astype(jnp.float32) + config.norm_offset).reshape((1,) * (x.ndim - 1) + scale.shape)
     return (x32 * inverse * scale).astype(x.dtype)
 
 

@@ -12,6 +12,7 @@ from ttcjax.config import ModelConfig
 from ttcjax.kernels.shared_prefix_attention.reference import masked_attention
 from ttcjax.model.layer import apply_layer, rms_norm
 from ttcjax.model.params import Params
+from ttcjax.model.rotary import rotary
 
 
 def compute_dtype(config: ModelConfig) -> Any:
@@ -19,40 +20,9 @@ def compute_dtype(config: ModelConfig) -> Any:
     return jnp.dtype(config.dtype)
 
 
-def _inverse_frequencies(config: ModelConfig, theta: float) -> np.ndarray:
-    """Rotary inverse frequencies `[E/2]`, stretched as `config.rope_scaling` says."""
-    scaling = config.rope_scaling
-    inverse = theta ** -(np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
-    if scaling.kind == "linear":
-        inverse = inverse / scaling.factor
-    elif scaling.kind == "llama3":
-        # Llama 3.1: long wavelengths are divided by the factor, short ones kept, those between blended.
-        wavelength = 2 * np.pi / inverse
-        low = scaling.original_max_position / scaling.low_freq_factor
-        high = scaling.original_max_position / scaling.high_freq_factor
-        kept = np.clip((low / wavelength - 1) / (low / high - 1), 0.0, 1.0)
-        inverse = kept * inverse + (1 - kept) * inverse / scaling.factor
-    return inverse
-
-
 def layer_is_local(config: ModelConfig) -> np.ndarray:
     """Return `[L]` booleans: whether a layer sees only the sliding window."""
-    if config.sliding_window is None:
-        return np.zeros(config.num_layers, bool)
-    every = config.global_every
-    return np.array([not (every and (i + 1) % every == 0) for i in range(config.num_layers)])
-
-
-def rotary(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return cosines and sines `[2, ..., E/2]` for `positions` `[...]`; row 1 is for local layers.
-
-    Angles are formed in float32.
-    """
-    thetas = (config.rope_theta, config.local_rope_theta or config.rope_theta)
-    frequencies = jnp.asarray(np.stack([_inverse_frequencies(config, t) for t in thetas]), jnp.float32)
-    frequencies = frequencies.reshape((2,) + (1,) * positions.ndim + (-1,))
-    angles = positions.astype(jnp.float32)[None, ..., None] * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    return np.array([config.is_local(i) for i in range(config.num_layers)], bool)
 
 
 def embed(params: Params, tokens: jax.Array, config: ModelConfig) -> jax.Array:

@@ -273,12 +273,7 @@ def load_params(
             "there; run the stage that trains it"
         )
     check_seal(folder)
-    try:
-        metadata = json.loads((folder / _METADATA).read_text())
-        shapes = {path: tuple(shape) for path, shape in metadata.pop("shapes").items()}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        faults.raise_explained(error)
-        raise records.damaged(folder / _METADATA, _first_line(error)) from error
+    metadata, shapes = read_metadata(folder)
     if tokenizer is not None and metadata.get("tokenizer") != tokenizer.fingerprint:
         raise UserError(
             f"the model at {folder} was trained with tokenizer {metadata.get('tokenizer')}, not with "
@@ -309,6 +304,22 @@ def content(folder: epath.Path) -> str | None:
     except (ValueError, AttributeError) as error:
         raise records.damaged(folder / _SEAL, "it is no table of JSON") from error
     return hashlib.sha256(found.encode()).hexdigest()[:16]
+
+
+def read_metadata(folder: epath.Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Return the metadata of a `best/` folder, see `load_params`, and the shape of each parameter; none is read.
+
+    Raises:
+        DamagedError: The file is gone, or is no metadata.
+        MachineError: The machine does not let it be read.
+    """
+    try:
+        metadata = json.loads((folder / _METADATA).read_text())
+        shapes = {path: tuple(shape) for path, shape in metadata.pop("shapes").items()}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        faults.raise_explained(error)
+        raise records.damaged(folder / _METADATA, _first_line(error)) from error
+    return metadata, shapes
 
 
 @contextmanager

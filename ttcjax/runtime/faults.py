@@ -17,7 +17,7 @@ from ttcjax.runtime.errors import MachineError, UserError
 
 _EXTRAS = {
     "gcsfs": "data",
-    "safetensors": "bench",
+    "gguf": "gguf",
     "torch": "bench",
     "transformers": "bench",
     "tensorboardX": "tensorboard",

@@ -1,0 +1,36 @@
+"""Mistral: Llama's form, every layer with a sliding window in the first versions. GGUF files call it llama."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ttcjax.config import ModelConfig
+from ttcjax.model.families import settings, tensors
+from ttcjax.model.families.layout import Family
+from ttcjax.model.families.settings import Settings
+
+
+def _from_hf(file: Settings) -> ModelConfig:
+    return settings.decoder(
+        file,
+        activation=settings.activation(file, "hidden_act", default="silu"),
+        **settings.windows(file, [True] * file.layers()),
+    )
+
+
+def _to_hf(config: ModelConfig) -> dict[str, Any]:
+    return {
+        **settings.described(config),
+        "hidden_act": settings.ACTIVATION_NAMES[config.activation],
+        "sliding_window": config.sliding_window,
+    }
+
+
+FAMILY = Family(
+    name="mistral",
+    model_types=("mistral",),
+    architectures=("MistralForCausalLM",),
+    from_hf=_from_hf,
+    to_hf=_to_hf,
+    tensors=tensors.PROJECTIONS + tensors.TWO_NORMS,
+)
