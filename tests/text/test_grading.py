@@ -243,7 +243,7 @@ def test_extraction_never_fails_and_never_returns_empty_text(text):
 
 
 def test_plain_numbers_and_missing_answers_need_no_process():
-    grading._WORKER.close()  # other tests may have used it
+    grading.worker._WORKER.close()  # other tests may have used it
     assert grading.grade("1,250.0", "1250")
     assert grading.grade(r"\frac{1}{2}", "0.5")
     assert not grading.grade("3", "4")
@@ -253,7 +253,7 @@ def test_plain_numbers_and_missing_answers_need_no_process():
     assert not grading.grade("x" * 5000, "x")
     assert grading.grade_exact("6/4", "1.5")
     assert not grading.grade_exact(None, "1")
-    assert not grading._WORKER.running, "the symbolic process must start only when needed"
+    assert not grading.worker._WORKER.running, "the symbolic process must start only when needed"
 
 
 @pytest.mark.skipif(not MATH.exists(), reason="needs ../shared/data/math_test_500.jsonl beside the repository")

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ttcjax.text import quantities
-from ttcjax.text.grading import extract_hash_number, grade
+from ttcjax.text.grading import extract_hash_number, grade, quantities
 
 # Beginning of a longer text, each of them a number.
 CUT_OFF = [

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from ttcjax.runtime.errors import UserError
-from ttcjax.text import grading, symbolic_worker
+from ttcjax.text import grading
+from ttcjax.text.grading import symbolic_worker
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals end processes so on POSIX systems alone")
 

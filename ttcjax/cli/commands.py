@@ -14,7 +14,7 @@ from etils import epath
 
 from ttcjax import config as config_lib
 from ttcjax.bench import command
-from ttcjax.cli import parser, show
+from ttcjax.cli import grading, parser, show
 from ttcjax.config import ExperimentConfig
 from ttcjax.config.load import load_config, override
 from ttcjax.pipeline import dry_run, run, stages
@@ -197,6 +197,7 @@ CALLS: dict[str, parser.Call] = {
     "list": _list,
     "solve": _solve,
     "bench": _bench,
+    "grade": grading.run,
     "version": _version,
 }
 """Function of each command; `stage` is for the commands named after a single stage."""

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import ttcjax
 from ttcjax.bench import command as bench_cli
+from ttcjax.cli import grading
 from ttcjax.pipeline import stages
 from ttcjax.runtime.errors import UserError
 
@@ -169,6 +170,8 @@ def build(calls: Mapping[str, Call]) -> Parser:
 
     bench = add("bench", "measure the engine, alone or beside Hugging Face transformers")
     bench_cli.add_arguments(bench)
+
+    grading.add_arguments(add("grade", "grade the answers of a file, beside another grader or the file's own verdicts"))
 
     add("version", "print the versions of ttcjax and jax")
     return parser

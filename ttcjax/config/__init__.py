@@ -15,6 +15,7 @@ from ttcjax.config.base import hashed as hashed
 from ttcjax.config.base import require as require
 from ttcjax.config.base import require_list as require_list
 from ttcjax.config.base import to_dict as to_dict
+from ttcjax.config.convention import Convention as Convention
 from ttcjax.config.data import DataConfig as DataConfig
 from ttcjax.config.data import DraftsConfig as DraftsConfig
 from ttcjax.config.data import Questions as Questions

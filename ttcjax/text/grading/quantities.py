@@ -58,48 +58,48 @@ _EMPHASIS_END = re.compile(rf"(?:\*\*\*?|__+|`+)[{_END}]*")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019.-][^\W\d_]+)*")
 
 
-def _set(*words: str) -> frozenset[str]:
+def word_set(*words: str) -> frozenset[str]:
     return frozenset(" ".join(words).split())
 
 
-_SHORT_UNITS = _set(
+SHORT_UNITS = word_set(
     "am bbl btu cal cc cl cm cms dl dm eur fl ft gal gb gbp gm gms hr hrs hz in inr kb kg kgs khz km kmh kms kph kw",
     "kwh lb lbs mb mg mi min mins ml mm mph ms mw oz pcs pm pt pts qt qts rpm sec secs sq tb tsp usd wh yd yds yr yrs",
 )
 """Other words of two or three letters right at a number may be factors, as in `5xy`."""
-_UNIT_LETTERS = _set("g h l L m s")
-_NUMBER_WORDS = _set(
+_UNIT_LETTERS = word_set("g h l L m s")
+_NUMBER_WORDS = word_set(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen",
     "tens eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety dozen dozens",
     *(scale + plural for scale in _SCALES for plural in (" ", "s")),
 )
-_FRACTION_WORDS = _set(
+_FRACTION_WORDS = word_set(
     "half halves third thirds quarter quarters fifth fifths eighth eighths ninth ninths twelfth twelfths",
     *(f"{ty}tieth {ty}tieths" for ty in ("twen", "thir", "for", "fif", "six", "seven", "eigh", "nine")),
     *(f"{word}th {word}ths" for word in _NUMBER_WORDS if not word.endswith(("s", "y"))),
 )
-_LATER = _set("repeating repeated recurring periodic below raised itself")
+_LATER = word_set("repeating repeated recurring periodic below raised itself")
 """Words that make another number of the one before them, even after a unit."""
-_MORE = _LATER | _set(
+_MORE = _LATER | word_set(
     "doubled tripled quadrupled halved double triple quadruple twice thrice half under mil lac lakh lakhs crore crores",
     "mio bil thou bn mn tn plus minus point negative inverse reciprocal not",
 )
 """Those and others that do so right after it."""
-_CHANGING = _MORE | _set("squared cubed rooted factorial remainder mod modulo choose pi sin cos tan log exp")
+_CHANGING = _MORE | word_set("squared cubed rooted factorial remainder mod modulo choose pi sin cos tan log exp")
 """Those and others that mathematics has a sign for."""
-_LAST = _set(
+_LAST = word_set(
     "and or to of than by square cubic plus minus point times not grand gross score scores power root roots base"
 )
 """Words after which something is missing, or which are a unit only before another."""
-_BASES = _set("binary ternary octal decimal hexadecimal hex")
+_BASES = word_set("binary ternary octal decimal hexadecimal hex")
 """In another base the digits are another number."""
 _BOUNDS = re.compile(r"(?:\bor (?:more|less|fewer|so|above|below|over|under)\b|\bat (?:least|most)\b)")
-_LINKS = _set("in for per each every at on from with only all both these those any")
+_LINKS = word_set("in for per each every at on from with only all both these those any")
 """Words after which a number is another one: `18 dollars in one day`."""
 _GREAT = re.compile(r"\w+illions?")
 """`quintillion` and its like, where it is none of `_SCALES`."""
 _CLOCK = re.compile(r"[\s~]*(?:[ap]\.?\s?m\.?|o['\u2019]?\s?clock)(?![^\W_])", re.IGNORECASE)
-_ORDINALS = _set("st nd rd th")
+_ORDINALS = word_set("st nd rd th")
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -157,7 +157,7 @@ def parse_quantity(text: str, *, words: bool) -> Fraction | None:
         rest = _UNIT_SIGN.sub(" ", rest, count=1)
     elif after or (rest and not marked):
         return None
-    return _signed(sign, value) if _is_prose(rest, money=currency) else None
+    return _signed(sign, value) if is_prose(rest, money=currency) else None
 
 
 def in_words(text: str) -> str | None:
@@ -240,7 +240,7 @@ def _decimal(text: str) -> Fraction:
     return Fraction(text.replace(",", "").replace(" ", "").removesuffix("."))
 
 
-def _is_prose(rest: str, *, money: bool) -> bool:
+def is_prose(rest: str, *, money: bool) -> bool:
     """Return whether what follows a number says nothing of its value: nothing, words, punctuation at the end.
 
     Args:
@@ -288,6 +288,6 @@ def _is_word(word: str, *, attached: bool, money: bool, last: bool) -> bool:
         # Scripts without capitals have words of one letter.
         unit = (word in _UNIT_LETTERS and not money) or word.lower() == word.upper()
         return unit or (word in "ai" and not attached and not last)
-    if len(word) > 3 or word in _SHORT_UNITS or not word.isascii():
+    if len(word) > 3 or word in SHORT_UNITS or not word.isascii():
         return True
     return not attached and not set(word).isdisjoint("aeiouy")

@@ -1,6 +1,6 @@
-"""The process behind `grading.SymbolicWorker`; run as a script, it imports nothing of ttcjax.
+"""The process behind `worker.SymbolicWorker`; run as a script, it imports nothing of ttcjax.
 
-Reads one JSON object a line with `answer`, `gold` and `timeout` (seconds), and replies with one byte each:
+Reads one JSON object a line with `answer`, `gold`, `timeout` (seconds) and `exact`, and replies with one byte each:
 `1` for the same, `0` for not. The byte `r` at the start says that imports are done. It ends with its standard input;
 the signals that end a group of processes are for its parent.
 """
@@ -159,7 +159,9 @@ def main() -> None:
     _limit_memory()
     from math_verify import LatexExtractionConfig, grader, parse, verify
 
+    symbolic, numeric, solved = grader.sympy_symbolic_eq, grader.sympy_numeric_eq, grader.sympy_solve_and_compare
     make_exact(grader)
+    exact = grader.sympy_symbolic_eq, grader.sympy_numeric_eq, grader.sympy_solve_and_compare
     # Only the LaTeX grammar: math-verify's reader of plain expressions ends in Python's eval.
     target = [LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0)]
 
@@ -174,6 +176,8 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         _limit_cpu(request["timeout"])
+        chosen = exact if request.get("exact", True) else (symbolic, numeric, solved)
+        grader.sympy_symbolic_eq, grader.sympy_numeric_eq, grader.sympy_solve_and_compare = chosen
         try:
             verdict = same(request["answer"], request["gold"])
         except Exception:  # whatever sympy cannot digest is no proof of equality
