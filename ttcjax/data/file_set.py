@@ -13,7 +13,7 @@ from etils import epath
 
 from ttcjax.config import ConfigError, DataConfig
 from ttcjax.data import sources
-from ttcjax.data.reading import gradings, rows, tfds_records
+from ttcjax.data.reading import gradings, json_rows, tfds_records
 from ttcjax.data.screen import Fault, refusal, screened
 from ttcjax.data.sets import DataSet
 from ttcjax.data.task import Example, Examples, Splits, Task
@@ -56,7 +56,7 @@ class FileSet(DataSet):
         *,
         others: tuple[tuple[str, ...], tuple[str, ...]] = ((), ()),
         lone: bool = False,
-        records: tuple[str, tuple[str, str]] | None = None,
+        records: tfds_records.Records | None = None,
     ):
         """Describe it.
 
@@ -68,11 +68,10 @@ class FileSet(DataSet):
             others: Further usual names of the two. One without an ending is that of a folder of folders, with a file
                 for each question.
             lone: Whether a file has the test questions that is the only one of its folder.
-            records: Builder of TensorFlow Datasets that has the same questions (`reading.tfds_records.lines`), and its
-                fields.
+            records: Builder of TensorFlow Datasets that has the same questions.
         """
         self.title, self.task, self.names = title, task, names
-        self._parse, self._lone, self._records = parse, lone, records
+        self._parse, self._lone, self.records = parse, lone, records
         self._usual = {role: (name, *more) for role, name, more in zip(ROLES, names, others, strict=True)}
 
     def example(self, config: DataConfig, name: str, line: bytes) -> Example | str:
@@ -97,7 +96,7 @@ class FileSet(DataSet):
             gradings.named(config.grading)
         if config.train_file is not None and config.train_file == config.test_file:
             raise ConfigError(f"data.train_file and data.test_file are both {config.train_file}: name two files")
-        if config.source == "tfds" and self._records is None:
+        if config.source == "tfds" and self.records is None:
             raise ConfigError(f"TensorFlow Datasets has no {self.title}: give its files with --data.dir")
         if config.source == "tfds" and (config.train_file or config.test_file):
             raise ConfigError("data.source=tfds reads no files: leave data.train_file and data.test_file out")
@@ -117,14 +116,13 @@ class FileSet(DataSet):
         return folder
 
     def read_files(self, config: DataConfig) -> dict[str, bytes]:
-        if config.source == "tfds" and self._records is not None:
-            builder, fields = self._records
+        if config.source == "tfds" and self.records is not None:
             splits = zip(self.names, ROLES, strict=True)
-            return {name: tfds_records.lines(builder, fields, role, config.dir) for name, role in splits}
+            return {name: tfds_records.lines(self.records, role, config.dir) for name, role in splits}
         folder, found = self.source(config), dict[str, bytes]()
         for role in ROLES:
             for name in _named(config, role) or self._usual[role]:
-                if (folder / name).is_dir():
+                if not name.endswith((".json", ".jsonl")) and (folder / name).is_dir():
                     found |= _tree(folder, name)
                 else:
                     with contextlib.suppress(FileNotFoundError):
@@ -167,7 +165,8 @@ class FileSet(DataSet):
             The splits, and why other lines cannot be used: what `parse` says, and what `screen.screened` finds.
 
         Raises:
-            UserError: A file is missing, or there is a training file and it is not larger than `num_valid`.
+            UserError: A file is missing, or there is a training file and it is not larger than `num_valid` or has no
+                questions but those of the test.
         """
         files = self.read_files(config) if files is None else files
         self.require_files(config, files)
@@ -193,13 +192,16 @@ class FileSet(DataSet):
         shuffled = [train_rows[i] for i in order]
         valid = _without(shuffled[-config.num_valid :], test)
         train = _without(shuffled[: -config.num_valid], [*valid, *test])[: config.num_train]
+        for name, split in (("train", train), ("valid", valid)):
+            if not split:
+                raise UserError(f"no {name} question is left: each is also one of a later split")
         return Splits(train, valid, test), faults
 
     def pools(self, config: DataConfig) -> tuple[Examples, Examples]:
         files = self.read_files(config)
         self.require_files(config, files)
         found, faults = self._pools(config, files)
-        if faults and config.faults == "refuse":
+        if faults and not found["test"]:
             raise refusal(faults)
         return found["train"], found["test"][: config.num_test]
 
@@ -256,7 +258,7 @@ class FileSet(DataSet):
             for name in names:
                 stem = name.rpartition("/")[2].partition(".")[0]
                 label = f"{self.task.name}-{stem if len(set(stems)) == len(stems) else role}"
-                for row in rows.rows(f"{where}{name}", name, label, files[name]):
+                for row in json_rows.rows(f"{where}{name}", name, label, files[name]):
                     parsed = self.example(config, row.id, row.line)
                     if isinstance(parsed, str):
                         faults.append(Fault(row.where, parsed))

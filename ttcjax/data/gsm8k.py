@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from ttcjax.data.file_set import FileSet
-from ttcjax.data.reading.rows import decode
+from ttcjax.data.reading.json_rows import decode
+from ttcjax.data.reading.tfds_records import Records
 from ttcjax.data.task import Example, Task
 from ttcjax.text.grading import extract_hash_number, grade_exact
 from ttcjax.text.prompt import question_prompt
@@ -39,5 +40,10 @@ def _parse(name: str, line: bytes) -> Example | str:
 
 
 DATA_SET = FileSet(
-    "GSM8K", TASK, _parse, records=("tensorflow_datasets.text.gsm8k.gsm8k:Gsm8k", ("question", "answer"))
+    "GSM8K",
+    TASK,
+    _parse,
+    records=Records(
+        "tensorflow_datasets.text.gsm8k.gsm8k:Gsm8k", ("question", "answer"), host="raw.githubusercontent.com"
+    ),
 )

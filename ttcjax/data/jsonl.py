@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ttcjax.config import DataConfig
 from ttcjax.data.file_set import FileSet
-from ttcjax.data.reading import gradings, rows
+from ttcjax.data.reading import gradings, json_rows
 from ttcjax.data.task import Example, Task
 from ttcjax.text.prompt import question_prompt
 
@@ -40,13 +40,13 @@ class Jsonl(FileSet):
         self._grading, self._wrong = grading, wrong
 
     def example(self, config: DataConfig, name: str, line: bytes) -> Example | str:
-        row = rows.decode(line)
+        row = json_rows.decode(line)
         if isinstance(row, str):
             return row
-        found = {key: rows.field(row, config.fields, key) for key in rows.USUAL}
+        found = {key: json_rows.field(row, config.fields, key) for key in json_rows.USUAL}
         for key in ("question", "answer"):
             if not _is_text(found[key], key):
-                looked = getattr(config.fields, key) or " or ".join(rows.USUAL[key])
+                looked = getattr(config.fields, key) or " or ".join(json_rows.USUAL[key])
                 return f"no field {looked} with the {key}: name another with --data.fields.{key}"
         for key in ("solution", "subject", "id", "level"):
             given = getattr(config.fields, key)
@@ -61,7 +61,7 @@ class Jsonl(FileSet):
             return f"the answer {text[:60]!r} is none of data.grading={config.grading or self._grading}"
         if answer and (wrong := self._wrong(answer)):
             return wrong
-        level = rows.level_of(found["level"])
+        level = json_rows.level_of(found["level"])
         if level is None and config.fields.level is not None:
             return f"the level {found['level']!r} is none from 1 to 5"
         return Example(

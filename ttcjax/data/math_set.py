@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ttcjax.data.file_set import FileSet
 from ttcjax.data.reading import gradings
-from ttcjax.data.reading.rows import decode, level_of
+from ttcjax.data.reading.json_rows import decode, level_of
 from ttcjax.data.task import Example, Task
 from ttcjax.text.grading import canonical, extract_boxed
 from ttcjax.text.prompt import question_prompt

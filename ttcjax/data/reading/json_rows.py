@@ -90,7 +90,7 @@ def field(row: Mapping[str, Any], fields: FieldsConfig, name: str) -> Any:
     """
     given = getattr(fields, name)
     if given is None:
-        small = {key.lower(): value for key, value in reversed(row.items())}
+        small = {key.lower(): value for key, value in reversed([*row.items()])}
         return next((small[key] for key in USUAL[name] if key in small), None)
     if given in row:
         return row[given]
