@@ -59,7 +59,7 @@ class Settings:
         sweep = config.sweep
         samples = BankSamples.of(Grid.of(config), sweep.samples, sweep.judged)
         return cls(
-            config.questions,
+            config.test_questions,
             config.sampler.of_solutions(),
             samples,
             Choice.of(config) if samples.validated else None,

@@ -48,7 +48,7 @@ class Settings:
     @classmethod
     def of(cls, config: ExperimentConfig) -> Settings:
         """Return what the stage sees of an experiment."""
-        return cls(config.questions, config.sampler.of_solutions(0.0), config.larger.enabled)
+        return cls(config.test_questions, config.sampler.of_solutions(0.0), config.larger.enabled)
 
 
 def shards(settings: Settings, inputs: Inputs) -> list[Shard]:

@@ -93,7 +93,7 @@ class Settings:
         sweep = config.sweep
         return cls(
             Further.of(config),
-            config.questions,
+            config.test_questions,
             config.sampler.of_solutions(),
             sweep.samples,
             sweep.seed,

@@ -41,7 +41,7 @@ class Settings:
     @classmethod
     def of(cls, config: ExperimentConfig) -> Settings:
         """Return what the stage sees of an experiment."""
-        return cls(Further.named(config), config.questions, config.sampler.of_solutions(), config.chains)
+        return cls(Further.named(config), config.test_questions, config.sampler.of_solutions(), config.chains)
 
 
 def shards(settings: Settings, inputs: Inputs) -> list[Shard]:

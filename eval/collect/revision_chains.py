@@ -71,7 +71,7 @@ class Settings:
     def of(cls, config: ExperimentConfig) -> Settings:
         """Return what the stage sees of an experiment."""
         sampler, view = config.sampler.of_solutions(), config.revision.view
-        return cls(config.questions, sampler, view, Judges.of(config), config.chains)
+        return cls(config.test_questions, sampler, view, Judges.of(config), config.chains)
 
     @property
     def tries(self) -> int:

@@ -67,7 +67,7 @@ class Settings:
         """Return what the stage sees of an experiment."""
         grid, sweep = Grid.of(config).searches, config.sweep
         return cls(
-            config.questions,
+            config.test_questions,
             config.sampler,
             grid,
             sweep.seeds,

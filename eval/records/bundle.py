@@ -106,7 +106,7 @@ def settings_of(config: ExperimentConfig) -> ReportSettings:
         revision=config.revision,
         drafts=config.drafts,
         chains=config.chains,
-        questions=config.questions,
+        questions=config.test_questions,
         rules=rules,
         choice=Choice.of(config) if rules.grid.validated else None,
         judges=Judges.of(config),

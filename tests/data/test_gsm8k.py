@@ -201,7 +201,6 @@ def test_the_real_files(tmp_path):
 WHOLE_FILES = {
     "UTF-16": lambda text: text.encode("utf-16"),
     "compressed": lambda text: gzip.compress(text.encode()),
-    "one array": lambda text: ("[" + ",".join(text.split("\n")[:-1]) + "]").encode(),
     "old line ends": lambda text: text.replace("\n", "\r").encode(),
     "nothing": lambda text: b"",
 }

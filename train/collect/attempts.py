@@ -96,7 +96,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
         UserError: There are no training questions left.
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
-    examples: Examples = splits.train[settings.first : settings.first + settings.count]
+    examples: Examples = splits.to_train_on("attempts")[settings.first : settings.first + settings.count]
     if not len(examples):
         raise UserError(
             f"the revision model or the PRM is trained on all {len(splits.train)} training questions, and the verifier "

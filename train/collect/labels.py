@@ -84,7 +84,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
     engine = load_engine(inputs, settings.sampler, verifier=None, steps=task.steps)
-    examples = splits.train[: settings.labels.questions]
+    examples = splits.to_train_on("labels")[: settings.labels.questions]
     counts = _Counts()
     size = settings.labels.shard_questions
     paths = []

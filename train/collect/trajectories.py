@@ -153,7 +153,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     task, splits = loader.askable(settings.questions, inputs["data"])
     engine = load_engine(inputs, settings.sampler, verifier=None, steps=task.steps)
     own = settings.trajectories
-    examples, size = splits.train[: own.questions], own.shard_questions
+    examples, size = splits.to_train_on("trajectories")[: own.questions], own.shard_questions
     paths = []
     with progress(len(examples) * own.samples, "trajectories: answers") as bar:
         engine.on_batch = bar.update

@@ -106,12 +106,13 @@ def fit_policy(kind: str, settings: Settings, inputs: Inputs, sink: Sink) -> dic
     train = settings.train
     loader.askable(settings.questions, inputs["data"])
     task, splits = loader.load(settings.questions.data, inputs["data"])
+    examples = splits.to_train_on(kind, solutions=True)
     tokenizer = loader.tokenizer(inputs["data"])
     model = resolve_model(settings.model, tokenizer)
     rows = {"batch_size": train.batch_size, "seq_len": train.seq_len}
 
     train_examples, valid_examples = (
-        draft_examples(task, split, settings.drafts, tokenizer, train.seq_len) for split in (splits.train, splits.valid)
+        draft_examples(task, split, settings.drafts, tokenizer, train.seq_len) for split in (examples, splits.valid)
     )
     result = fit(
         train,

@@ -265,7 +265,7 @@ def _score_held_out(
         Whether there is one.
     """
     task, splits = loader.askable(settings.questions, inputs["data"])
-    examples = {e.id: e for e in splits.train[: settings.labelled] if e.id in held}
+    examples = {e.id: e for e in splits.to_train_on("prm")[: settings.labelled] if e.id in held}
     kept = [(row, examples[row[0]]) for row in rows if row[0] in held]
     truths = [task.check_steps(example, task.steps.split(row[2])) for row, example in kept]
     if any(truth is None for truth in truths):

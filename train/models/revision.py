@@ -117,7 +117,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     task, splits = loader.askable(own.questions, inputs["data"])
     engine = Engine(Model(params, model, tokenizer.fingerprint), tokenizer, own.sampler, steps=task.steps)
     rest = own.made
-    chains = rest_em.sample(rest, settings.view, engine, task, splits.train, out / "chains")
+    chains = rest_em.sample(rest, settings.view, engine, task, splits.to_train_on("revision"), out / "chains")
     rows, counts = rest_em.balanced(chains, rest)
     second = fine_tune(rows, out, source="revision.rest_em.questions")
     shards = shard_names(len(chains) // rest.chains, rest.shard_questions)

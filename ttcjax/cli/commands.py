@@ -34,9 +34,13 @@ def _config_with_flags(args: argparse.Namespace, add: Callable[[argparse.Argumen
     flags = parser.Parser(f"ttcjax {args.command} {args.config}", add_help=False, allow_abbrev=False)
     add(flags)
     _, args.overrides = flags.parse_known_args(args.overrides, args)
-    if args.json and not args.dry_run:
+    if args.json and not getattr(args, "dry_run", True):
         raise UserError("--json is the form of a dry run: add --dry-run")
+    if args.limit is not None:  # as a setting, which messages that repeat the command then name
+        args.overrides = [*args.overrides, "--sweep.limit", str(args.limit)]
     config = _config_of(args)
+    if args.limit is not None:
+        logger.info("the first %d test questions alone (--limit)", config.sweep.limit)
     return dataclasses.replace(config, workdir=os.fspath(resolve_workdir(config.workdir)))
 
 
@@ -138,6 +142,22 @@ def _print_study_plan(
         show.print_lines(run.device_shares(config, run.wanted_stages(config)).values())
 
 
+def _check_data(args: argparse.Namespace) -> int:
+    from ttcjax.data.overlap import matches
+
+    config = _config_with_flags(args, parser.add_check_flags)
+    if args.run < 1 or not 0 < args.share <= 1:
+        raise UserError(f"--run must be 1 or more and --share lie in (0, 1], not {args.run} and {args.share}")
+    found = matches.check(config.data, args.against, run=args.run, share=args.share, limit=config.sweep.limit)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(found) | {"counts": found.counts}, indent=2))
+    else:
+        show.print_overlap(
+            found, "training questions" if args.against is None else f"texts of {args.against}", args.show
+        )
+    return 3 if found.matches else 0
+
+
 def _print_config(args: argparse.Namespace) -> None:
     print(json.dumps(config_lib.to_dict(_config_of(args)), indent=2))
 
@@ -216,6 +236,7 @@ CALLS: dict[str, parser.Call] = {
     "stage": _run_one,
     "sweep": _sweep,
     "study": _study,
+    parser.CHECK: _check_data,
     "config": _print_config,
     "list": _list,
     "solve": _solve,

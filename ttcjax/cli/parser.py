@@ -29,12 +29,13 @@ examples:
   ttcjax list runs/demo                                     which stages are complete, what is damaged; of a study too
   ttcjax solve "..." --workdir runs/demo --strategy beam:n=16,width=4
   ttcjax models inspect gguf:FILE                           what a published model is, and what it lacks
+  ttcjax data check configs/procmath_tiny.py                test questions that are in the training data
   ttcjax bench sample --peer transformers                   tokens a second beside another program
 
 Run a command again to go on after an interruption: complete stages are skipped, the others resume.
 
 exit status: 0 done; 1 the machine refuses (full disk, no permission, memory or network); 2 what was given cannot be
-used; 130 Ctrl-C; 143 SIGTERM. After any of them, the same command goes on.
+used; 3 `data check` found test questions; 130 Ctrl-C; 143 SIGTERM. After 1, 130 and 143 the same command goes on.
 
 flags of every command:
   --debug        show the traceback of an error
@@ -107,13 +108,26 @@ examples:
 It prints the name by which the converted model is loaded; docs/models.md has the families and forms that are known.
 """
 
+_CHECK_EPILOG = """\
+examples:
+  ttcjax data check configs/gsm8k_scratch.py --data.dir data/gsm8k
+  ttcjax data check configs/gsm8k_scratch.py --data.dir data/gsm8k --against data/other --run 13 --share 0.3
+
+A test question is found where a text is the same but for layout, the same but for names (words with a capital), or has
+a share of its runs of words; in the embedded domain, where a training question of its subject has the same numbers.
+Exit status: 0 none is found, 3 some are.
+
+"""
+
 _CONFIG_EPILOG = """\
 Settings of the config are overridden by name after it: --policy.steps 800 --sweep.budgets 1 4 16
 `ttcjax {command} CONFIG --help` lists them all with the values of that config.
 """
 
 
-Call = Callable[[argparse.Namespace], None]
+Call = Callable[[argparse.Namespace], int | None]
+"""Runs a command; returns an exit status, `None` for 0."""
+CHECK = "data check"
 
 
 class Parser(argparse.ArgumentParser):
@@ -145,6 +159,8 @@ def build(calls: Mapping[str, Call]) -> Parser:
             add_sweep_flags(command)
         elif name == "study":
             add_study_flags(command)
+        elif name == CHECK:
+            add_check_flags(command)
         elif name != "config":
             add_run_flags(command)
         command.add_argument("config", metavar="CONFIG", help="Python file with a get_config() function")
@@ -156,6 +172,7 @@ def build(calls: Mapping[str, Call]) -> Parser:
         add_config(stage.name, f"stage: {stage.summary}")
     add_config("sweep", "evaluate trained models: estimate, run, or share among processes", _SWEEP_EPILOG)
     add_config("study", "run everything once a seed, and report over all seeds", _STUDY_EPILOG)
+    add_config(CHECK, "find test questions in the training data, or in a folder of other texts", _CHECK_EPILOG)
     add_config("config", "print the resolved config as JSON")
 
     command = add("list", "list the stages in a workdir, or of every seed of a study, and their state")
@@ -216,13 +233,16 @@ def version() -> str:
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with those of `solve` in an order in which any question is a question.
+    """Return the arguments with `data check` as one command, and those of `solve` in an order in which any question is
+    one.
 
     What is no option of `solve` is its question, even if it begins with a dash.
 
     Raises:
         UserError: There are two questions.
     """
+    if list(arguments[:2]) == CHECK.split():
+        return [CHECK, *arguments[2:]]
     if not arguments or arguments[0] != "solve":
         return list(arguments)
     options, overrides, questions = [], [], []
@@ -253,12 +273,27 @@ def prepared(arguments: Sequence[str]) -> list[str]:
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what each stage would do; run and write nothing")
     parser.add_argument("--json", action="store_true", help="print the dry run as JSON")
+    add_limit(parser)
+
+
+def add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", metavar="N", type=int, help="the first N test questions alone (sweep.limit)")
+
+
+def add_check_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--against", metavar="FOLDER", help="look there, in .json, .jsonl, .txt and .md files")
+    parser.add_argument("--run", metavar="WORDS", type=int, default=8, help="words of a run (%(default)s)")
+    parser.add_argument("--share", type=float, default=0.5, help="least share of the runs (%(default)s)")
+    parser.add_argument("--show", metavar="N", type=int, default=10, help="worst pairs to print (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print all pairs as JSON")
+    add_limit(parser)
 
 
 def add_sweep_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what is left and what it takes; run nothing")
     parser.add_argument("--json", action="store_true", help="print the dry run as JSON")
     parser.add_argument("--part", metavar="I/K", help="run the share of process I of K that share the workdir")
+    add_limit(parser)
 
 
 def add_study_flags(parser: argparse.ArgumentParser) -> None:

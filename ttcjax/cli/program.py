@@ -4,6 +4,7 @@ An error becomes one line on stderr and an exit status:
 
     1    the machine refuses: a full disk, no permission, no memory, no network
     2    what was given cannot be used: a setting, a path, a file, a library or a device that is not there
+    3    `ttcjax data check` found test questions in the training data
     130  Ctrl-C
     143  SIGTERM, as shells say it; also where it came before the program could handle it or after its work was done
 
@@ -63,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _prepare_jax()
             if distributed:
                 _join_distributed()
-            args.call(args)
+            status = args.call(args)
             sys.stdout.flush()
-        return 0
+        return status or 0
     except KeyboardInterrupt:
         return _report("interrupted; run the same command again to go on", 130, debug)
     except stop.Stopped as error:

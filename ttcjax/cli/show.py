@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from etils import epath
 
     from ttcjax.config import ExperimentConfig
+    from ttcjax.data.overlap.matches import Found
     from ttcjax.pipeline.solve import Solved
     from ttcjax.pipeline.stages import Stage
 
@@ -19,6 +20,29 @@ def print_lines(lines: Iterable[str]) -> None:
     """Print each string as one line, such as those with paths and commands that the user typed."""
     for text in lines:
         print(one_line(text))
+
+
+def print_overlap(found: Found, searched: str, pairs: int) -> None:
+    """Print how many test questions were found, by what they have in common, and the worst pairs.
+
+    Args:
+        found: The matches.
+        searched: What they were looked for in.
+        pairs: How many to print.
+    """
+    from ttcjax.data.overlap.matches import KINDS
+
+    print_lines([f"{len(found.matches):,} of {found.tested:,} test questions found in {found.searched:,} {searched}"])
+    print_lines(f"{count:6,} {KINDS[kind]}" for kind, count in found.counts.items() if count)
+    for match in found.matches[: max(pairs, 0)]:
+        how = f"{KINDS[match.kind]}, {match.share:.0%}" if match.kind == "words" else KINDS[match.kind]
+        print_lines([f"{match.id} is in {match.where}: {how}"])
+        print_lines(f"    {_shortened(text)}" for text in (match.question, match.text))
+
+
+def _shortened(text: str, most: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else f"{flat[: most - 3]}..."
 
 
 def print_report(summary: dict[str, Any], workdir: str) -> None:

@@ -18,6 +18,7 @@ from ttcjax.config.base import to_dict as to_dict
 from ttcjax.config.convention import Convention as Convention
 from ttcjax.config.data import DataConfig as DataConfig
 from ttcjax.config.data import DraftsConfig as DraftsConfig
+from ttcjax.config.data import FieldsConfig as FieldsConfig
 from ttcjax.config.data import Questions as Questions
 from ttcjax.config.data import procmath_subjects as procmath_subjects
 from ttcjax.config.experiment import ExperimentConfig as ExperimentConfig

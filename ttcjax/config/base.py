@@ -56,10 +56,11 @@ def require_finite(config: Any, path: str = "") -> None:
 
 def hashed(value: Any) -> Any:
     """Return what of a setting decides results, as plain values: fields that are `SPEED_ONLY` are left out, and those
-    that are `None`, so that what is not given changes nothing."""
+    that are `None` or tables in which nothing is given, so that what is not given changes nothing."""
     if dataclasses.is_dataclass(value):
         kept = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if not f.metadata.get("speed")}
-        return {name: hashed(setting) for name, setting in kept.items() if setting is not None}
+        found = {name: hashed(setting) for name, setting in kept.items() if setting is not None}
+        return {name: setting for name, setting in found.items() if setting != {}}
     if isinstance(value, (list, tuple)):
         return [hashed(one) for one in value]
     return value

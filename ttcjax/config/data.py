@@ -37,13 +37,45 @@ def procmath_subjects(families: Sequence[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class FieldsConfig:
+    """Names of the fields in a line of a user's own file; a field within a field is named with a dot."""
+
+    question: str | None = None
+    """`None` is the first that is there of `question`, `problem` and `prompt`, in capitals or not."""
+    answer: str | None = None
+    """The final answer; `None` is the first of `answer`, `final_answer`, `expected_answer` and `target`. A whole
+    solution that ends in `#### 5` or has a box is read as both."""
+    solution: str | None = None
+    """Steps to the answer; `None` is `solution` or `rationale`, or nothing where there is neither."""
+    id: str | None = None
+    """`None` is `id` or `unique_id`; without one, lines are numbered."""
+    level: str | None = None
+    """1 to 5, or `Level 3`; `None` is `level` or `difficulty`, where it holds that."""
+    subject: str | None = None
+    """`None` is `subject`, `type` or `category`."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Source of the questions, and how many of each split are used."""
 
     name: str = "procmath"
-    """`procmath`, which is generated, `gsm8k`, or one of your own (`ttcjax.data.sets`)."""
+    """`procmath`, which is generated, `gsm8k`, `math`, `aime`, `amc`, `jsonl` (a file of your own), or a data set that
+    you have registered (`ttcjax.data.sets`)."""
     dir: str | None = field(default=None, metadata=SPEED_ONLY)
-    """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`."""
+    """Folder with the data set's own files (`train.jsonl`, `test.jsonl`); not used by `procmath`. With `source` tfds,
+    the folder that TensorFlow Datasets keeps its records in; `None` is its own default."""
+    source: Literal["files", "tfds"] = field(default="files", metadata=SPEED_ONLY)
+    """Where the questions come from: files in `dir`, or TensorFlow Datasets, which downloads them once (`gsm8k`)."""
+    train_file: str | None = None
+    """Name of the file with training questions; `None` is the data set's usual name. Without one a data set can be
+    evaluated on, and not trained on."""
+    test_file: str | None = None
+    """Name of the file with test questions; `None` is the data set's usual name."""
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    grading: str | None = None
+    """How answers are read and compared: `math`, `number`, `exact` or `choice`; `None` is the data set's own way. What
+    counts as the same is named where it differs: `math:percent=number,decimals=3` (`ttcjax.config.convention`)."""
     num_train: int = 40_000
     num_valid: int = 500
     num_test: int = 250
@@ -77,6 +109,8 @@ class Questions:
     """The policy's longest sequence, prompt included, in tokens."""
     max_tokens: int
     """Longest solution, end mark included, in tokens."""
+    first: int | None = None
+    """So many test questions, the first ones; `None` is all."""
 
     @property
     def longest_prompt(self) -> int:

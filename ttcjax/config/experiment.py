@@ -280,6 +280,8 @@ class SweepConfig:
     (or `product`, `mean`)."""
     verifiers_content: tuple[str, ...] | None = None
     """The same with a hash of each model in place of its folder; a run fills it in, and tells when one has changed."""
+    limit: int | None = None
+    """Test questions that are evaluated, the first ones; `None` is all. Models are trained as without it."""
     budgets: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     strategies: tuple[str, ...] = ("majority", "best_of_n:select=weighted", "beam:width=4", "beam:width=sqrt")
     """Each samples at the sampler's temperature, at one that it names (`majority:temperature=0.6`), or for each
@@ -309,6 +311,7 @@ class SweepConfig:
         require_seed(self.bootstrap_seed, "sweep.bootstrap_seed")
         require_list(self.budgets, "sweep.budgets")
         require_list(self.strategies, "sweep.strategies")
+        require(self.limit is None or self.limit > 0, f"sweep.limit must be positive, not {self.limit}")
         require(min(self.budgets) > 0, f"sweep.budgets must be positive numbers, not {self.budgets}")
         require(
             max(self.budgets) <= self.samples,
@@ -413,6 +416,11 @@ class ExperimentConfig:
     def questions(self) -> Questions:
         """The questions that can be asked."""
         return Questions(self.data, self.model.max_seq_len, self.sampler.max_tokens)
+
+    @property
+    def test_questions(self) -> Questions:
+        """The same for stages that ask test questions: with `sweep.limit` the first ones."""
+        return dataclasses.replace(self.questions, first=self.sweep.limit)
 
     def _check_revision(self) -> None:
         longest = self.revision.max_seq_len or self.model.max_seq_len

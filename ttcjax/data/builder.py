@@ -124,7 +124,7 @@ def prepare(config: DataConfig, folder: epath.PathLike) -> None:
     tfds.disable_progress_bar()
     try:
         # tfds wants a download folder even where it has nothing to download.
-        with tempfile.TemporaryDirectory() as scratch, _quiet_tfds():
+        with tempfile.TemporaryDirectory() as scratch, quiet_tfds():
             builder.download_and_prepare(
                 download_dir=scratch, download_config=tfds.download.DownloadConfig(try_download_gcs=False)
             )
@@ -152,8 +152,8 @@ def load(config: DataConfig, folder: epath.PathLike) -> Splits:
 
 
 @contextlib.contextmanager
-def _quiet_tfds() -> Iterator[None]:
-    # tfds prints what it does, and warns of every config that is not in its class's list.
+def quiet_tfds() -> Iterator[None]:
+    """Keep from the terminal what tfds prints of its work, and its warning of configs not in a class's list."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)
@@ -166,7 +166,7 @@ def _quiet_tfds() -> Iterator[None]:
 
 def _builder(config: DataConfig, folder: epath.Path) -> Procmath:
     try:
-        with _quiet_tfds():
+        with quiet_tfds():
             return Procmath(config=ProcmathConfig.of(config), data_dir=folder, file_format="array_record")
     except (ParseError, ValueError, AssertionError) as error:  # AssertionError: tfds finds another version in it
         raise UserError(f"the description of the records in {folder} is corrupt; {_fix(folder)}") from error

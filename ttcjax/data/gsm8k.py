@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from ttcjax.data.file_set import FileSet
+from ttcjax.data.reading.json_rows import decode
+from ttcjax.data.reading.tfds_records import Records
 from ttcjax.data.task import Example, Task
 from ttcjax.text.grading import extract_hash_number, grade_exact
 from ttcjax.text.prompt import question_prompt
@@ -17,24 +18,12 @@ _FINAL = re.compile("^####", re.MULTILINE)
 
 def _parse(name: str, line: bytes) -> Example | str:
     """Return the example of a line, or what is wrong with it; calculator marks (`<<2+3=5>>`) stay in the solution."""
-    twice: list[str] = []
-
-    def table(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        twice.extend(key for key in found if [k for k, _ in pairs].count(key) > 1)
-        return found
-
-    try:
-        row = json.loads(line.decode(), object_pairs_hook=table)
-    except UnicodeDecodeError:
-        return "not UTF-8 text"
-    except (ValueError, RecursionError):
-        return "not valid JSON"
+    row = decode(line)
+    if isinstance(row, str):
+        return row
     for field in ("question", "answer"):
-        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+        if not isinstance(row.get(field), str):
             return f'no text field "{field}"; each line needs "question" and "answer"'
-    if twice:
-        return f"the field {twice[0]!r} stands twice"
     if len(_FINAL.findall(row["answer"])) > 1:
         return 'the answer has more than one line with "####"'
     answer = extract_hash_number(row["answer"])
@@ -50,4 +39,11 @@ def _parse(name: str, line: bytes) -> Example | str:
     )
 
 
-DATA_SET = FileSet("GSM8K", TASK, _parse)
+DATA_SET = FileSet(
+    "GSM8K",
+    TASK,
+    _parse,
+    records=Records(
+        "tensorflow_datasets.text.gsm8k.gsm8k:Gsm8k", ("question", "answer"), host="raw.githubusercontent.com"
+    ),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from ttcjax.data.sets import data_set
 from ttcjax.data.task import Example, Examples, Splits, Task
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
+from ttcjax.runtime.files import is_there
 from ttcjax.text import tokenizer as tokenizers
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def files(config: DataConfig) -> list[str]:
 
 def task(config: DataConfig) -> Task:
     """Return how the data set's questions are put, answered and checked, without opening its files."""
-    return data_set(config).task
+    return data_set(config).task_of(config)
 
 
 def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:
@@ -76,7 +78,8 @@ def tokenizer(folder: epath.PathLike) -> tokenizers.SentencePieceTokenizer:
 
 
 def askable(questions: Questions, folder: epath.PathLike) -> tuple[Task, Splits]:
-    """Open the data set of an experiment, without the questions whose prompts leave no room for a solution.
+    """Open the data set of an experiment, without the questions whose prompts leave no room for a solution, and without
+    the test questions after the first ones that are asked.
 
     Args:
         questions: Which there are, and what can be asked.
@@ -87,15 +90,25 @@ def askable(questions: Questions, folder: epath.PathLike) -> tuple[Task, Splits]
     """
     folder = epath.Path(folder)
     task, splits = load(questions.data, folder)
+    if records.hash_of(folder / LENGTHS_FILE) is None and not is_there(
+        folder / LENGTHS_FILE
+    ):  # no tokenizer of its own
+        return task, _first(splits, questions.first)
     with np.load(io.BytesIO(records.read_own(folder / LENGTHS_FILE))) as lengths:
         fits = {name: lengths[name] <= questions.longest_prompt for name in SPLITS}
-    if all(kept.all() for kept in fits.values()):
-        return task, splits
-    faults = too_long(questions, splits, fits)
-    if questions.data.faults == "refuse":
-        raise too_long_refusal(faults)
-    logger.warning("%d questions are left out: they leave no room for a solution", len(faults))
-    return task, Splits(*(_Some(getattr(splits, name), np.flatnonzero(fits[name])) for name in SPLITS))
+    if not all(kept.all() for kept in fits.values()):
+        faults = too_long(questions, splits, fits)
+        if questions.data.faults == "refuse":
+            raise too_long_refusal(faults)
+        logger.warning("%d questions are left out: they leave no room for a solution", len(faults))
+        splits = Splits(*(_Some(getattr(splits, name), np.flatnonzero(fits[name])) for name in SPLITS))
+    return task, _first(splits, questions.first)
+
+
+def _first(splits: Splits, count: int | None) -> Splits:
+    if count is None:
+        return splits
+    return dataclasses.replace(splits, test=_Some(splits.test, np.arange(min(count, len(splits.test)))))
 
 
 def too_long(questions: Questions, splits: Splits, fits: dict[str, np.ndarray]) -> list[Fault]:

@@ -26,7 +26,7 @@ from ttcjax.config import (
 )
 from ttcjax.data import loader
 from ttcjax.data.screen import Fault
-from ttcjax.data.task import Example, Task
+from ttcjax.data.task import Example, Splits, Task
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import write_bytes
 from ttcjax.runtime.stage import Inputs, Sink, Stage
@@ -72,14 +72,16 @@ def _work(settings: Settings) -> str:
 def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     """Write examples, `tokenizer.model` and `manifest.json`; running it again changes nothing.
 
+    Where nothing is trained and there are test questions alone, there is no tokenizer either: it is that of the models.
+
     Returns:
         The manifest: example counts and content hashes of each split, how many were left out, size and fingerprint of
         the tokenizer, and per split the lengths in tokens of prompts (begin mark included) and solutions (end mark
         included).
 
     Raises:
-        UserError: The data cannot be read or written, no tokenizer can be trained on it, or examples cannot be used
-            and `data.faults` refuses them.
+        UserError: The data cannot be read or written, has not what models or the tokenizer are trained on, or examples
+            cannot be used and `data.faults` refuses them.
     """
     del inputs  # It is the first.
     out = sink.folder
@@ -87,9 +89,54 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     faults = loader.prepare(settings.data, out)
     task, splits = loader.load(settings.data, out)
     named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
-    for name, examples in named.items():
-        if not examples:
+    manifest: dict[str, Any] = {
+        "name": task.name,
+        "config": config_hash(settings.data, settings.tokenizer),
+        "counts": {name: len(examples) for name, examples in named.items()},
+        "hashes": {name: _content_hash(examples) for name, examples in named.items()},
+    }
+    own = [MANIFEST_FILE, LEFT_OUT_FILE]
+    if named["train"] or named["valid"] or settings.trainings:
+        _require_training(settings, task, splits)
+        more, too_long = _tokenize(settings, task, splits, out)
+        manifest |= more
+        faults = [*faults, *too_long]
+        own += [tokenizer_lib.FILE, FAMILIAR_FILE, loader.LENGTHS_FILE]
+    _write_left_out(out / LEFT_OUT_FILE, faults)
+    manifest["left_out"] = len(faults)
+    for name in loader.SPLITS:
+        wanted = getattr(settings.data, f"num_{name}")
+        if 0 < len(named[name]) < wanted:
+            logger.warning("%d %s examples, fewer than data.num_%s=%d", len(named[name]), name, name, wanted)
+    write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
+    sink.lists(*loader.files(settings.data), *own)
+    return manifest
+
+
+def _require_training(settings: Settings, task: Task, splits: Splits) -> None:
+    """Refuse a data set that has not what training needs."""
+    if not len(splits.train) and not len(splits.valid):
+        raise UserError(
+            f"{task.name} has no training questions here, and {', '.join(name for name, _ in settings.trainings)} "
+            "need some: give a file of them with --data.train_file"
+        )
+    for name in loader.SPLITS:
+        if not len(getattr(splits, name)):
             raise UserError(f"no {name} question is left: each is also one of a later split, or the file has none")
+    if any(path == "policy" for path, _ in settings.trainings):
+        splits.to_train_on("policy", solutions=True)
+
+
+def _tokenize(settings: Settings, task: Task, splits: Splits, out: epath.Path) -> tuple[dict[str, Any], list[Fault]]:
+    """Train the tokenizer and write it, the lengths of prompts and what training questions look like.
+
+    Returns:
+        Facts for the manifest, and why questions cannot be asked.
+
+    Raises:
+        UserError: As for `run`.
+    """
+    named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
     texts = (_text(task, example) for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, settings.tokenizer)
     asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
@@ -101,7 +148,6 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
             if (out / name).is_file():  # Read from files in a moment; generated records are kept.
                 (out / name).unlink()
         raise loader.too_long_refusal(too_long)
-    faults = [*faults, *too_long]
     solutions = {
         name: tokenizer.encode_batch([example.solution for example in examples]) for name, examples in named.items()
     }
@@ -113,17 +159,6 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
     np.savez(content, **prompts)  # type: ignore[arg-type]
     write_bytes(out / loader.LENGTHS_FILE, content.getvalue())
     Familiar.fit(asked["train"], asked["valid"], tokenizer.vocab_size).save(out / FAMILIAR_FILE)
-    _write_left_out(out / LEFT_OUT_FILE, faults)
-
-    manifest = {
-        "name": task.name,
-        "config": config_hash(settings.data, settings.tokenizer),
-        "counts": {name: len(examples) for name, examples in named.items()},
-        "left_out": len(faults),
-        "hashes": {name: _content_hash(examples) for name, examples in named.items()},
-        "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
-        "tokens": {name: {"prompt": _summary(prompts[name]), "solution": _summary(written[name])} for name in named},
-    }
     for name in loader.SPLITS:
         limit = settings.questions.max_seq_len
         # Without the questions that are refused or left out.
@@ -135,13 +170,11 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
                 name,
                 limit,
             )
-        wanted = getattr(settings.data, f"num_{name}")
-        if len(named[name]) < wanted:
-            logger.warning("%d %s examples, fewer than data.num_%s=%d", len(named[name]), name, name, wanted)
-    write_bytes(out / MANIFEST_FILE, (json.dumps(manifest, indent=2) + "\n").encode())
-    own = (tokenizer_lib.FILE, MANIFEST_FILE, FAMILIAR_FILE, LEFT_OUT_FILE, loader.LENGTHS_FILE)
-    sink.lists(*loader.files(settings.data), *own)
-    return manifest
+    manifest = {
+        "tokenizer": {"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint},
+        "tokens": {name: {"prompt": _summary(prompts[name]), "solution": _summary(written[name])} for name in named},
+    }
+    return manifest, too_long
 
 
 def _text(task: Task, example: Example) -> str:
@@ -204,4 +237,4 @@ def _summary(lengths: np.ndarray) -> dict[str, float]:
     }
 
 
-STAGE = Stage(Settings.of, run, writes=(tokenizer_lib.FILE,), version=2, work=_work)
+STAGE = Stage(Settings.of, run, writes=(MANIFEST_FILE,), version=2, work=_work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from ttcjax.data.task import Example
@@ -25,23 +25,28 @@ class Fault:
     what: str
 
 
-def screened(examples: Iterable[tuple[str, Example]]) -> tuple[list[Example], list[Fault]]:
+def screened(
+    examples: Iterable[tuple[str, Example]], answers_alone: Container[str] = ()
+) -> tuple[list[Example], list[Fault]]:
     """Return the examples that can be used, in their order, and what is wrong with the others.
 
     Args:
         examples: Each with the place it comes from; of all splits together, since one question must not have one answer
             in training and another in the test.
+        answers_alone: Ids of examples that may come without a solution.
     """
     examples = list(examples)
     answers: dict[str, set[str]] = collections.defaultdict(set)
     for _, example in examples:
         answers[_plain(example.question)].add(example.answer)
-    kept, faults = [], []
+    kept, faults, ids = [], [], set[str]()
     for where, example in examples:
         found = answers[_plain(example.question)]
         if not _plain(example.question):
             faults.append(Fault(where, "the question is empty"))
-        elif not example.solution.strip():
+        elif example.id in ids:
+            faults.append(Fault(where, f"the id {example.id!r} stands in another line too"))
+        elif not example.solution.strip() and example.id not in answers_alone:
             faults.append(Fault(where, "the solution is empty"))
         elif not example.answer.strip():
             faults.append(Fault(where, "there is no answer"))
@@ -52,6 +57,7 @@ def screened(examples: Iterable[tuple[str, Example]]) -> tuple[list[Example], li
             faults.append(Fault(where, f"the same question has different answers: {told}"))
         else:
             kept.append(example)
+        ids.add(example.id)
     return kept, faults
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import difflib
+import tempfile
 from collections.abc import Mapping
 
 from etils import epath
@@ -11,7 +13,7 @@ from etils import epath
 from ttcjax.config import ConfigError, DataConfig
 from ttcjax.config.plugins import Registry
 from ttcjax.data.screen import Fault
-from ttcjax.data.task import Splits, Task
+from ttcjax.data.task import Example, Examples, Splits, Task
 
 
 class DataSet(abc.ABC):
@@ -42,6 +44,39 @@ class DataSet(abc.ABC):
         Raises:
             UserError: One is not.
         """
+
+    def task_of(self, config: DataConfig) -> Task:
+        """Return how questions are put, answered and checked under a config."""
+        del config
+        return self.task
+
+    def check(self, config: DataConfig) -> None:
+        """Say no to settings that do not go with it; files are not looked at.
+
+        Raises:
+            ConfigError: There are such.
+        """
+        if config.source != "files":
+            raise ConfigError(f"data.source={config.source} is not for data.name={config.name}: leave it out")
+        if config.grading is not None and not self.from_files:
+            raise ConfigError(f"data.grading is for data sets read from files, and {config.name} has its own")
+
+    def form(self, example: Example) -> str | None:
+        """Return what is the same in questions that a model which knows one of them can answer alike; `None` where the
+        data set has no rule of its own."""
+        del example
+        return None
+
+    def pools(self, config: DataConfig) -> tuple[Examples, Examples]:
+        """Return all examples that could be trained on and all test questions, before any are held apart.
+
+        Raises:
+            UserError: They cannot be read.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            self.prepare(dataclasses.replace(config, faults="leave_out"), epath.Path(scratch), self.read_files(config))
+            splits = self.load(config, epath.Path(scratch))
+            return [*splits.train, *splits.valid], list(splits.test)
 
     @abc.abstractmethod
     def prepare(self, config: DataConfig, folder: epath.Path, files: Mapping[str, bytes]) -> list[Fault]:
@@ -77,6 +112,10 @@ DATA_SETS: Registry[DataSet] = Registry(
     {
         "procmath": "ttcjax.data.procmath.data_set:DATA_SET",
         "gsm8k": "ttcjax.data.gsm8k:DATA_SET",
+        "math": "ttcjax.data.math_set:DATA_SET",
+        "aime": "ttcjax.data.jsonl:AIME",
+        "amc": "ttcjax.data.jsonl:AMC",
+        "jsonl": "ttcjax.data.jsonl:DATA_SET",
     },
 )
 """A new data set has a file in `ttcjax/data` and a line here, or an entry point of this group."""
@@ -96,10 +135,12 @@ def data_set(config: DataConfig) -> DataSet:
 
 
 def check(config: DataConfig) -> None:
-    """Say no to settings that name no data set, or one whose files are nowhere.
+    """Say no to settings that name no data set, one whose files are nowhere, or that do not go with it.
 
     Raises:
         ConfigError: They do.
     """
-    if data_set(config).from_files and config.dir is None:
+    found = data_set(config)
+    found.check(config)
+    if found.from_files and config.dir is None and config.source == "files":
         raise ConfigError(f"data.name={config.name} is read from files: give their folder with --data.dir")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ttcjax.runtime.errors import UserError
 from ttcjax.text.steps import LINES, StepFormat
 
 
@@ -18,7 +19,7 @@ class Example:
     """Unique over all splits of a data set."""
     question: str
     solution: str
-    """Steps joined as `Task.steps` says; the last one states the answer."""
+    """Steps joined as `Task.steps` says; the last one states the answer. Empty where only the answer is known."""
     answer: str
     """The final answer alone, in canonical form."""
     level: int
@@ -76,8 +77,32 @@ else:
 
 @dataclass(frozen=True)
 class Splits:
-    """Random-access training, validation and test examples, disjoint by question text."""
+    """Random-access training, validation and test examples, disjoint by question text.
+
+    A data set that can only be evaluated on has no training and no validation examples."""
 
     train: Examples
     valid: Examples
     test: Examples
+
+    def to_train_on(self, stage: str, *, solutions: bool = False) -> Examples:
+        """Return the training examples.
+
+        Args:
+            stage: That asks for them, for the message.
+            solutions: Whether it needs their reference solutions.
+
+        Raises:
+            UserError: There are none, or none has a solution.
+        """
+        if not len(self.train):
+            raise UserError(
+                f"stage {stage!r} needs training questions, and the data set has test questions alone: give a file of "
+                "them (--data.train_file), or run the stages that evaluate trained models (ttcjax sweep)"
+            )
+        if solutions and not self.train[0].solution:  # a file has one for every question or for none
+            raise UserError(
+                f"stage {stage!r} trains on reference solutions, and the training questions have answers alone: name "
+                "the field that has them (--data.fields.solution)"
+            )
+        return self.train

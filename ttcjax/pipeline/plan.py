@@ -247,7 +247,7 @@ class _Costs:
         trained = ledger.models(workdir)
         if trained is None:
             raise UserError(f"the records of policy and prm in {workdir} do not say how large the models are")
-        prompts = ledger.prompt_tokens(config.questions, workdir / "data")
+        prompts = ledger.prompt_tokens(config.test_questions, workdir / "data")
         base = _base(seen)
         token, token_from = _tokens_of_generation(config, workdir, base)
         own = {v.name: ledger.parameters(epath.Path(v.place)) for v in config.sweep.own_verifiers}

@@ -8,9 +8,11 @@ from etils import epath
 
 from ttcjax.config import DataConfig
 from ttcjax.data import procmath
+from ttcjax.data.procmath.generate import Split, form_of
 from ttcjax.data.screen import Fault
 from ttcjax.data.sets import DataSet
-from ttcjax.data.task import Splits
+from ttcjax.data.task import Example, Examples, Splits
+from ttcjax.runtime.errors import UserError
 
 RECORDS = "records"
 
@@ -33,6 +35,20 @@ class Procmath(DataSet):
         from ttcjax.data import builder
 
         return builder.load(config, folder / RECORDS)
+
+    def form(self, example: Example) -> str:
+        return form_of(example.subject, example.question)
+
+    def pools(self, config: DataConfig) -> tuple[Examples, Examples]:
+        def made(split: Split, count: int) -> list[Example]:
+            drawn = procmath.generate(split, count, config.seed, config.families, check_lines=config.check_lines)
+            try:
+                return list(drawn)
+            except ValueError as error:  # it has not as many questions as asked for
+                raise UserError(str(error)) from error
+
+        pool = [*made("train", config.num_train), *made("valid", config.num_valid)]
+        return pool, made("test", config.num_test)
 
     def files(self, config: DataConfig) -> list[str]:
         del config

@@ -1,0 +1,1 @@
+"""Test questions found among the texts that a model is trained on."""

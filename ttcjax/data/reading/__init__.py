@@ -1,0 +1,1 @@
+"""Rows of files with questions, and ways to read and compare their answers."""
