@@ -13,6 +13,7 @@ import numpy as np
 
 from ttcjax.runtime.errors import UserError
 from ttcjax.search.context import Context
+from ttcjax.text.prompt import encode_prompts, restated
 from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 
@@ -53,9 +54,9 @@ def policy_examples(
     prompts, solutions = _encoded(pairs, tokenizer)
     examples = []
     for prompt, solution in zip(prompts, solutions, strict=True):
-        ids = np.asarray([tokenizer.bos_id, *prompt, *solution, tokenizer.eos_id], np.int32)
+        ids = np.asarray([*prompt, *solution, tokenizer.eos_id], np.int32)
         weights = np.ones(len(ids) - 1, np.float32)
-        weights[: len(prompt)] = prompt_weight
+        weights[: max(0, len(prompt) - 1)] = prompt_weight
         examples.append({"tokens": ids[:-1], "targets": ids[1:], "weights": weights})
     return examples
 
@@ -78,12 +79,14 @@ def revision_examples(
         Examples with `tokens`, `targets` (the token after each) and `weights`: 1 on the target and its end mark.
     """
     rows = list(rows)
-    prompts = tokenizer.encode_batch([prompt for prompt, _, _ in rows])
+    prompts = encode_prompts(tokenizer, [prompt for prompt, _, _ in rows])
     examples = []
     for prompt, (_, answers, target) in zip(prompts, rows, strict=True):
         [last] = context.encode([target])
-        shown = context.view(tuple(prompt), answers, seq_len - len(prompt) - len(last)).tokens
-        ids = np.asarray([tokenizer.bos_id, *prompt, *shown, *last], np.int32)
+        again = tuple(restated(tokenizer, prompt))
+        # The last end mark is predicted only.
+        shown = context.view(again, answers, seq_len + 1 - len(prompt) - len(last)).tokens
+        ids = np.asarray([*prompt, *shown, *last], np.int32)
         weights = np.zeros(len(ids) - 1, np.float32)
         weights[-len(last) :] = 1.0
         examples.append({"tokens": ids[:-1], "targets": ids[1:], "weights": weights})
@@ -124,8 +127,8 @@ def prm_examples(
     marks = steps.marks(tokenizer)
     examples = []
     for prompt, sampled, (_, _, values) in zip(prompts, solutions, rows, strict=True):
-        ids = np.asarray([tokenizer.bos_id, *prompt, *sampled, tokenizer.eos_id], np.int32)
-        ends = marks.ends(ids, 1 + len(prompt))
+        ids = np.asarray([*prompt, *sampled, tokenizer.eos_id], np.int32)
+        ends = marks.ends(ids, len(prompt))
         if len(ends) != len(values):
             continue
         labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
@@ -177,12 +180,13 @@ def orm_examples(
     Returns:
         Examples as those of `prm_examples`.
     """
-    prompts, marks = tokenizer.encode_batch([row.prompt for row in rows]), steps.marks(tokenizer)
+    prompts, marks = encode_prompts(tokenizer, [row.prompt for row in rows]), steps.marks(tokenizer)
     examples = []
     for prompt, row in zip(prompts, rows, strict=True):
         [tokens] = context.encode([row.answer])
-        shown = context.view(tuple(prompt), row.before, seq_len - 1 - len(prompt) - len(tokens)).tokens
-        ids = np.asarray([tokenizer.bos_id, *prompt, *shown, *tokens], np.int32)
+        again = tuple(restated(tokenizer, prompt))
+        shown = context.view(again, row.before, seq_len - len(prompt) - len(tokens)).tokens
+        ids = np.asarray([*prompt, *shown, *tokens], np.int32)
         begin = len(ids) - len(tokens)
         ends = marks.ends(ids, begin)
         labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
@@ -196,7 +200,7 @@ def orm_examples(
 
 def _encoded(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer) -> tuple[list[list[int]], list[list[int]]]:
     pairs = list(pairs)
-    return tokenizer.encode_batch([p for p, _ in pairs]), tokenizer.encode_batch([s for _, s in pairs])
+    return encode_prompts(tokenizer, [p for p, _ in pairs]), tokenizer.encode_batch([s for _, s in pairs])
 
 
 class PackedRows:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ttcjax.config import DraftsConfig
 from ttcjax.data.task import Draft, Example, Task
+from ttcjax.text.prompt import encode_prompts, restated
 from ttcjax.text.steps import StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 from ttcjax.train.batches import TokenExample, policy_examples
@@ -81,7 +82,7 @@ def draft_examples(
     examples = list(examples)
     if not config.failing and not config.several:
         return policy_examples(((task.prompt(e.question), e.solution) for e in examples), tokenizer)
-    prompts = tokenizer.encode_batch([task.prompt(example.question) for example in examples])
+    prompts = encode_prompts(tokenizer, [task.prompt(example.question) for example in examples])
     texts = [policy_texts(task, example, config) for example in examples]
     wanted = {text for views, last in texts for pieces in (*views, last) for text, _ in pieces}
     known = dict(zip(sorted(wanted), tokenizer.encode_batch(sorted(wanted)), strict=True))
@@ -94,16 +95,16 @@ def draft_examples(
     found, cut, several = [], 0, 0
     for prompt, (views, last) in zip(prompts, texts, strict=True):
         shown, target = [written(pieces) for pieces in views], written(last)
-        again = prompt if config.restate else []
-        # The begin mark is one token more, and the last end mark is predicted only.
-        room = seq_len - len(prompt) - len(target[0]) - len(again)
+        again = restated(tokenizer, prompt) if config.restate else []
+        # The last end mark is predicted only.
+        room = seq_len + 1 - len(prompt) - len(target[0]) - len(again)
         several += bool(shown)
         cut += sum(len(ids) for ids, _ in shown) > room
         while shown and sum(len(ids) for ids, _ in shown) > room:
             shown.pop(0)
         parts = [*shown, (again, [config.again] * len(again))] if shown else []
-        ids = np.asarray([tokenizer.bos_id, *prompt, *itertools.chain(*(p[0] for p in parts)), *target[0]], np.int32)
-        weights = [[0.0] * len(prompt), *(p[1] for p in parts), target[1]]
+        ids = np.asarray([*prompt, *itertools.chain(*(p[0] for p in parts)), *target[0]], np.int32)
+        weights = [[0.0] * max(0, len(prompt) - 1), *(p[1] for p in parts), target[1]]
         found.append(
             {"tokens": ids[:-1], "targets": ids[1:], "weights": np.asarray([*itertools.chain(*weights)], np.float32)}
         )

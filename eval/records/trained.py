@@ -12,6 +12,7 @@ from ttcjax.config import ModelConfig, Questions, from_dict
 from ttcjax.data import loader
 from ttcjax.model import flops as compute
 from ttcjax.runtime import records
+from ttcjax.text.prompt import encode_prompts
 from ttcjax.verify import formats
 from ttcjax.verify.verifier import Verifier
 
@@ -111,5 +112,5 @@ def prompt_tokens(questions: Questions, folder: epath.Path) -> dict[str, int]:
     task, splits = loader.askable(questions, folder)
     tokenizer = loader.tokenizer(folder)
     examples = list(splits.test)
-    encoded = tokenizer.encode_batch([task.prompt(e.question) for e in examples])
-    return {e.id: 1 + len(ids) for e, ids in zip(examples, encoded, strict=True)}
+    encoded = encode_prompts(tokenizer, [task.prompt(e.question) for e in examples])
+    return {e.id: len(ids) for e, ids in zip(examples, encoded, strict=True)}

@@ -42,6 +42,7 @@ class Letters:
 
     pieces = (b"a", b"", b"\n", b"b", b"c", b"", b"d", b"!", b"e", b"f", b"g", b" h")
     pad_id, bos_id, eos_id, unk_id = None, 1, 5, 9
+    begin_ids, marks, chat_template = (1,), {}, None
     vocab_size, fingerprint = len(pieces), "letters"
 
     def __init__(self, stop_ids=(5, 7)):
@@ -52,6 +53,9 @@ class Letters:
 
     def encode_batch(self, texts):
         return [self.encode(text) for text in texts]
+
+    def encode_starts(self, rows):
+        return [self.encode("".join(row)) for row in rows]
 
     def decode(self, ids):
         return b"".join(self.pieces[int(i)] for i in ids).decode()

@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, ClassVar, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,10 @@ class NoText:
     """A tokenizer for random tokens: there is no text, and no token ends a step or a solution."""
 
     pad_id, bos_id, eos_id, unk_id = None, 1, -1, 3
+    begin_ids, chat_template = (1,), None
     fingerprint = "none"
     stop_ids: tuple[int, ...] = ()
+    marks: ClassVar[dict[str, int]] = {}
 
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size
@@ -39,6 +41,9 @@ class NoText:
         raise NotImplementedError("random tokens have no text")
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        raise NotImplementedError("random tokens have no text")
+
+    def encode_starts(self, rows: Sequence[Sequence[str | int]]) -> list[list[int]]:
         raise NotImplementedError("random tokens have no text")
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:

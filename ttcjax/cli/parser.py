@@ -116,7 +116,6 @@ examples:
 A test question is found where a text is the same but for layout, the same but for names (words with a capital), or has
 a share of its runs of words; in the embedded domain, where a training question of its subject has the same numbers.
 Exit status: 0 none is found, 3 some are.
-
 """
 
 _CONFIG_EPILOG = """\

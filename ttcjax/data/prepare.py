@@ -32,6 +32,7 @@ from ttcjax.runtime.files import write_bytes
 from ttcjax.runtime.stage import Inputs, Sink, Stage
 from ttcjax.text import tokenizer as tokenizer_lib
 from ttcjax.text.familiar import Familiar
+from ttcjax.text.prompt import encode_prompts, restated
 
 logger = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ def _tokenize(settings: Settings, task: Task, splits: Splits, out: epath.Path) -
     named = {name: list(getattr(splits, name)) for name in loader.SPLITS}
     texts = (_text(task, example) for example in named["train"])
     tokenizer = tokenizer_lib.train(texts, settings.tokenizer)
-    asked = {name: tokenizer.encode_batch([task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
-    prompts = {name: np.array([len(row) for row in rows], np.int64) + 1 for name, rows in asked.items()}
+    asked = {name: encode_prompts(tokenizer, [task.prompt(e.question) for e in named[name]]) for name in loader.SPLITS}
+    prompts = {name: np.array([len(row) for row in rows], np.int64) for name, rows in asked.items()}
     fits = {name: lengths <= settings.questions.longest_prompt for name, lengths in prompts.items()}
     too_long = loader.too_long(settings.questions, splits, fits)
     if too_long and settings.data.faults == "refuse":
@@ -158,7 +159,8 @@ def _tokenize(settings: Settings, task: Task, splits: Splits, out: epath.Path) -
     content = io.BytesIO()
     np.savez(content, **prompts)  # type: ignore[arg-type]
     write_bytes(out / loader.LENGTHS_FILE, content.getvalue())
-    Familiar.fit(asked["train"], asked["valid"], tokenizer.vocab_size).save(out / FAMILIAR_FILE)
+    seen, held = ([restated(tokenizer, row) for row in asked[name]] for name in ("train", "valid"))
+    Familiar.fit(seen, held, tokenizer.vocab_size).save(out / FAMILIAR_FILE)
     for name in loader.SPLITS:
         limit = settings.questions.max_seq_len
         # Without the questions that are refused or left out.

@@ -18,6 +18,7 @@ from ttcjax.engine.requests import Begun, Model, Prompt, Solution, check_models,
 from ttcjax.engine.scheduler import Scheduler, Search
 from ttcjax.model.params import Params, unstack_layers
 from ttcjax.runtime.errors import UserError
+from ttcjax.text.prompt import encode_prompts
 from ttcjax.text.steps import LINES, StepFormat
 from ttcjax.text.tokenizer import Tokenizer
 
@@ -80,9 +81,13 @@ class Engine:
         return self.scheduler.programs.compilations
 
     def encode_prompt(self, question_id: str, text: str) -> Prompt:
-        """Return the prompt of a question: begin mark and `text`, for a verifier what it makes of the text."""
+        """Return the prompt of a question, begun as the model's sequences are; for a verifier what it makes of the text.
+
+        Raises:
+            UserError: The text is a conversation, and cannot be rendered (`ttcjax.text.prompt.encode_prompts`).
+        """
         read = text if self.judge is None else self.judge.prompt(text)
-        tokens, own = ((self.tokenizer.bos_id, *self.tokenizer.encode(part)) for part in (text, read))
+        tokens, own = map(tuple, encode_prompts(self.tokenizer, [text, read]))
         return Prompt(question_id, tokens, judged=None if read == text else own)
 
     def sample(

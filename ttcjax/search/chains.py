@@ -14,6 +14,7 @@ from ttcjax.data.task import Task
 from ttcjax.engine.engine import Begun, Engine, Prompt, Solution
 from ttcjax.runtime.errors import UserError
 from ttcjax.search.context import Context, View
+from ttcjax.text.prompt import restated
 from ttcjax.verify.aggregate import aggregate
 
 
@@ -189,4 +190,4 @@ class Reviser:
     def _view(self, question: int, answers: Sequence[str]) -> View:
         tokens = self.prompts[question].tokens
         room = self.engine.policy_config.max_seq_len - len(tokens) - self.engine.sampler.max_tokens
-        return self._context.view(tokens[1:], answers, room)
+        return self._context.view(tuple(restated(self.engine.tokenizer, tokens)), answers, room)

@@ -8,8 +8,8 @@ import itertools
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, SupportsIndex, runtime_checkable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import sentencepiece
@@ -18,6 +18,9 @@ from etils import epath
 from ttcjax.config import TokenizerConfig
 from ttcjax.runtime import faults
 from ttcjax.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from ttcjax.text.imported.chat import ChatTemplate
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,8 @@ _CONTROL_PIECES = 4
 class Tokenizer(Protocol):
     """Protocol of tokenizers, as the rest of the library uses them.
 
-    A sequence is `[bos_id] + encode(prompt) + encode(solution) + [eos_id]`; `encode` adds no marks itself.
+    A sequence is `ttcjax.text.prompt.encode_prompt(prompt) + encode(solution) + [eos_id]`. `encode` reads a text as one
+    that goes on: it adds no marks and no blank in front, and `decode` gives the text back.
     """
 
     @property
@@ -50,7 +54,14 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def bos_id(self) -> int: ...
+    def bos_id(self) -> int | None:
+        """Id of the begin mark; `None` where the model has none."""
+        ...
+
+    @property
+    def begin_ids(self) -> tuple[int, ...]:
+        """Marks that a sequence begins with: the begin mark, or none where the model was trained without."""
+        ...
 
     @property
     def eos_id(self) -> int:
@@ -63,7 +74,17 @@ class Tokenizer(Protocol):
         ...
 
     @property
-    def unk_id(self) -> int: ...
+    def unk_id(self) -> int | None: ...
+
+    @property
+    def marks(self) -> Mapping[str, int]:
+        """Id of each mark by what templates write for it. In a text these are letters like others."""
+        ...
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """Template that puts a conversation as the model was trained to read it; `None` where it has none."""
+        ...
 
     @property
     def vocab_size(self) -> int: ...
@@ -81,6 +102,14 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def encode_starts(self, rows: Sequence[Sequence[str | int]]) -> list[list[int]]:
+        """Return the ids of rows that begin a sequence, each of texts and of marks by their ids.
+
+        The ids are those that the model's own tokenizer gives, with the blank in front that some have there. None is
+        added: `begin_ids` come from the caller.
+        """
+        ...
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str: ...
 
@@ -103,16 +132,16 @@ class SentencePieceTokenizer:
 
     def __init__(self, model: bytes):
         self._model = model
-        self._processor = _processor(model)
+        self._processor = processor_of(model)
         ids = range(self._processor.vocab_size())
         try:
-            self._bytes = tuple(self._piece_bytes(i) for i in ids)
+            self._bytes = tuple(piece_bytes(self._processor, i) for i in ids)
         except ValueError as error:
             raise UserError("the SentencePiece model is damaged, a piece is no text: copy the file again") from error
         byte_ids = {self._bytes[i]: i for i in ids if self._processor.is_byte(i)}
         if len(byte_ids) != _BYTE_PIECES:
             raise UserError("the SentencePiece model has no byte fallback; train it with ttcjax.text.tokenizer.train")
-        if min(self.bos_id, self.eos_id) < 0:
+        if min(self._processor.bos_id(), self._processor.eos_id()) < 0:
             raise UserError("the SentencePiece model lacks bos or eos; train it with ttcjax.text.tokenizer.train")
         self._fingerprint = hashlib.sha256(model).hexdigest()[:16]
         self._space_mark_ids = [byte_ids[bytes([b])] for b in _SPACE_MARK.encode()]
@@ -125,25 +154,19 @@ class SentencePieceTokenizer:
                 "spaces); train it with ttcjax.text.tokenizer.train"
             )
 
-    def _piece_bytes(self, piece_id: int) -> bytes:
-        processor = self._processor
-        if processor.is_control(piece_id):
-            return b""
-        if processor.is_unknown(piece_id):
-            return _REPLACEMENT.encode()
-        piece = processor.id_to_piece(piece_id)
-        if processor.is_byte(piece_id):
-            return bytes([int(piece[3:5], 16)])  # "<0x41>"
-        return piece.replace(_SPACE_MARK, " ").encode()
-
     @property
     def pad_id(self) -> int | None:
         found = self._processor.pad_id()
         return found if found >= 0 else None
 
     @property
-    def bos_id(self) -> int:
+    def bos_id(self) -> int | None:
         return self._processor.bos_id()
+
+    @property
+    def begin_ids(self) -> tuple[int, ...]:
+        """The begin mark."""
+        return () if self.bos_id is None else (self.bos_id,)
 
     @property
     def eos_id(self) -> int:
@@ -155,8 +178,19 @@ class SentencePieceTokenizer:
         return (self.eos_id,)
 
     @property
-    def unk_id(self) -> int:
+    def unk_id(self) -> int | None:
         return self._processor.unk_id()
+
+    @property
+    def marks(self) -> Mapping[str, int]:
+        """The control pieces."""
+        pieces = range(self._processor.vocab_size())
+        return {self._processor.id_to_piece(i): i for i in pieces if self._processor.is_control(i)}
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """None: the vocabulary was learned from plain texts."""
+        return None
 
     @property
     def vocab_size(self) -> int:
@@ -178,7 +212,7 @@ class SentencePieceTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, with no begin or end marks."""
-        texts = [_SURROGATES.sub(_REPLACEMENT, text) for text in texts]
+        texts = list(map(without_surrogates, texts))
         rows = self._encode(texts)
         for i, text in enumerate(texts):
             if _SPACE_MARK in text:
@@ -186,6 +220,12 @@ class SentencePieceTokenizer:
                 first, *rest = self._encode(text.split(_SPACE_MARK))
                 rows[i] = first + [i for part in rest for i in (*self._space_mark_ids, *part)]
         return rows
+
+    def encode_starts(self, rows: Sequence[Sequence[str | int]]) -> list[list[int]]:
+        """Return the ids of rows of texts and marks; texts are encoded as anywhere else."""
+        texts = self.encode_batch([part for row in rows for part in row if isinstance(part, str)])
+        left = iter(texts)
+        return [[i for part in row for i in ([part] if isinstance(part, int) else next(left))] for row in rows]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Return the ids of texts in which U+2581 stands for a space."""
@@ -207,9 +247,7 @@ class SentencePieceTokenizer:
         Ids outside the vocabulary (an embedding table may be padded) and bytes that are no UTF-8, both of
         which a model may sample, become U+FFFD.
         """
-        table, size = self._bytes, len(self._bytes)
-        text = b"".join([table[i] if 0 <= i < size else b"\xff" for i in _plain(ids)])
-        return text.decode("utf-8", errors="replace")
+        return joined(self._bytes, ids)
 
     def decode_batch(self, rows: Iterable[Iterable[SupportsIndex]]) -> list[str]:
         """Return the text of each row of ids without control marks."""
@@ -329,7 +367,36 @@ def _plain(values: Iterable[Any]) -> Iterable[Any]:
     return np.asarray(values).tolist() if hasattr(values, "__array__") else values
 
 
-def _processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
+def joined(pieces: Sequence[bytes], ids: Iterable[SupportsIndex]) -> str:
+    """Return the text of ids; those without a piece, and bytes that are no UTF-8, become U+FFFD."""
+    size = len(pieces)
+    text = b"".join([pieces[i] if 0 <= i < size else b"\xff" for i in _plain(ids)])
+    return text.decode("utf-8", errors="replace")
+
+
+def without_surrogates(text: str) -> str:
+    """Return a text with U+FFFD for the lone surrogates, which no UTF-8 holds."""
+    return _SURROGATES.sub(_REPLACEMENT, text)
+
+
+def piece_bytes(processor: sentencepiece.SentencePieceProcessor, piece_id: int) -> bytes:
+    """Return the bytes that a piece of a SentencePiece model stands for; none for a control mark."""
+    if processor.is_control(piece_id):
+        return b""
+    if processor.is_unknown(piece_id):
+        return _REPLACEMENT.encode()
+    piece = processor.id_to_piece(piece_id)
+    if processor.is_byte(piece_id):
+        return bytes([int(piece[3:5], 16)])  # "<0x41>"
+    return piece.replace(_SPACE_MARK, " ").encode()
+
+
+def processor_of(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """Return the library's processor of a model.
+
+    Raises:
+        UserError: The bytes are no SentencePiece model.
+    """
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
