@@ -136,6 +136,8 @@ def _made(hint: Any) -> Any:
         return hint(**{name: _made(field_hint) for name, field_hint in typing.get_type_hints(hint).items()})  # type: ignore[operator]
     if typing.get_origin(hint) is tuple:
         return tuple(map(_made, _of_elements(hint, 1)))
+    if typing.get_origin(hint) is typing.Literal:
+        return typing.get_args(hint)[0]
     return {int: 3, float: 0.25, str: "x", bool: True}[hint]
 
 

@@ -108,8 +108,8 @@ def load_engine(
         workdir: Of the run that trained them; in a stage, what it reads; `None` where neither is a stage's.
         sampler: Settings of the engine.
         policy: The stage that trained the policy, or `hf:FOLDER`, `gguf:FILE` or `orbax:FOLDER`.
-        verifier: The stage that trained the verifier, as in `load_model`, `orbax:FOLDER`, or the folder of its model, as
-            a path; `None` for an engine without one.
+        verifier: The stage that trained the verifier, as in `load_model`, `orbax:FOLDER`, or the folder of its model,
+            as a path; `None` for an engine without one.
         steps: The task's `steps`.
         tokenizer: In place of the one of the data stage, or for a policy of another maker, of the one beside it.
         dtype: Of parameters and activations of `hf:` and `gguf:` models.
