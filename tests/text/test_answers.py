@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 import sympy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ttcjax.config import Convention, from_dict
@@ -171,6 +171,7 @@ def test_fractions_of_polynomials_agree_with_sympy():
 ENDS = st.integers(-3, 3)
 
 
+@settings(deadline=None)  # the first example imports and compiles
 @given(st.lists(st.tuples(ENDS, ENDS, st.booleans(), st.booleans()), min_size=1, max_size=3).map(tuple), st.data())
 def test_unions_of_intervals_are_compared_as_sets_of_points(pieces, data):
     others = data.draw(
@@ -194,6 +195,7 @@ def test_unions_of_intervals_are_compared_as_sets_of_points(pieces, data):
     assert grading.grade(shown(left), shown(right)) is (members(left) == members(right))
 
 
+@settings(deadline=None)  # the first example imports and compiles
 @given(
     st.fractions(),
     st.sampled_from([r"\frac{{{n}}}{{{d}}}", "{n}/{d}", r"\dfrac{{{n}}}{{{d}}}\text{{ m}}", r"\frac{{{m}}}{{{e}}}"]),

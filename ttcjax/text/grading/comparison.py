@@ -134,7 +134,7 @@ def bare(node: Node, convention: Convention) -> Node:
             or (node[0] in ("set", "list", "union") and len(node[1:]) == 1 and node[1][0] != "rel")
         ):
             node = node[1]
-        elif node[0] == "list" and len(node) > 2 and node[-1][0] == "in" and node[-2][0] != "in":
+        elif node[0] == "list" and len(node[1:]) > 1 and node[-1][0] == "in" and node[-2][0] != "in":
             node = node[:-1]  # `2k\\pi, k \\in \\mathbb{Z}`
         elif node[0] == "in" and convention.ignore_labels:
             node = node[2]
