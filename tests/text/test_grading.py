@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ttcjax.text import grading
+from ttcjax.text.grading import worker as grading_worker
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 MATH = SHARED / "math_test_500.jsonl"
@@ -243,7 +244,7 @@ def test_extraction_never_fails_and_never_returns_empty_text(text):
 
 
 def test_plain_numbers_and_missing_answers_need_no_process():
-    grading.worker._WORKER.close()  # other tests may have used it
+    grading_worker._WORKER.close()  # other tests may have used it
     assert grading.grade("1,250.0", "1250")
     assert grading.grade(r"\frac{1}{2}", "0.5")
     assert not grading.grade("3", "4")
@@ -253,7 +254,7 @@ def test_plain_numbers_and_missing_answers_need_no_process():
     assert not grading.grade("x" * 5000, "x")
     assert grading.grade_exact("6/4", "1.5")
     assert not grading.grade_exact(None, "1")
-    assert not grading.worker._WORKER.running, "the symbolic process must start only when needed"
+    assert not grading_worker._WORKER.running, "the symbolic process must start only when needed"
 
 
 @pytest.mark.skipif(not MATH.exists(), reason="needs ../shared/data/math_test_500.jsonl beside the repository")

@@ -10,10 +10,10 @@ from ttcjax.config.base import require
 
 @dataclass(frozen=True)
 class Convention:
-    """What counts as the same answer; the defaults are the usage of MATH (Hendrycks et al. 2021)."""
+    """Choices of what counts as the same answer; the defaults are the usage of MATH (Hendrycks et al. 2021)."""
 
     percent: Literal["either", "number", "share"] = "either"
-    """What `20%` is: 20 as well as 1/5 (`either`), 20 alone (`number`), or 1/5 alone (`share`)."""
+    """Meaning of `20%`: 20 as well as 1/5 (`either`), 20 alone (`number`), or 1/5 alone (`share`)."""
     ordered_lists: bool = False
     """Whether `1, 2` and `2, 1` differ; tuples and matrices are always ordered, sets never."""
     decimals: int = 6

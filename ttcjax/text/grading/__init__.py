@@ -17,7 +17,7 @@ from ttcjax.text.grading.extraction import (
 from ttcjax.text.grading.quantities import parse_number, parse_quantity
 from ttcjax.text.grading.second import Agreement, Disagreement, agreement, math_verify
 from ttcjax.text.grading.sentences import extract_answer, final_answer
-from ttcjax.text.grading.worker import SymbolicWorker, answer_key, grade
+from ttcjax.text.grading.worker import SymbolicWorker, answer_key, extract_key, grade
 
 __all__ = [
     "MATH",
@@ -33,6 +33,7 @@ __all__ = [
     "extract_answer_line",
     "extract_boxed",
     "extract_hash_number",
+    "extract_key",
     "final_answer",
     "grade",
     "grade_exact",

@@ -55,7 +55,10 @@ def compare(answer: str, gold: str, convention: Convention = MATH) -> bool | Non
     answers, golds = readings(answer, convention), readings(gold, convention)
     if not answers or not golds:
         return _unread(answer, gold, bool(answers), bool(golds))
-    verdicts = [same(a, g, convention) for a, g in itertools.product(answers, golds)]
+    try:
+        verdicts = [same(a, g, convention) for a, g in itertools.product(answers, golds)]
+    except RecursionError:
+        return False
     return True if True in verdicts else None if None in verdicts else False
 
 
@@ -115,7 +118,8 @@ def same(answer: Node, gold: Node, convention: Convention = MATH) -> bool | None
         return _same_matrix(left, right, a, g, convention)
     if "rel" in (a[0], g[0]) or has_relations(a) or has_relations(g):
         return _same_relation(a, g, convention)
-    a, g = _alike(a, convention), _alike(g, convention)
+    if (a[0] == "list") != (g[0] == "list"):
+        a, g = _alike(a, convention), _alike(g, convention)
     if a[0] in SCALARS and g[0] in SCALARS:
         return _same_number(a, g, convention)
     return _same_collection(a, g, convention)
@@ -130,6 +134,8 @@ def bare(node: Node, convention: Convention) -> Node:
             or (node[0] in ("set", "list", "union") and len(node[1:]) == 1 and node[1][0] != "rel")
         ):
             node = node[1]
+        elif node[0] == "list" and len(node[1:]) > 1 and node[-1][0] == "in" and node[-2][0] != "in":
+            node = node[:-1]  # `2k\\pi, k \\in \\mathbb{Z}`
         elif node[0] == "in" and convention.ignore_labels:
             node = node[2]
         elif node[0] == "neg" and node[1][0] in _UNIT_KINDS:
@@ -170,12 +176,15 @@ def _is_label(node: Node) -> bool:
     if node[0] == "const":
         return node[1] in ("e", "i")
     if node[0] == "call":
-        return len(node[1]) == 1 and all(_is_label(part) or part[0] == "num" for part in node[2:])
+        return node[1] not in ("max", "min", "gcd", "lcm", "binom") and all(
+            _is_label(part) or part[0] == "num" for part in node[2:]
+        )
     if node[0] == "mul":
-        letters = [part for part in node[1:] if part[0] in ("var", "mul")]
-        name_of_function = node[1][0] == "var" and node[1][1].isupper() and node[2][0] in ("var", "num", "seq")
-        capitals = all(part[0] == "mul" or part[1][:1].isupper() for part in letters)
-        return (len(letters) == len(node) - 1 and all(map(_is_label, node[1:])) and capitals) or name_of_function
+        if node[1][0] == "var" and node[1][1].isupper() and node[2][0] in ("var", "num", "seq"):
+            return True  # P(x), which reads as a product
+        letters = [part[1] for part in node[1:] if part[0] == "var"]
+        named = all(name[:1].isupper() or name.startswith("\\angle") or name == "m" for name in letters)
+        return named and all(part[0] in ("var", "mul") and _is_label(part) for part in node[1:])
     if node[0] == "seq":
         return all(part[0] == "var" for part in node[3:])
     return False
@@ -233,6 +242,9 @@ def first_label(node: Node) -> Node:
 def _values(node: Node) -> Node:
     pairs = [labelled(item) for item in node[1:] if isinstance(item, tuple)]
     if node[0] == "list" and all(pairs):
+        stems = {str(pair[0][1]).partition("_")[0] if "_" in str(pair[0][1]) else None for pair in pairs if pair}
+        if len(stems) == 1 and None not in stems:
+            return ("list", *(pair[1] for pair in pairs if pair))  # x_1 and x_2, in any order
         return ("seq", "(", ")", *(pair[1] for pair in pairs if pair))
     return node
 

@@ -11,6 +11,8 @@ _ANSWER_LINE = re.compile(r"^Answer:[ \t]*(\S.*)$", re.MULTILINE)
 _HASH_MARK = re.compile(r"(\*{1,3}|_{1,3}|`{1,3})?#{4,}|^(\*{1,3}|_{1,3}|`{1,3})?A:", re.MULTILINE)
 _LINE = re.compile(r"[^\n\r]*")
 _BOXED = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_MOST_BOXES = 100
+"""Of more boxes in a text the last ones are read."""
 # What stands without braces after `\boxed` is an answer where it is mathematics; else it is the sentence that goes on.
 _BARE_BOX = re.compile(r"(?:[-+]?(?:\\?\$)?\.?\d|[-+]?\\[a-zA-Z])(?:(?!\\[)\]])[^\s$`])*|[a-zA-Z](?=\$|\\[)\]])")
 
@@ -72,7 +74,7 @@ def boxes(text: str) -> list[tuple[str, int, int]]:
     """Return the content of every box that has one, and where it begins and ends; an empty one for a box not closed."""
     found: list[tuple[str, int, int]] = []
     end = 0
-    for mark in _BOXED.finditer(text):
+    for mark in list(_BOXED.finditer(text))[-_MOST_BOXES:]:
         if mark.start() < end:
             continue  # inside another box
         if text.startswith("{", mark.end()):

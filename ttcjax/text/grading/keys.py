@@ -24,7 +24,7 @@ def key(answer: str, convention: Convention = MATH) -> str | None:
     try:
         if found:
             return _key(first_label(bare(found[0], convention)), convention)
-    except Unsupported:
+    except (Unsupported, RecursionError):
         return None
     named = words(text, convention)
     return named if named.replace(" ", "").isalpha() else None
@@ -39,6 +39,8 @@ def _key(node: Node, convention: Convention) -> str:
         return _key(node[1], convention)
     if kind in SCALARS:
         return form(node).key()
+    if kind == "seq" and len(node) == 4 and node[3][0] == "text":
+        return _key(node[3], convention)
     if kind == "seq":
         return f"{node[1]}{','.join(_key(item, convention) for item in node[3:])}{node[2]}"
     if kind in ("set", "list"):
@@ -58,7 +60,8 @@ def _key(node: Node, convention: Convention) -> str:
         return rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}"
     if kind == "text":
         inner = None if node[1].replace(" ", "").isalpha() else key(node[1], convention)
-        return inner or (node[1] if len(node[1]) == 1 else words(node[1], convention))
+        named = words(node[1], convention)
+        return inner or (node[1] if len(node[1]) == 1 else rf"\text{{{named}}}" if len(named) == 2 else named)
     if convention.ignore_labels and (named := labelled(node)) and not numeric.has_variables(named[1]):
         return _key(named[1], convention)
     if kind == "rel" and node[2] == ("=",):

@@ -18,7 +18,7 @@ _ANSWER_IS = re.compile(
     r"|\*{0,3}#*[ \t]*final answer[ \t*_:]*\n+(?P<next>[^\n]*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_ANSWER = re.compile(r"answer|\u7b54\u6848|^\W*A(?:ns)?:", re.IGNORECASE | re.MULTILINE)
+_ANSWER = re.compile(r"answer|\u7b54\u6848|^[*_ \t]*A(?:ns)?:", re.IGNORECASE | re.MULTILINE)
 _SENTENCE_END = re.compile(
     r"[.!?](?=\s+(?:[A-Z*]|$))(?<!\d\.)|[.!?](?=\s+(?:[A-Z][a-z]|I\b))|\s*<\||\s+I hope\b|\u3002"
 )
@@ -28,7 +28,7 @@ _SPAN = re.compile(
     re.DOTALL,
 )
 _TAGS = re.compile(
-    r"</?[a-z]{1,10}>|<[|\uff5c][^|>\n]{1,40}[|\uff5c]>.*|\s*\bI hope (?:it|this|that)(?: is)?\b[^.\n]*\.?", re.DOTALL
+    r"</?[a-z]{1,10}>|<[|\uff5c][^|>\n]{1,40}[|\uff5c]>.*|\bI hope (?:it|this|that)(?: is)?\b[^.\n]*\.?", re.DOTALL
 )
 _CONNECTIVE = re.compile(
     r"(?:so|thus|therefore|hence|then|finally|in (?:total|conclusion)|approximately|about|roughly|around|it is|that"
@@ -38,6 +38,9 @@ _CONNECTIVE = re.compile(
 _LINK = re.compile(
     r"\b(?:is|are|be|was|were|equals|get|gives|find|have|has|it's)\b(?: (?:approximately|about|equal to))?:?|=|:"
 )
+_LONGEST_SENTENCE = 1000
+_MOST_MARKS = 20
+"""Of longer sentences the end is read, and of more marks of an answer the last ones."""
 _TELLING = re.compile(r"\d|\\|[\u03c0\u221a\u221e]|[A-Z][a-z]*")
 _NUMBER = re.compile(
     r"(?<![\w.,/^$\\{(])[-+]?(?:\\?\$|[\u20ac\u00a3])?\d[\d,]*(?:\.\d+)?(?:\s\d+/\d+|\s?/\s?\d+)?"
@@ -71,16 +74,22 @@ def _stated(text: str) -> str | None:
     if ("\\boxed" in text or "\\fbox" in text) and (found := boxes(text)):
         return found[-1][0]
     if "####" in text:
-        for mark in reversed(list(re.finditer(r"^[*_`\s]*#{4,}(.*)$", text, re.MULTILINE))):
+        for mark in reversed(list(re.finditer(r"^[*_` \t]*#{4,}(.*)$", text, re.MULTILINE))):
             if rest := mark[1].strip(" *_`"):
                 return rest
     if _ANSWER.search(text):
-        for mark in reversed(list(_ANSWER_IS.finditer(text))):
+        for mark in reversed(list(_ANSWER_IS.finditer(text))[-_MOST_MARKS:]):
             rest = (mark["rest"] or mark["next"] or mark["chinese"] or mark["short"] or "").strip()
             if not rest and mark["rest"] is not None:
                 following = text[mark.end() :].lstrip()
                 rest = _SPAN.match(following)[0] if _SPAN.match(following) else following.partition("\n")[0]  # type: ignore[index]
-            rest = _SENTENCE_END.split(_closed_span(text, mark, rest), maxsplit=1)[0].strip().strip("*_`").strip()
+            rest = (
+                _SENTENCE_END.split(_closed_span(text, mark, rest[:_LONGEST_SENTENCE]), maxsplit=1)[0]
+                .strip()
+                .strip("*_`")
+                .strip()
+            )
+            rest = rest[:_LONGEST_SENTENCE]
             if inner := _ANSWER_IS.search(rest):  # as in `Final Answer: The final answer is 5`
                 rest = (inner["rest"] or "").strip()
             if rest.strip("*_`. "):
@@ -109,7 +118,7 @@ def _closed_span(text: str, mark: re.Match[str], rest: str) -> str:
 
 
 def _joins(between: str) -> bool:
-    return bool(_JOINED.fullmatch(between)) and bool(re.search(r"and|or|,|quad|&", between))
+    return len(between) < 60 and bool(_JOINED.fullmatch(between)) and bool(re.search(r"and|or|,|quad|&", between))
 
 
 def _last_line(text: str) -> str | None:
@@ -121,10 +130,11 @@ def _last_line(text: str) -> str | None:
         opener = "\\[" if line == "\\]" else "$$"
         inner = " ".join(lines[:-1]).rpartition(opener)[2]
         line = f"{opener}{inner}{line}"
-    if _CUT_OFF.search(line):
+    marked = re.fullmatch(r"([*_`]{1,3})(.+?)\1[.:]?", line)
+    bare = marked[2] if marked else line
+    if _CUT_OFF.search(bare):
         return None
-    bare = line.strip("*_` ")
-    set_apart = line != bare or len(lines) == 1 or line.startswith(("$", "\\(", "\\["))
+    set_apart = marked or len(lines) == 1 or line.startswith(("$", "\\(", "\\["))
     value = _value(bare)
     if value is not None and set_apart:
         return bare
@@ -160,7 +170,7 @@ def _value(text: str) -> Node | None:
     return node
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def final_answer(text: str) -> str:
     r"""Return the answer that a text given as an answer states, or the text where it states none in particular.
 
@@ -190,6 +200,7 @@ def _undelimited(text: str) -> str:
 
 def _of_sentence(sentence: str) -> str | None:
     """Return the value that a sentence comes to; `None` where it comes to none."""
+    sentence = sentence[-_LONGEST_SENTENCE:]
     while match := _CONNECTIVE.match(sentence):
         sentence = sentence[match.end() :]
     sentence = sentence.strip(" *_")

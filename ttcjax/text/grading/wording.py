@@ -7,11 +7,12 @@ import re
 from ttcjax.config.convention import MATH, Convention
 
 _WRAPPED = re.compile(r"\\(?:text|mathrm|mathbf|operatorname|emph|textsc)\s*\{([^{}]*)\}")
-_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
+_CHOICE = re.compile(r"(?:(?i:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?")
 _EXPLAINED = re.compile(r"\(?([A-J])[).:]\s*\S.*", re.DOTALL)
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _SYNONYMS = {
     "true": "yes", "false": "no", "empty set": r"\emptyset", "null set": r"\emptyset", "does not exist": "dne",
+    "no solution": r"\emptyset", "no solutions": r"\emptyset", "no real solutions": r"\emptyset",
     "all real numbers": r"\mathbb{R}", "all reals": r"\mathbb{R}", "all real": r"\mathbb{R}",
 }  # fmt: skip
 _NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "

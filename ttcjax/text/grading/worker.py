@@ -23,7 +23,7 @@ from ttcjax.text.grading.comparison import compare
 from ttcjax.text.grading.extraction import canonical
 from ttcjax.text.grading.keys import key
 from ttcjax.text.grading.quantities import MAX_ANSWER_CHARS, in_words
-from ttcjax.text.grading.sentences import final_answer, joined_boxes
+from ttcjax.text.grading.sentences import extract_answer, final_answer, joined_boxes
 from ttcjax.text.grading.spelling import MAX_DEPTH
 
 logger = logging.getLogger(__name__)
@@ -31,10 +31,13 @@ logger = logging.getLogger(__name__)
 _CRASHES = {getattr(signal, name, 0) for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")}
 """Signals that a process brings upon itself."""
 
+_LONGEST_KEY = 300
+"""Of longer keys, such as those of large powers, the answer itself is shorter."""
 _TOWER = re.compile(
     r"(?:\^|\*\*)\s*[{(\s]*[^\^\s]{1,60}?(?:\^|\*\*)\s*[{(\s]*\d"  # a power of a power
-    r"|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{4,}\s*[})]?\s*!|!\s*\)?\s*!"
-    r"|[)\]]\s*(?:\^|\*\*)\s*[{(]?\s*-?\d{2,}"  # a sum multiplied out
+    r"|(?:(?:\^|\*\*)[^\^*]{1,60}){3}"
+    r"|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{4,}\s*[})]?\s*!|!\s*\)?\s*!|binom\s*\{?\s*\d{5,}"
+    r"|[)\]]\s*(?:\^|\*\*)\s*[{(]?\s*-?\d{2,}|\((?:[^()+-]*[+-]){4}[^()]*\)\s*(?:\^|\*\*)"  # a sum multiplied out
 )
 
 
@@ -95,13 +98,22 @@ def answer_key(answer: str, convention: Convention = MATH) -> str:
     return _answer_key(answer, convention)
 
 
+def extract_key(text: str) -> str | None:
+    """Return the key of the final answer of a solution; `None` where it states none.
+
+    As a task's `extract` it makes all spellings of an answer one vote. A key is graded like the answer it stands for.
+    """
+    answer = extract_answer(text)
+    return None if answer is None else answer_key(answer)
+
+
 @lru_cache(maxsize=1 << 14)
 def _answer_key(answer: str, convention: Convention) -> str:
     short = canonical(answer)
     if len(short) > MAX_ANSWER_CHARS or in_words(short):
         return short
     found = key(short, convention)
-    return short if found is None else found
+    return short if found is None or len(found) > _LONGEST_KEY else found
 
 
 class SymbolicWorker:

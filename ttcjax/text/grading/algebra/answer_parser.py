@@ -16,7 +16,7 @@ import re
 
 from ttcjax.text.grading.algebra.expression_parser import AND, ExpressionReader
 from ttcjax.text.grading.algebra.latex_tokens import Node, Token, Unreadable, tokens
-from ttcjax.text.grading.quantities import SHORT_UNITS, is_prose
+from ttcjax.text.grading.quantities import MAX_ANSWER_CHARS, SHORT_UNITS, is_prose
 
 _RELATIONS = {
     "=": "=", "==": "=", ":=": "=", "<": "<", ">": ">", "<=": "<=", ">=": ">=", "le": "<=", "ge": ">=", "ne": "!=",
@@ -50,6 +50,8 @@ def read(text: str, *, grouped: bool = True, comma: bool = False) -> Node:
     Raises:
         Unreadable: The text as a whole is no mathematics of this grammar.
     """
+    if len(text) > MAX_ANSWER_CHARS:
+        raise Unreadable("too long")
     if match := _TIME_TEXT.fullmatch(text):
         text = match[1]
     if match := _TIME.fullmatch(text):
@@ -57,7 +59,10 @@ def read(text: str, *, grouped: bool = True, comma: bool = False) -> Node:
     if (match := _BASE.fullmatch(text)) and (match[2].isdigit() or match[2] in _NUMBER_WORDS):
         return ("base", match[1].upper(), _NUMBER_WORDS.get(match[2]) or int(match[2]))
     reader = _AnswerReader(tokens(text, grouped, comma))
-    items = reader.items(())
+    try:
+        items = reader.items(())
+    except RecursionError as error:
+        raise Unreadable("nested too deeply") from error
     if reader.more():
         raise Unreadable(text)
     return items[0] if len(items) == 1 else ("list", *items)

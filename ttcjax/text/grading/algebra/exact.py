@@ -35,7 +35,7 @@ class Unsupported(Exception):
 
 
 class Atom:
-    """What a form does not take apart, known by its `key`.
+    """An indivisible part of a form, known by its `key`.
 
     `kind` is `var`, `const`, `int` (a prime, or what was not factored), `call`, `sum` (the base of a power), `exp` (a
     number to a power that is no number) or `neg1` (-1 to such a power).

@@ -11,7 +11,7 @@ from ttcjax.text.grading.spelling import MAX_DEPTH
 
 FUNCTIONS = word_set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh asin acos atan ln log lg exp",
-    "max min gcd lcm det arg Re Im sgn",
+    "max min gcd lcm arg Re Im sgn",
 )
 _GREEK = word_set(
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma",
@@ -33,6 +33,8 @@ _STYLES = word_set(
 )
 _PRODUCTS = frozenset(["cdot", "times", "*"])
 AND = re.compile(r"\s*,?\s*(?:and|or|&)\s*,?\s*", re.IGNORECASE)
+_MOST_FACTORS = 100
+"""Longer products are not read: a tree must not be too deep to be walked through."""
 _CALLED = word_set("abs floor ceil factorial binom")
 _CURRENCIES = word_set("usd eur gbp inr cad aud rs")
 _ENGLISH = word_set("so if it we is the let sum for are was has its")
@@ -106,7 +108,9 @@ class ExpressionReader:
 
     def product(self) -> Node:
         node = self.power()
-        while self.more():
+        for _ in range(_MOST_FACTORS):
+            if not self.more():
+                break
             if self.is_op(*_PRODUCTS):
                 self.take()
                 node = ("mul", node, self.factor())
@@ -125,6 +129,8 @@ class ExpressionReader:
                 node = ("mul", node, self.power())
             else:
                 break
+        else:
+            raise Unreadable("too many factors")
         return node
 
     def mixed(self, whole: Node) -> Node:
@@ -180,7 +186,9 @@ class ExpressionReader:
 
     def power(self) -> Node:
         node = self.postfix()
-        while self.is_op("^", "**"):
+        for _ in range(MAX_DEPTH):
+            if not self.is_op("^", "**"):
+                break
             self.take()
             if self.is_degree():
                 node = ("deg", node)
@@ -214,7 +222,10 @@ class ExpressionReader:
         return self.after(self.primary())
 
     def after(self, node: Node) -> Node:
-        while self.more():
+        """Return what was read with the signs right after it: factorials, percent, primes, subscripts, degrees."""
+        for _ in range(MAX_DEPTH):
+            if not self.more():
+                break
             if self.is_op("!"):
                 self.take()
                 node = ("fact", node)
@@ -328,15 +339,28 @@ class ExpressionReader:
         if word in _GREEK:
             return ("var", f"\\{word}")
         if len(word) == 1:
-            if word in "fgFG" and self.is_op("(") and not self.peek().spaced:
-                return ("call", f"{word}", *self.arguments())
-            return ("var", word)
+            return self.variable(word)
         if len(word) > 3 or word.lower() in _ENGLISH:
             raise Unreadable(word)
         # A product of variables; what follows, such as an exponent, belongs to the last one.
         self.at -= 1
         self.tokens[self.at : self.at + 1] = [Token("word", c, False) for c in word]
         return self.primary()
+
+    def variable(self, word: str) -> Node:
+        """Return a variable, or the value of a function f, also of its derivative or inverse."""
+        at, mark = self.at, ""
+        while self.is_op("'"):
+            self.take()
+            mark += "'"
+        if self.is_op("^") and self.is_op("{", ahead=1) and self.is_op("-", ahead=2) and self.is_op("}", ahead=4):
+            self.at += 5
+            mark += "^{-1}"
+        known = word in "fgFG" or (word in "hyPQ" and mark)
+        if known and self.is_op("(") and not self.peek().spaced:
+            return ("call", word + mark, *self.arguments())
+        self.at = at
+        return ("var", word)
 
     def textual(self, token: Token) -> Node:
         words = " ".join(token.value.split())
