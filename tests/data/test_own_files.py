@@ -194,11 +194,20 @@ def test_gradings_by_name():
     assert gradings.named("number").extract("so 5 dollars.\n#### $1,250") == "1250"
     assert gradings.named("math").grade(r"20\%", "1/5")
     assert not gradings.named("math:percent=number").grade(r"20\%", "1/5")
+    percent = r"\boxed{20\%}"
+    for name, right in {
+        "math": (True, True),
+        "math:percent=number": (True, False),
+        "math:percent=share": (False, True),
+    }.items():
+        one = gradings.named(name)
+        assert (one.grade(one.extract(percent), "20"), one.grade(one.extract(percent), "1/5")) == right, name
     for name, words in {
         "maths": "must be one of math, number, exact, choice",
         "number:decimals=3": "number has no settings",
         "math:decimal=3": "no setting 'decimal'; those of math are percent",
         "math:percent=all": "percent must be one of either, number, share, not 'all'",
+        "math:ignore_units=False": "ignore_units must be True",
         "math:decimals=x": "decimals must be a whole number",
         "math:decimals=99": r"decimals must lie in \[0, 15\]",
     }.items():
