@@ -22,7 +22,7 @@ from ttcjax.config import ExperimentConfig
 from ttcjax.config.load import override
 from ttcjax.eval.report import catalogue, report, summary_file
 from ttcjax.eval.sections import accuracy
-from ttcjax.pipeline import plan, stages, sweep
+from ttcjax.pipeline import dry_run, plan, stages, sweep
 from ttcjax.pipeline import run as pipeline
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.shards import Part
@@ -226,6 +226,21 @@ def test_a_dry_run_is_text_or_json(capsys, monkeypatch, config_file):
     assert values["left"]["generations"] == 20
     assert values["cells"][0]["shards_left"] == 1
     assert values["workdir"] == os.path.abspath(ExperimentConfig().workdir)
+
+
+@pytest.mark.parametrize("command", ["run", "bank"])
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_limit_is_a_setting_and_a_line_says_so(monkeypatch, caplog, config_file, command, place):
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        dry_run, "plan", lambda config, *, only, command: asked.append((config.sweep.limit, command)) or []
+    )
+    flag = ["--limit", "7"]
+    before, after = (flag, []) if place == "before" else ([], flag)
+    with caplog.at_level("INFO", logger="ttcjax"):
+        assert cli.main([command, *before, config_file, *after, "--dry-run", "--json"]) == 0
+    assert asked == [(7, f"{config_file} --sweep.limit 7")], "a command that is typed again has it too"
+    assert caplog.messages == ["the first 7 test questions alone (--limit)"]
 
 
 def test_help_after_a_config_lists_its_settings(capsys, config_file):

@@ -5,6 +5,7 @@ import json
 import pathlib
 import urllib.request
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from etils import epath
@@ -12,8 +13,11 @@ from etils import epath
 from ttcjax.config import ConfigError, DataConfig, ExperimentConfig, FieldsConfig, SamplerConfig, TokenizerConfig
 from ttcjax.config.load import override
 from ttcjax.data import gsm8k, loader, prepare
+from ttcjax.data.file_set import FileSet
 from ttcjax.data.reading import gradings, tfds_records
+from ttcjax.data.screen import Fault
 from ttcjax.data.sets import check, data_set
+from ttcjax.data.task import Splits
 from ttcjax.runtime.errors import MachineError, UserError
 from ttcjax.runtime.stage import Inputs, Sink
 from ttcjax.testing import folders
@@ -42,11 +46,17 @@ def problem(i, **changed):
     } | changed
 
 
-def read(name, folder, **settings):
+def file_set(config: DataConfig) -> FileSet:
+    found = data_set(config)
+    assert isinstance(found, FileSet)
+    return found
+
+
+def read(name: str, folder: pathlib.Path, **settings: Any) -> tuple[DataConfig, Splits, list[Fault]]:
     """Return the settings, the splits of the files, and why lines cannot be used."""
     config = DataConfig(name=name, dir=str(folder), num_valid=2, **settings)
     check(config)
-    return config, *data_set(config).read(config)
+    return config, *file_set(config).read(config)
 
 
 def test_math_of_any_spelling_of_levels_and_answers(tmp_path):
@@ -184,11 +194,20 @@ def test_gradings_by_name():
     assert gradings.named("number").extract("so 5 dollars.\n#### $1,250") == "1250"
     assert gradings.named("math").grade(r"20\%", "1/5")
     assert not gradings.named("math:percent=number").grade(r"20\%", "1/5")
+    percent = r"\boxed{20\%}"
+    for name, right in {
+        "math": (True, True),
+        "math:percent=number": (True, False),
+        "math:percent=share": (False, True),
+    }.items():
+        one = gradings.named(name)
+        assert (one.grade(one.extract(percent), "20"), one.grade(one.extract(percent), "1/5")) == right, name
     for name, words in {
         "maths": "must be one of math, number, exact, choice",
         "number:decimals=3": "number has no settings",
         "math:decimal=3": "no setting 'decimal'; those of math are percent",
         "math:percent=all": "percent must be one of either, number, share, not 'all'",
+        "math:ignore_units=False": "ignore_units must be True",
         "math:decimals=x": "decimals must be a whole number",
         "math:decimals=99": r"decimals must lie in \[0, 15\]",
     }.items():
@@ -237,7 +256,7 @@ def test_answers_alone_are_enough_but_for_training_on_solutions(tmp_path):
     config = experiment(DataConfig(name="jsonl", dir=str(tmp_path), num_valid=4))
     with pytest.raises(UserError, match=r"stage 'policy' trains on reference solutions, .*--data.fields.solution"):
         folders.run_stage(prepare.STAGE, config, tmp_path, tmp_path / "data")
-    assert data_set(config.data).read(config.data)[0].to_train_on("labels")[0].solution == ""
+    assert file_set(config.data).read(config.data)[0].to_train_on("labels")[0].solution == ""
     rows[3]["solution"] = "So it is."
     write(tmp_path, train=rows[:20])
     with pytest.raises(UserError, match=r"19 examples cannot be used: .*the solution is empty"):
@@ -286,6 +305,7 @@ def test_gsm8k_of_tensorflow_datasets_is_that_of_the_files(tmp_path, monkeypatch
 
 def test_records_that_cannot_be_downloaded_are_told_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "getproxies", dict)
+    assert gsm8k.DATA_SET.records is not None
     nowhere = dataclasses.replace(gsm8k.DATA_SET.records, host="nowhere.invalid")
     with pytest.raises(MachineError, match="no network"):
         tfds_records.lines(nowhere, "train", str(tmp_path))

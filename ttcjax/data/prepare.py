@@ -239,4 +239,4 @@ def _summary(lengths: np.ndarray) -> dict[str, float]:
     }
 
 
-STAGE = Stage(Settings.of, run, writes=(MANIFEST_FILE,), version=2, work=_work)
+STAGE = Stage(Settings.of, run, writes=(tokenizer_lib.FILE,), version=2, work=_work)

@@ -51,7 +51,8 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
             raise
         found = None
     if found is None:
-        logger.warning("%s is not there any more: what was read from it goes on to count", config.data.dir)
+        place = config.data.dir or f"{config.data.name} of TensorFlow Datasets"
+        logger.warning("%s is not there any more: what was read from it goes on to count", place)
     now = known if found is None else sources.content(found)
     same_place = read.get("dir") is not None and _same(read["dir"], config.data.dir)
     if found is not None and known is not None and now != known and same_place:

@@ -255,6 +255,22 @@ def test_greedy_answers_are_part_of_a_sweep(models):
     assert len([name for name in files(one) if name.startswith("greedy/")]) == 2
 
 
+def test_a_limit_asks_the_first_questions_with_the_same_models_and_the_whole_sweep_is_kept(models, whole):
+    config, expected = whole
+    first = dataclasses.replace(config, sweep=dataclasses.replace(config.sweep, limit=4))
+    planned = sweep.plan(first)
+    assert {cell.questions for cell in planned.cells} == {4}
+    assert list(sweep.run(first)) == [*MADE, "report"]
+    asked = {row["question"] for name, rows in files(first).items() if ".old-" not in name for row in rows}
+    assert asked == {f"gsm8k-test-{i:05d}" for i in range(1, 5)}
+    few = [row for name, rows in files(first).items() if name.startswith("bank/") for row in rows]
+    of_all = [row for name, rows in expected.items() if name.startswith("bank/") for row in rows]
+    assert few == [row for row in of_all if row["question"] in asked], "a limit changes no sample"
+    assert not list(pathlib.Path(config.workdir).glob("policy.old-*")), "the models were made again"
+    sweep.run(config)
+    assert {name: rows for name, rows in files(config).items() if ".old-" not in name} == expected
+
+
 def test_samples_of_another_bank_are_judged_anew(models, monkeypatch):
     one = models("one")
     folder = pathlib.Path(one.workdir) / "bank"

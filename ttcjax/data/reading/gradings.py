@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 import typing
@@ -12,6 +11,7 @@ from typing import Any
 
 from ttcjax.config import ConfigError, Convention
 from ttcjax.text.grading import (
+    answer_key,
     canonical,
     extract_answer,
     extract_hash_number,
@@ -70,10 +70,21 @@ def _text(text: str) -> str | None:
     return canonical(text) or None
 
 
+def _math(convention: Convention) -> Grading:
+    def extract(text: str) -> str | None:
+        found = extract_answer(text)
+        # All spellings of an answer are one vote. The key of a percentage that may be two numbers is one of them.
+        if found is None or ("%" in found and convention.percent == "either"):
+            return found
+        return answer_key(found, convention)
+
+    return Grading(extract, functools.partial(grade, convention=convention), _text)
+
+
 NUMBER = Grading(_extract_number, grade_exact, _number)
 EXACT = Grading(extract_answer, grade_exact, _text)
 CHOICE = Grading(extract_answer, _grade_choice, _choice)
-MATH = Grading(extract_answer, grade, _text)
+MATH = _math(Convention())
 _NAMED = {"math": MATH, "number": NUMBER, "exact": EXACT, "choice": CHOICE}
 
 
@@ -100,7 +111,10 @@ def named(name: str) -> Grading:
         if key not in hints:
             raise ConfigError(f"data.grading has no setting {key!r}; those of math are {', '.join(hints)}")
         values[key] = _value(key, text, hints[key])
-    return dataclasses.replace(MATH, grade=functools.partial(grade, convention=Convention(**values)))
+    convention = Convention(**values)
+    if not convention.ignore_units:
+        raise ConfigError("data.grading: ignore_units must be True, since references are kept without their units")
+    return _math(convention)
 
 
 def _value(key: str, text: str, hint: Any) -> Any:
