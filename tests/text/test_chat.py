@@ -144,3 +144,23 @@ def test_a_wrong_file_is_one_line(tmp_path, text, words):
 def test_equal_prompts_have_equal_content():
     text = "kind: text\nuntil: Q:\n---\nQ: {question}\n"
     assert parse("a", f"# one\n{text}").content == parse("b", text).content != parse("b", text + " ").content
+
+
+def test_the_prompt_setting_decides_prompt_steps_and_end_of_answers(tmp_path):
+    from ttcjax.config import DataConfig
+    from ttcjax.data import loader
+
+    own = loader.task(DataConfig(name="gsm8k"))
+    task = loader.task(DataConfig(name="gsm8k", prompt="gsm8k-8shot"))
+    assert own.prompt("How many?") == "How many?\n"
+    assert task.prompt("How many?").endswith("Question: How many?\nAnswer:\n")
+    answer = "1 + 1 = 2\n#### 2\n\nQuestion: And\nAnswer:\n#### 3"
+    assert (task.extract(answer), own.extract(answer)) == ("2", "3"), "the next question's answer was taken"
+    mine = tmp_path / "mine.txt"
+    mine.write_text("kind: chat\nsteps: blank line\n---\n[user]\n{question}\n")
+    known = files.read(str(mine)).content
+    config = DataConfig(name="gsm8k", prompt=str(mine), prompt_content=known)
+    assert loader.task(config).steps.separator == "\n\n"
+    mine.write_text("kind: chat\n---\n[user]\n{question} Now.\n")
+    with pytest.raises(UserError, match="has changed while it was in use"):
+        loader.task(config)
