@@ -89,6 +89,11 @@ class DataConfig:
     faults: Literal["refuse", "leave_out"] = field(default="refuse", metadata=SPEED_ONLY)
     """Examples that cannot be used (empty, without an answer, doubled with other answers, too long): refused by the
     data stage, or left out, counted and listed."""
+    prompt: str | None = field(default=None, metadata=SPEED_ONLY)
+    """How questions are put to the model: a name of docs/prompts.md, or the path of a file of your own; `None`
+    is the data set's own way, the question and a newline."""
+    prompt_content: str | None = None
+    """Hash of that prompt; a run fills it in."""
     content: str | None = None
     """Hash of the files it is read from; a run fills it in, and tells when they have changed."""
 

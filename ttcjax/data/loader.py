@@ -19,6 +19,7 @@ from ttcjax.data.task import Example, Examples, Splits, Task
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there
+from ttcjax.text import prompts
 from ttcjax.text import tokenizer as tokenizers
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,24 @@ def files(config: DataConfig) -> list[str]:
 
 
 def task(config: DataConfig) -> Task:
-    """Return how the data set's questions are put, answered and checked, without opening its files."""
-    return data_set(config).task_of(config)
+    """Return how the data set's questions are put, answered and checked, without opening its files.
+
+    Raises:
+        UserError: `data.prompt` names no prompt, or one that cannot be read.
+    """
+    own = data_set(config).task_of(config)
+    return own if config.prompt is None else _asked(own, config)
+
+
+def _asked(task: Task, config: DataConfig) -> Task:
+    """Return a task whose questions are put by a prompt file, with the steps and the end of answers that it has."""
+    assert config.prompt is not None
+    file = prompts.read(config.prompt)
+    if config.prompt_content is not None and file.content != config.prompt_content:
+        raise UserError(f"the prompt {config.prompt} has changed while it was in use: run the same command again")
+    return dataclasses.replace(
+        task, prompt=file.prompt, steps=file.steps, extract=lambda text: task.extract(file.cut(text))
+    )
 
 
 def load(config: DataConfig, folder: epath.PathLike) -> tuple[Task, Splits]:

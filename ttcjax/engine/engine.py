@@ -81,7 +81,7 @@ class Engine:
         return self.scheduler.programs.compilations
 
     def encode_prompt(self, question_id: str, text: str) -> Prompt:
-        """Return the prompt of a question, begun as the model's sequences are; a verifier makes of the text what it reads.
+        """Return the prompt of a question, begun as the model's sequences are; a verifier reads what it makes of it.
 
         Raises:
             UserError: The text is a conversation, and cannot be rendered (`ttcjax.text.prompt.encode_prompts`).

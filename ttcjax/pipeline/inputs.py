@@ -20,6 +20,7 @@ from ttcjax.pipeline import stages
 from ttcjax.runtime import records
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there, resolve
+from ttcjax.text import prompts
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def resolved(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfig:
     Raises:
         UserError: An input is missing and was not read before, or has changed and `changed_inputs` refuses that.
     """
-    config = _with_data(config, workdir)
+    config = _with_prompt(_with_data(config, workdir))
     return _with_verifiers(_with_samples(config, workdir), workdir)
 
 
@@ -62,6 +63,15 @@ def _with_data(config: ExperimentConfig, workdir: epath.Path) -> ExperimentConfi
     if known is not None and now == known and (found is None or sources.content(found) != known):
         _require_kept("data", config, workdir, sources.lost(config.data))
     return config
+
+
+def _with_prompt(config: ExperimentConfig) -> ExperimentConfig:
+    if config.data.prompt is None:
+        return config
+    if config.data.prompt not in prompts.names():
+        config = _with(config, "data", prompt=os.fspath(resolve(config.data.prompt, "--data.prompt")))
+    found = prompts.read(config.data.prompt or "").content
+    return _with_content(config, "data", config.data.prompt_content, found, "prompt_content")
 
 
 def _difference(folder: epath.Path, found: dict[str, list[bytes]]) -> str:

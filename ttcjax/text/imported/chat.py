@@ -6,6 +6,7 @@ mark that somebody writes into a message is letters like others, and only the te
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
 import json
@@ -61,8 +62,18 @@ class ChatTemplate:
         finder = mark_finder(marks)
         splitter = _free_character(m["content"] for talk in conversations for m in talk)
 
+        starts = {mark[:length] for mark in marks for length in range(1, len(mark))}
+        longest = max(map(len, starts), default=0)
+
         def split(content: str) -> str:
-            # A mark within a message is cut in two, and put together again once the marks of the template are found.
+            # A mark within a message is cut in two, and put together again once the marks of the template are found; so
+            # is what begins one at the end, for the next message might end it.
+            bare = content.rstrip()
+            for length in range(1, min(longest, len(bare)) + 1):
+                place = len(bare) - length
+                if content[place : place + length] in starts:
+                    content = content[: place + 1] + splitter + content[place + 1 :]
+                    break
             return finder.sub(lambda found: found[0][0] + splitter + found[0][1:], content) if finder else content
 
         asked = [[{"role": m["role"], "content": split(m["content"])} for m in talk] for talk in conversations]
@@ -116,13 +127,13 @@ class _Process:
             return [self._render(talk) for talk in conversations]
 
     def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        begun = self._process is not None and self._process.poll() is None
+        running = self._process is not None and self._process.poll() is None
         try:
-            process = self._process if begun and self._process is not None else self._start()
+            process = self._process if running and self._process is not None else self._start()
             assert process.stdin is not None
             process.stdin.write(json.dumps(messages).encode() + b"\n")
             process.stdin.flush()
-            reply = self._replies.get(timeout=self._template.seconds if begun else _START_SECONDS)
+            reply = self._replies.get(timeout=self._template.seconds)
         except Empty:
             self.close()
             raise _refusal(f"it takes more than {self._template.seconds:g} seconds") from None
@@ -152,7 +163,22 @@ class _Process:
         self._process, self._replies = process, SimpleQueue()
         threading.Thread(target=_pass_on, args=(process, self._replies), daemon=True).start()
         own = self._template
-        request = {"template": own.text, "values": dict(own.values), "date": own.date, "most": _MOST}
+        request = {
+            "template": own.text,
+            "values": dict(own.values),
+            "date": own.date,
+            "most": _MOST,
+            "seconds": own.seconds,
+        }
+        try:
+            begun = self._replies.get(timeout=_START_SECONDS)
+        except Empty:
+            begun = b""
+        if not begun:
+            self.close()
+            raise MachineError(
+                "the process that renders chat templates did not start: see that memory is free, and jinja2 installed"
+            )
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
         return process
@@ -168,6 +194,9 @@ class _Process:
         self.close()
 
 
+atexit.register(_Process.of.cache_clear)
+
+
 def _pass_on(process: subprocess.Popen[bytes], replies: SimpleQueue[bytes]) -> None:
     assert process.stdout is not None
     with process.stdout:
@@ -178,6 +207,6 @@ def _pass_on(process: subprocess.Popen[bytes], replies: SimpleQueue[bytes]) -> N
 
 def _refusal(told: str) -> UserError:
     return UserError(
-        f"the model's chat template cannot be used: {shown(told)[:300]}; put another into chat_template.jinja beside "
-        "the tokenizer, or take a prompt that is a plain text"
+        f"the model's chat template cannot be used: {shown(told, lines=False)[:300]}; put another into "
+        "chat_template.jinja beside the tokenizer, or take a prompt that is a plain text"
     )

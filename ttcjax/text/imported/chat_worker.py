@@ -1,9 +1,9 @@
 """The process behind `chat.ChatTemplate`; run as a script, it imports nothing of ttcjax.
 
 A template is a program of somebody else's: it runs in jinja2's sandbox, and here, where time and memory have limits.
-Reads one JSON object with `template`, `values`, `date` and `most` (characters of a text), then one list of messages a
-line, and replies to each with a line of JSON: `[true, text]`, or `[false, what is wrong]`. It ends with its standard
-input.
+Writes an empty list in a line once imports are done. Reads one JSON object with `template`, `values`, `date`, `most`
+(characters of a text) and `seconds`, then one list of messages a line, and replies to each with a line of JSON: `[true,
+text]`, or `[false, what is wrong]`. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 MEMORY_BYTES = 1 << 30
 
+_MEMORY = f"it takes more than {MEMORY_BYTES >> 30} GiB of memory"
+
 
 class _Refused(Exception):
     pass
@@ -28,6 +30,17 @@ def _limit_memory() -> None:
     except ImportError:  # not a POSIX system
         return
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _limit_cpu(seconds: float) -> None:
+    # The kernel ends a template that outlives a parent killed before it could end this process.
+    try:
+        import resource
+    except ImportError:
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(usage.ru_utime + usage.ru_stime + seconds) + 2
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def compiled(template: str, date: str) -> Any:
@@ -89,24 +102,36 @@ def main() -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="ascii", newline="\n")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def reply(what: list[Any]) -> None:
+        replies.write(json.dumps(what) + "\n")
+        replies.flush()
+
+    import jinja2.ext
+    import jinja2.sandbox  # noqa: F401
+
+    reply([])
     request = json.loads(sys.stdin.buffer.readline())
+    _limit_memory()
+    _limit_cpu(request["seconds"])
     template, failed = None, ""
     try:
-        template = compiled(request["template"], request["date"])
-        _limit_memory()
+        template = compiled(request["template"], request["date"])  # which computes what is constant in it
+    except MemoryError:
+        failed = _MEMORY
     except Exception as error:
         failed = _line(error)
     for line in sys.stdin.buffer:
-        reply = [False, failed]
-        if template is not None:
-            try:
-                reply = [True, rendered(template, request["values"], json.loads(line), request["most"])]
-            except MemoryError:
-                reply = [False, f"it takes more than {MEMORY_BYTES >> 30} GiB of memory"]
-            except Exception as error:
-                reply = [False, _line(error)]
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+        if template is None:
+            reply([False, failed])
+            continue
+        _limit_cpu(request["seconds"])
+        try:
+            reply([True, rendered(template, request["values"], json.loads(line), request["most"])])
+        except MemoryError:
+            reply([False, _MEMORY])
+        except Exception as error:
+            reply([False, _line(error)])
 
 
 def _line(error: Exception) -> str:

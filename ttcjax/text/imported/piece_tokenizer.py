@@ -64,7 +64,8 @@ class PieceTokenizer:
         for i in texts.values():
             pieces[i] = b""
         self._marks, self._bytes = texts, tuple(pieces)
-        self._finder = mark_finder(texts)
+        # The library finds pieces in a text that are no control pieces.
+        self._finder = mark_finder(text for text, i in texts.items() if i < size and not processor.is_control(i))
         named = {name: texts.get(text) for name, text in published.named.items()}
         self._bos = named["bos"] if "bos" in named else _there(processor.bos_id())
         self._pad = named["pad"] if "pad" in named else _there(processor.pad_id())
@@ -155,7 +156,7 @@ class PieceTokenizer:
         return found
 
     def _encoded(self, text: str, *, start: bool) -> list[int]:
-        # The library finds user-defined pieces in a text: one that is a mark is read in two halves.
+        # What looks like a mark that the library would find is read in two halves.
         cuts = [found.start() + 1 for found in self._finder.finditer(text)] if self._finder else []
         parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         ids = (self._start if start else self._within).encode(parts[0], out_type=int)
