@@ -315,11 +315,8 @@ def test_inspecting_tells_what_there_is_and_ends_by_what_is_wrong(tmp_path, capf
     assert "family       llama" in out
     assert "missing      tokenizer, chat template" in out
     _truncate(tmp_path / "config.json")
-    for path, message in (
-        (tmp_path, "no table of JSON"),
-        (tmp_path / "x", "there is no model at"),
-        ("xx:y", "no form"),
-    ):
+    bad = {tmp_path: "no table of JSON", tmp_path / "x": "there is no model at", "xx:y": "no form"}
+    for path, message in bad.items():
         status, out, error = run(capfd, "models", "inspect", path)
         assert (status, out) == (2, "")
         assert message in error

@@ -81,11 +81,7 @@ class Engine:
         return self.scheduler.programs.compilations
 
     def encode_prompt(self, question_id: str, text: str) -> Prompt:
-        """Return the prompt of a question, begun as the model's sequences are; a verifier reads what it makes of it.
-
-        Raises:
-            UserError: The text is a conversation, and cannot be rendered (`ttcjax.text.prompt.encode_prompts`).
-        """
+        """Return the prompt of a question; see `ttcjax.text.prompt.encode_prompts`. A verifier reads its own form."""
         read = text if self.judge is None else self.judge.prompt(text)
         tokens, own = map(tuple, encode_prompts(self.tokenizer, [text, read]))
         return Prompt(question_id, tokens, judged=None if read == text else own)

@@ -15,7 +15,7 @@ from ttcjax.text.imported.chat import ChatTemplate
 from ttcjax.text.prompts.prompt_file import parse
 from ttcjax.text.steps import LINES
 
-REFERENCE = json.loads((pathlib.Path(__file__).parents[1] / "references" / "chat_reference.json").read_text())
+REFERENCE = json.loads((pathlib.Path(__file__).parents[2] / "references" / "chat_reference.json").read_text())
 MARKS = {mark: i for i, mark in enumerate(REFERENCE["marks"])}
 VALUES = (("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>"))
 ASKED = [[{"role": "user", "content": "What is 1 + 1?"}]]

@@ -17,7 +17,7 @@ from ttcjax.text.imported import gguf_vocabulary, load_tokenizer  # noqa: E402
 from ttcjax.text.prompt import chat_prompt, encode_prompt, text_prompt  # noqa: E402
 from ttcjax.text.steps import StepFormat  # noqa: E402
 
-MODELS = pathlib.Path(__file__).parents[3] / "shared" / "data" / "sentencepiece"
+MODELS = pathlib.Path(__file__).parents[4] / "shared" / "data" / "sentencepiece"
 MARKS = ["<|begin|>", "<|im_start|>", "<|im_end|>", "</s>"]
 CORPUS = ["Let x = 12.\nThen 3*x + 4 is 40.\n\nThe answer is 40.", "What is the sum of 1234 and 77? caf\u00e9"] * 20
 TEXTS = [
