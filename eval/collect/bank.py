@@ -114,7 +114,7 @@ def spends(
 
 
 def _work(settings: Settings) -> str:
-    questions = settings.questions.data.num_test
+    questions = settings.questions.num_test
     first, *others = settings.samples.at(None).values()
     asked = f"{product(questions, first)} solutions"
     if others:

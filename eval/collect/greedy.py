@@ -110,7 +110,7 @@ STAGE = Stage(
     version=2,
     schema=SCHEMA,
     shards=shards,
-    work=lambda settings: f"{product(settings.questions.data.num_test, 1 + settings.larger)} answers",
+    work=lambda settings: f"{product(settings.questions.num_test, 1 + settings.larger)} answers",
     spends=spends,
 )
 

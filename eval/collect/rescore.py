@@ -167,7 +167,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
 
 def _work(settings: Settings) -> str:
     by = f", by {len(settings.verifiers)} verifiers" * (len(settings.verifiers) > 1)
-    return f"{product(settings.questions.data.num_test, settings.samples)} solutions{by}"
+    return f"{product(settings.questions.num_test, settings.samples)} solutions{by}"
 
 
 STAGE = Stage(

@@ -117,7 +117,7 @@ def run(settings: Settings, inputs: Inputs, sink: Sink) -> dict[str, Any]:
 
 
 def _work(settings: Settings) -> str:
-    own, questions = settings.chains, settings.questions.data.num_test
+    own, questions = settings.chains, settings.questions.num_test
     by = f", by {len(settings.verifiers)} verifiers" * (len(settings.verifiers) > 1)
     return f"{product(min(own.questions or questions, questions), sum(own.lengths))} answers{by}"
 

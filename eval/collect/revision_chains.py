@@ -131,7 +131,7 @@ def spends(
 
 
 def _work(settings: Settings) -> str:
-    own, questions = settings.chains, settings.questions.data.num_test
+    own, questions = settings.chains, settings.questions.num_test
     answers = sum(own.lengths) + own.swap + settings.tries
     return f"{product(min(own.questions or questions, questions), answers)} answers at most"
 

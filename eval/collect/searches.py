@@ -352,6 +352,6 @@ STAGE = Stage(
     version=2,
     schema=SCHEMA,
     shards=shards,
-    work=lambda settings: work_of(settings, settings.questions.data.num_test),
+    work=lambda settings: work_of(settings, settings.questions.num_test),
     spends=spends,
 )

@@ -76,8 +76,7 @@ class Rules:
         """Return those of an experiment."""
         sweep, data = config.sweep, config.data
         # A generated data set has exactly the questions asked for; one read from files may have fewer.
-        asked = min(data.num_test, sweep.limit or data.num_test)
-        exact = asked if data_set(data).exact and data.faults == "refuse" else None
+        exact = config.test_questions.num_test if data_set(data).exact and data.faults == "refuse" else None
         return cls(temperatures.Grid.of(config), sweep.samples, sweep.judged, sweep.seeds, config.prm.aggregate, exact)
 
     @property

@@ -118,6 +118,11 @@ class Questions:
     """So many test questions, the first ones; `None` is all."""
 
     @property
+    def num_test(self) -> int:
+        """Most test questions that are asked."""
+        return self.data.num_test if self.first is None else min(self.first, self.data.num_test)
+
+    @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt that leaves room for a solution, the begin mark included."""
         return self.max_seq_len - self.max_tokens
