@@ -12,7 +12,6 @@ from ttcjax.runtime.errors import UserError
 from ttcjax.text.imported.json_tokenizer import JsonTokenizer
 from ttcjax.text.imported.piece_tokenizer import PieceTokenizer, field
 from ttcjax.text.imported.published_marks import PublishedMarks
-from ttcjax.text.tokenizer import Tokenizer
 
 _CONTROL, _USER_DEFINED = 3, 4
 """Kinds of tokens; GGUF has SentencePiece's numbers."""
@@ -45,7 +44,7 @@ PRE = {
 """How texts are cut into words, by the name in `tokenizer.ggml.pre`."""
 
 
-def read(path: epath.PathLike) -> Tokenizer:
+def read(path: epath.PathLike) -> JsonTokenizer | PieceTokenizer:
     """Return the tokenizer of a GGUF file.
 
     Raises:
@@ -65,7 +64,7 @@ def read(path: epath.PathLike) -> Tokenizer:
     return of_metadata(metadata)
 
 
-def of_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
+def of_metadata(metadata: Mapping[str, Any]) -> JsonTokenizer | PieceTokenizer:
     """Return the tokenizer that the metadata of a GGUF file describe.
 
     Args:
