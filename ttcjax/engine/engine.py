@@ -81,11 +81,7 @@ class Engine:
         return self.scheduler.programs.compilations
 
     def encode_prompt(self, question_id: str, text: str) -> Prompt:
-        """Return the prompt of a question, begun as the model's sequences are; for a verifier what it makes of it.
-
-        Raises:
-            UserError: The text is a conversation, and cannot be rendered (`ttcjax.text.prompt.encode_prompts`).
-        """
+        """Return a prompt in tokens (`ttcjax.text.prompt.encode_prompts`); for a verifier what it makes of the text."""
         read = text if self.judge is None else self.judge.prompt(text)
         tokens, own = map(tuple, encode_prompts(self.tokenizer, [text, read]))
         return Prompt(question_id, tokens, judged=None if read == text else own)
