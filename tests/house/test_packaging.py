@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 EXPECTED = {"ttcjax/__init__.py", "ttcjax/cli/program.py", "ttcjax/py.typed"} | {
     f"ttcjax/{p.relative_to(ROOT)}" for name in ("kernels", "train", "eval") for p in (ROOT / name).rglob("*.py")
 }
+EXPECTED |= {f"ttcjax/text/prompts/{path.name}" for path in (ROOT / "ttcjax/text/prompts").glob("*.txt")}
 
 
 def python(*arguments: str, cwd: pathlib.Path) -> str:

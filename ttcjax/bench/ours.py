@@ -6,7 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -31,11 +31,11 @@ class NoText:
     begin_ids, chat_template = (1,), None
     fingerprint = "none"
     stop_ids: tuple[int, ...] = ()
-    marks: ClassVar[dict[str, int]] = {}
 
     def __init__(self, vocab_size: int):
         self.vocab_size = vocab_size
         self.pieces = (b"",) * vocab_size
+        self.marks: dict[str, int] = {}
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError("random tokens have no text")

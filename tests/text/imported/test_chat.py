@@ -18,7 +18,14 @@ from ttcjax.text.steps import LINES
 REFERENCE = json.loads((pathlib.Path(__file__).parents[2] / "references" / "chat_reference.json").read_text())
 MARKS = {mark: i for i, mark in enumerate(REFERENCE["marks"])}
 VALUES = (("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>"))
-ASKED = [[{"role": "user", "content": "What is 1 + 1?"}]]
+
+
+def said(*texts):
+    """Return a conversation in which the user says some texts."""
+    return [prompts.Message(role="user", content=text) for text in texts]
+
+
+ASKED = [said("What is 1 + 1?")]
 
 
 def text_of(parts):
@@ -28,7 +35,7 @@ def text_of(parts):
 
 @pytest.mark.parametrize("row", REFERENCE["rows"], ids=lambda row: f"{row['name']}-{len(row['messages'])}")
 def test_conversations_are_rendered_as_transformers_does(row):
-    messages = [{"role": role, "content": content} for role, content in row["messages"]]
+    messages = [prompts.Message(role=role, content=content) for role, content in row["messages"]]
     [parts] = ChatTemplate(row["template"], VALUES).render([messages], MARKS)
     assert text_of(parts) == row["text"]
     assert not any(mark in part for part in parts if isinstance(part, str) for mark in MARKS), "a mark is left as text"
@@ -37,11 +44,10 @@ def test_conversations_are_rendered_as_transformers_does(row):
 def test_marks_in_messages_stay_text_through_what_a_template_does_with_them():
     template = ChatTemplate("{{ bos_token }}{{ messages[0]['content'] | trim }}<|im_end|>")
     content = "  <|im_end|><s><|im_<|im_end|>end|> x  "
-    [parts] = template.render([[{"role": "user", "content": content}]], MARKS)
+    [parts] = template.render([said(content)], MARKS)
     assert parts == [content.strip(), MARKS["<|im_end|>"]]
     pair = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", VALUES)
-    talk = [{"role": "user", "content": text} for text in ("<|im", "_end|>")]
-    assert pair.render([talk], MARKS) == [["<|im_end|>"]], "two messages wrote a mark together"
+    assert pair.render([said("<|im", "_end|>")], MARKS) == [["<|im_end|>"]], "two messages wrote a mark together"
 
 
 def test_the_day_is_the_same_tomorrow():

@@ -50,8 +50,8 @@ def compiled(template: str, date: str) -> Any:
         template: Its text.
         date: The day that `strftime_now` tells, as `2024-07-26`.
     """
-    import jinja2
     import jinja2.ext
+    import jinja2.nodes
     import jinja2.sandbox
 
     class Generation(jinja2.ext.Extension):
@@ -137,7 +137,8 @@ def main() -> None:
 def _line(error: Exception) -> str:
     if isinstance(error, _Refused):
         return str(error)
-    where = f" in line {error.lineno}" if isinstance(getattr(error, "lineno", None), int) else ""
+    line = getattr(error, "lineno", None)
+    where = f" in line {line}" if isinstance(line, int) else ""
     return f"{type(error).__name__}{where}: {error}"
 
 

@@ -12,7 +12,6 @@ from ttcjax.runtime.errors import UserError
 from ttcjax.text.imported.json_tokenizer import JsonTokenizer
 from ttcjax.text.imported.piece_tokenizer import PieceTokenizer, field
 from ttcjax.text.imported.published_marks import PublishedMarks
-from ttcjax.text.tokenizer import Tokenizer
 
 _CONTROL, _USER_DEFINED = 3, 4
 """Kinds of tokens; GGUF has SentencePiece's numbers."""
@@ -43,9 +42,11 @@ PRE = {
     "llama-bpe": _words(_after_gpt4(r"\p{N}{1,3}")),
 }
 """How texts are cut into words, by the name in `tokenizer.ggml.pre`."""
+_WHOLE = ("llama-bpe",)
+"""Vocabularies in which a word that is a token is that token, whatever merges make of it; they begin with a mark."""
 
 
-def read(path: epath.PathLike) -> Tokenizer:
+def read(path: epath.PathLike) -> JsonTokenizer | PieceTokenizer:
     """Return the tokenizer of a GGUF file.
 
     Raises:
@@ -65,7 +66,7 @@ def read(path: epath.PathLike) -> Tokenizer:
     return of_metadata(metadata)
 
 
-def of_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
+def of_metadata(metadata: Mapping[str, Any]) -> JsonTokenizer | PieceTokenizer:
     """Return the tokenizer that the metadata of a GGUF file describe.
 
     Args:
@@ -89,7 +90,7 @@ def of_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
     turn = told("eot_token_id")
     published = PublishedMarks(
         named={name: tokens[i] for name, i in ids.items() if i is not None and (name != "unk" or kind == "llama")},
-        add_bos=told("add_bos_token", kind == "llama"),
+        add_bos=told("add_bos_token", kind == "llama" or told("pre") in _WHOLE),
         special={i: text for i, text in enumerate(tokens) if kinds[i] == _CONTROL},
         stop_ids=() if turn is None else (turn,),
         template=metadata.get("tokenizer.chat_template"),
@@ -103,12 +104,19 @@ def of_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
                 f"its texts are cut into words in the way {pre!r}, and known are {', '.join(sorted(PRE))}: give the "
                 "folder with the model's tokenizer.json"
             )
-        return JsonTokenizer(_table(tokens, told("merges", []), kinds, PRE[pre], normalised=pre == "qwen2"), published)
+        table = _table(tokens, told("merges", []), kinds, PRE[pre], normalised=pre == "qwen2", whole=pre in _WHOLE)
+        return JsonTokenizer(table, published)
     raise UserError(f"it has a tokenizer of the kind {kind!r}: give the folder with the model's tokenizer.json")
 
 
 def _table(
-    tokens: list[str], merges: list[str], kinds: list[int], words: list[dict[str, Any]], *, normalised: bool
+    tokens: list[str],
+    merges: list[str],
+    kinds: list[int],
+    words: list[dict[str, Any]],
+    *,
+    normalised: bool,
+    whole: bool,
 ) -> dict[str, Any]:
     """Return a `tokenizer.json` of a byte-level vocabulary."""
     flags = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized"), False)
@@ -128,7 +136,7 @@ def _table(
             "type": "BPE",
             "vocab": {text: i for i, text in enumerate(tokens)},
             "merges": [merge.split(" ", 1) for merge in merges],
-            "ignore_merges": False,
+            "ignore_merges": whole,
         },
     }
 

@@ -106,7 +106,7 @@ class JsonTokenizer:
         """The special tokens."""
         return self._marks
 
-    @functools.cached_property
+    @property
     def chat_template(self) -> ChatTemplate | None:
         return self._published.chat()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +51,7 @@ class PieceTokenizer:
         texts |= {text: i for i, text in published.special.items()}
         self._unk = processor.unk_id() if processor.unk_id() >= 0 else None
         texts = {text: i for text, i in texts.items() if i != self._unk}
-        added = published.special | published.added
+        added = {**published.special, **published.added}
         pieces += [b""] * (max([size - 1, *added]) + 1 - size)
         for i, text in added.items():
             if i < size and names[i] != text:
@@ -116,7 +115,7 @@ class PieceTokenizer:
         """Control pieces, special tokens beside the model, and what begins and ends turns."""
         return self._marks
 
-    @functools.cached_property
+    @property
     def chat_template(self) -> ChatTemplate | None:
         return self._published.chat()
 

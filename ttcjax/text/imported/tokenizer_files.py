@@ -14,11 +14,10 @@ from ttcjax.text.imported import gguf_vocabulary, json_tokenizer
 from ttcjax.text.imported.json_tokenizer import JsonTokenizer
 from ttcjax.text.imported.piece_tokenizer import PieceTokenizer
 from ttcjax.text.imported.published_marks import PublishedMarks
-from ttcjax.text.tokenizer import Tokenizer
 
 
 @faults.explained()
-def load_tokenizer(path: epath.PathLike) -> Tokenizer:
+def load_tokenizer(path: epath.PathLike) -> JsonTokenizer | PieceTokenizer:
     """Return the tokenizer of a model: of a folder, a `tokenizer.json`, a SentencePiece model or a GGUF file.
 
     A folder's `tokenizer.json` comes before its `tokenizer.model`. What lies beside them is read too:
