@@ -10,7 +10,7 @@ import pathlib
 import tempfile
 
 import tokenizers
-import transformers
+import transformers  # pyright: ignore[reportMissingImports]
 from tokenizers import models, pre_tokenizers
 
 MARKS = ["<s>", "</s>", "<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<pad>"]

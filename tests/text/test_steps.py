@@ -216,7 +216,7 @@ def test_what_cannot_separate_steps_is_refused(separator, pattern, message):
 
 def test_a_token_without_text_is_refused():
     with pytest.raises(UserError, match="has no text of its own"):
-        StepFormat.of_token(TOKENIZER, TOKENIZER.bos_id)
+        StepFormat.of_token(TOKENIZER, TOKENIZER.begin_ids[0])
 
 
 PIECES = st.sampled_from(["a", "b", "\\n", "[ab]", "[^a]", ".", "\\d", "\\W", "1", "\u25b6", "(?:ab|b)", "(a|b1)"])
