@@ -8,6 +8,7 @@ from functools import lru_cache
 from ttcjax.text.grading.algebra.answer_parser import read
 from ttcjax.text.grading.algebra.latex_tokens import Node, Unreadable
 from ttcjax.text.grading.extraction import boxes, canonical, is_left_out
+from ttcjax.text.grading.quantities import is_prose
 from ttcjax.text.grading.spelling import plain
 
 _ANSWER_IS = re.compile(
@@ -38,6 +39,7 @@ _CONNECTIVE = re.compile(
 _LINK = re.compile(
     r"\b(?:is|are|be|was|were|equals|get|gives|find|have|has|it's)\b(?: (?:approximately|about|equal to))?:?|=|:"
 )
+_TEXT = re.compile(r"\\(?:text[a-z]*|mbox|mathrm)\s*\{([^{}]*)\}")
 _LONGEST_SENTENCE = 1000
 _MOST_MARKS = 20
 """Of longer sentences the end is read, and of more marks of an answer the last ones."""
@@ -191,6 +193,9 @@ def _concluded(text: str) -> str:
             return whole
     if not _PROSE.search(text) and not _CONNECTIVE.match(text):
         return text
+    told = _TEXT.sub(r"\1", bare).strip()
+    if (number := _NUMBER.match(told)) and not is_prose(told[number.end() :], money=False):
+        return text  # `5\text{ hours thirty minutes}` is more than 5
     return _of_sentence(_SENTENCE.split(text.strip())[-1]) or text
 
 
