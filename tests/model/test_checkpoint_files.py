@@ -363,5 +363,5 @@ def test_engines_take_models_by_name(tmp_path, tiny):
     with pytest.raises(UserError, match="policy is the name of a stage: give the workdir"):
         load_engine(None, settings, verifier=None)
     (tmp_path / "hf" / "tokenizer.model").unlink()
-    with pytest.raises(UserError, match="give load_engine a tokenizer"):
+    with pytest.raises(UserError, match="holds neither tokenizer"):
         load_engine(None, settings, policy=name, verifier=None)

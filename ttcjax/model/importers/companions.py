@@ -11,9 +11,12 @@ from ttcjax.model.importers.published import Place, Published
 from ttcjax.runtime.errors import UserError
 from ttcjax.runtime.files import is_there
 from ttcjax.text import tokenizer as tokenizers
+from ttcjax.text.imported import load_tokenizer
 from ttcjax.text.tokenizer import Tokenizer
 
 _TOKENIZERS = ("tokenizer.json", tokenizers.FILE)
+_PUBLISHED = ("tokenizer.json", "tokenizer_config.json")
+"""One of these lies beside the SentencePiece model of another maker, none beside one that this library trained."""
 FILES = (
     *_TOKENIZERS,
     "tokenizer_config.json",
@@ -68,15 +71,11 @@ def _table(path: Any) -> dict[str, Any]:
 
 
 def tokenizer(place: Place) -> Tokenizer:
-    """Return the tokenizer that lies beside a model.
+    """Return the tokenizer that lies beside a model, or in its GGUF file; see `ttcjax.text.imported.load_tokenizer`.
 
     Raises:
-        UserError: There is none of a form that is read here.
+        UserError: There is none, or of a kind that is not read.
     """
-    path = place.path / tokenizers.FILE
-    if place.kind != "gguf" and is_there(path):
-        return tokenizers.load(path)
-    raise UserError(
-        f"{place} has no {tokenizers.FILE} beside its weights, the one form of a tokenizer that is found by itself: "
-        "give load_engine a tokenizer"
-    )
+    own = place.path / tokenizers.FILE
+    published = place.kind == "gguf" or any(is_there(place.path / name) for name in _PUBLISHED)
+    return tokenizers.load(own) if is_there(own) and not published else load_tokenizer(place.path)
