@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ttcjax.config import ModelConfig, RopeScaling
-from ttcjax.model.families import gemma, gemma2, gemma3, llama, mistral, qwen2, qwen3, settings, twin
+from ttcjax.model.families import gemma, gemma2, gemma3, llama, mistral, qwen2, qwen3, settings
 from ttcjax.model.families.layout import Family
 from ttcjax.model.families.settings import Settings
 from ttcjax.runtime.errors import UserError
@@ -19,7 +19,6 @@ FAMILIES: tuple[Family, ...] = (
     gemma.FAMILY,
     gemma2.FAMILY,
     gemma3.FAMILY,
-    twin.FAMILY,
 )
 """A shape that several families have is written as the first of them."""
 
