@@ -98,8 +98,6 @@ class LabelConfig:
     """Solutions sampled a question."""
     rollouts: int = 16
     """Completions sampled from every step prefix; the label is the share that ends right."""
-    patience: int = 0
-    """Setting that stands for any new one."""
     temperature: float | None = None
     """Temperature of the completions; by default the sampler's. Lower values ask whether a careful policy
     still gets there, so that labels say more about the prefix and less about later slips."""
