@@ -270,7 +270,7 @@ class Models:
 
     @property
     def told(self) -> dict[str, str]:
-        """What a record says of the models that revise."""
+        """Facts of a record on the models that revise."""
         return {} if self.settings.revising is None else {"verifier": self.verifier}
 
     def session(self, strategy: Strategy, examples: Sequence[Example]) -> Session:

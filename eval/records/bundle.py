@@ -204,7 +204,7 @@ class Records:
 
     @property
     def revising(self) -> Revising:
-        """What strategies that revise ask of the experiment."""
+        """Settings that strategies that revise ask of the experiment."""
         return Revising(self.settings.revision.view, self.settings.judges, self.settings.chains.verifier)
 
     @property
@@ -294,7 +294,7 @@ class Records:
 
     @property
     def answer_aggregates(self) -> Mapping[str, Aggregation]:
-        """How step scores become one of an answer, by verifier; see `verifier_scores.of_answers`."""
+        """Aggregation of step scores into one of an answer, by verifier; see `verifier_scores.of_answers`."""
         named = [verifier for verifier in self.settings.verifiers if verifier.named]
         return {**self.settings.judges.aggregates, **{verifier.name: verifier.aggregate for verifier in named}}
 

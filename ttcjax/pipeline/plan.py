@@ -68,7 +68,7 @@ class Amount:
 
     @property
     def told(self) -> str:
-        """What stands before its generations in text."""
+        """Words before its generations in text."""
         return "at most " * self.at_most
 
     def times(self, count: int) -> Amount:

@@ -48,7 +48,7 @@ class SearchState:
 
     @property
     def of_row(self) -> tuple[dict[str, Any], Reading]:
-        """What goes where a row goes."""
+        """Arrays that go where a row goes."""
         return self.rows.of_row, self.reading
 
 

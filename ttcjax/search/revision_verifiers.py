@@ -87,13 +87,13 @@ class Judges:
 
     @property
     def aggregates(self) -> dict[str, Aggregation]:
-        """How the scores of steps become one of an answer, by verifier in the order of the names."""
+        """Aggregation of step scores into one of an answer, by verifier in the order of the names."""
         return {name: aggregate_of(name, self.aggregate) for name in sorted(self.names)}
 
 
 @dataclass(frozen=True)
 class Revising:
-    """What strategies that revise ask of an experiment, beside what others do."""
+    """Settings that strategies that revise ask of an experiment, beside those of others."""
 
     view: InView
     judges: Judges

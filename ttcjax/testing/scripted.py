@@ -40,7 +40,7 @@ class ScriptedState:
 
     @property
     def of_row(self) -> dict[str, jax.Array]:
-        """What goes where a row goes."""
+        """Arrays that go where a row goes."""
         return {name: getattr(self, name) for name in ("path", "steps", "done", "finished", "unread")}
 
 

@@ -29,7 +29,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class Companions:
-    """What is there, as text for people; `None` where there is nothing."""
+    """Files found beside a model, as text for people; `None` where there is nothing."""
 
     tokenizer: str | None
     template: str | None

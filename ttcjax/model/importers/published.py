@@ -33,7 +33,7 @@ FORMS = "hf:FOLDER (config.json and safetensors files), gguf:FILE or orbax:FOLDE
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model lies, and in which form."""
+    """Path and form of a model."""
 
     kind: Kind
     path: epath.Path

@@ -85,7 +85,7 @@ class JsonTokenizer:
 
     @property
     def begin_ids(self) -> tuple[int, ...]:
-        """What `tokenizer_config.json` says, or what the post-processor puts before a text."""
+        """Begin ids that `tokenizer_config.json` names, or that the post-processor puts before a text."""
         return self._begin
 
     @property
