@@ -133,7 +133,7 @@ def prm_examples(
             continue
         labels, weights = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
         labels[ends], weights[ends] = values, 1.0
-        solution = (np.arange(len(ids)) > len(prompt)).astype(np.int32)
+        solution = (np.arange(len(ids)) >= len(prompt)).astype(np.int32)
         right = (solution * np.float32(values[-1])).astype(np.float32)
         examples.append({"tokens": ids, "labels": labels, "weights": weights, "solution": solution, "right": right})
     if rows and not examples:

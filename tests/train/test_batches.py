@@ -184,6 +184,9 @@ def test_prm_labels_stand_at_the_ends_of_solution_steps(tokenizer):
     assert decoded == PROMPT + first + "\n"
     assert tokenizer.decode(example["tokens"][ends[0] + 1 : ends[1]].tolist()) == second
     assert example["tokens"][ends[1]] == tokenizer.eos_id
+    marked = example["tokens"][example["solution"] > 0].tolist()
+    assert tokenizer.decode(marked[:-1]) == SOLUTION, "a token of the solution is not marked as its own"
+    assert example["right"].tolist() == (0.75 * example["solution"]).tolist()
 
 
 def test_prm_rows_with_another_number_of_labels_are_counted(tokenizer, caplog):
