@@ -13,8 +13,8 @@ from typing import Any, SupportsIndex
 from etils import epath
 
 from ttcjax.runtime.errors import UserError
-from ttcjax.text.imported.chat import ChatTemplate
 from ttcjax.text.imported.published_marks import PublishedMarks
+from ttcjax.text.imported.published_tokenizer import PublishedTokenizer
 from ttcjax.text.tokenizer import joined, without_surrogates
 
 FILE = "tokenizer.json"
@@ -26,7 +26,7 @@ _CHANGING = {"NFC", "NFD", "NFKC", "NFKD", "Precompiled", "Strip", "Prepend"}
 """Normalizers that a text which goes on is not put through: what a model writes is to come back as it was."""
 
 
-class JsonTokenizer:
+class JsonTokenizer(PublishedTokenizer):
     """A tokenizer that `tokenizers` runs; the ids of a prompt are those that the library gives.
 
     No text is read as a mark: inside the library marks have names that no text can have. Tokens that were added to a
@@ -66,67 +66,9 @@ class JsonTokenizer:
             )
         self._unk = _unknown(table)
         self._bytes = _pieces(table, by_id, self._unk)
-        outside = [i for i in self._stops if i >= len(self._bytes)]
-        if outside:
-            raise UserError(
-                f"generation is to stop at id {outside[0]}, and the tokenizer has {len(self._bytes)}: take the "
-                "files of one model"
-            )
+        self._require_stops()
         what = json.dumps([table, begin], sort_keys=True, ensure_ascii=True)
         self._fingerprint = hashlib.sha256(what.encode()).hexdigest()[:16]
-
-    @property
-    def pad_id(self) -> int | None:
-        return self._pad
-
-    @property
-    def bos_id(self) -> int | None:
-        return self._bos
-
-    @property
-    def begin_ids(self) -> tuple[int, ...]:
-        """Begin ids that `tokenizer_config.json` names, or that the post-processor puts before a text."""
-        return self._begin
-
-    @property
-    def eos_id(self) -> int:
-        return self._stops[0]
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The end mark, those of `generation_config.json`, and those with which the chat template ends a turn."""
-        return self._stops
-
-    @property
-    def unk_id(self) -> int | None:
-        return self._unk
-
-    @property
-    def marks(self) -> Mapping[str, int]:
-        """The special tokens."""
-        return self._marks
-
-    @property
-    def chat_template(self) -> ChatTemplate | None:
-        return self._published.chat()
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids up to the largest, those in between that stand for nothing included."""
-        return len(self._bytes)
-
-    @property
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of what decides ids; a chat template and stop ids do not."""
-        return self._fingerprint
-
-    @property
-    def pieces(self) -> tuple[bytes, ...]:
-        return self._bytes
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text that goes on, with no mark and no blank in front."""
-        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""

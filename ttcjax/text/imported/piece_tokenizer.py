@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
 from etils import epath
 
 from ttcjax.runtime.errors import UserError
 from ttcjax.text import tokenizer as own
-from ttcjax.text.imported.chat import ChatTemplate, mark_finder
+from ttcjax.text.imported.chat import mark_finder
 from ttcjax.text.imported.published_marks import TURN_BEGINS, TURN_ENDS, PublishedMarks
+from ttcjax.text.imported.published_tokenizer import PublishedTokenizer
 
 # The proto of a model, field by field; what is given again at the end of its bytes counts.
 _NORMALIZER, _CHARSMAP, _DUMMY_PREFIX, _EXTRA_WHITESPACES = 3, 2, 3, 4
 
 
-class PieceTokenizer:
+class PieceTokenizer(PublishedTokenizer):
     """A SentencePiece model; the ids of a prompt are those that the library gives.
 
     A text that goes on has no blank put in front, keeps all of its blanks, and is not normalised: what a model writes
@@ -76,66 +77,9 @@ class PieceTokenizer:
         self._stops = tuple(dict.fromkeys([*first, *published.stops(texts)]))
         if not self._stops:
             raise UserError("the SentencePiece model has no end mark: put the model's tokenizer_config.json beside it")
-        if outside := [i for i in self._stops if i >= len(self._bytes)]:
-            raise UserError(
-                f"generation is to stop at id {outside[0]}, and the tokenizer has {len(self._bytes)}: take the "
-                "files of one model"
-            )
+        self._require_stops()
         what = model + json.dumps([self._begin, sorted(texts.items())]).encode()
         self._fingerprint = hashlib.sha256(what).hexdigest()[:16]
-
-    @property
-    def pad_id(self) -> int | None:
-        return self._pad
-
-    @property
-    def bos_id(self) -> int | None:
-        return self._bos
-
-    @property
-    def begin_ids(self) -> tuple[int, ...]:
-        """The begin mark, where the model has one and `tokenizer_config.json` does not leave it out."""
-        return self._begin
-
-    @property
-    def eos_id(self) -> int:
-        return self._stops[0]
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The end mark, those of `generation_config.json`, and those with which the chat template ends a turn."""
-        return self._stops
-
-    @property
-    def unk_id(self) -> int | None:
-        return self._unk
-
-    @property
-    def marks(self) -> Mapping[str, int]:
-        """Control pieces, special tokens beside the model, and what begins and ends turns."""
-        return self._marks
-
-    @property
-    def chat_template(self) -> ChatTemplate | None:
-        return self._published.chat()
-
-    @property
-    def vocab_size(self) -> int:
-        """Ids of the model, and of tokens that were added to it."""
-        return len(self._bytes)
-
-    @property
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of what decides ids."""
-        return self._fingerprint
-
-    @property
-    def pieces(self) -> tuple[bytes, ...]:
-        return self._bytes
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of a text that goes on, with no mark and no blank in front."""
-        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text."""
